@@ -1,0 +1,150 @@
+"""Activation functions: y = f(W x) bends the line y = W x.
+
+Each is a function of one array that acts on every element alone and keeps shape and dtype. JAX's own are used where it
+has them. `check_activation` tries whether a function of your own will do: it must be differentiable, or the error
+cannot travel back.
+"""
+
+import math
+import weakref
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import check
+
+relu = jax.nn.relu
+leaky_relu = jax.nn.leaky_relu
+elu = jax.nn.elu
+selu = jax.nn.selu
+gelu = jax.nn.gelu
+silu = jax.nn.silu
+softplus = jax.nn.softplus
+sigmoid = jax.nn.sigmoid
+tanh = jnp.tanh
+identity = jax.nn.identity
+
+
+def arctan_sigmoid(x: jax.Array) -> jax.Array:
+    """The sigmoid that approaches its ends slowly: arctan(x) / (pi / 2), in (-1, 1).
+
+    Args:
+      x: any shape, floating point.
+
+    Returns:
+      The shape and dtype of x.
+
+    Example:
+      >>> print(arctan_sigmoid(jnp.array([-1.0, 0.0, 1.0])).round(3))
+      [-0.5  0.   0.5]
+    """
+    return jnp.arctan(x) / (math.pi / 2)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": relu,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "selu": selu,
+    "gelu": gelu,
+    "silu": silu,
+    "softplus": softplus,
+    "sigmoid": sigmoid,
+    "arctan_sigmoid": arctan_sigmoid,
+    "tanh": tanh,
+    "identity": identity,
+}
+
+_checked: weakref.WeakSet = weakref.WeakSet()
+
+
+def activation_fn(name_or_fn: str | Callable[[jax.Array], jax.Array], where: str = "activation") -> Callable[[jax.Array], jax.Array]:
+    """The activation of that name, or the function itself once `check_activation` has let it pass."""
+    fn = check.lookup(where, "activation", name_or_fn, ACTIVATIONS)
+    if any(fn is known for known in ACTIVATIONS.values()):
+        return fn
+    cells = [cell.cell_contents for cell in getattr(fn, "__closure__", None) or ()]
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(cells)):
+        return fn  # a traced hyperparameter has no value to try; the sweep has tried it with concrete ones
+    seen = fn if cells else getattr(fn, "__code__", fn)  # a recipe may write the same lambda anew for every variant
+    if seen not in _checked:
+        check_activation(fn)
+        _checked.add(seen)
+    return fn
+
+
+def check_activation(fn: Callable[[jax.Array], jax.Array]) -> None:
+    """Checks that a custom activation will train.
+
+    It must keep shape and dtype (float32 and bfloat16), act on each element alone, have finite values and gradients for
+    inputs from -10,000 to 10,000, and a gradient that accounts for its values: a function with a jump, such as a step,
+    has a gradient, zero, that tells nothing of the jump.
+
+    Args:
+      fn: array -> array.
+
+    Raises:
+      ValueError: one of these fails; the message says which, and at which input.
+
+    Example:
+      >>> check_activation(lambda x: x * jax.nn.sigmoid(2 * x))
+      >>> check_activation(jnp.sign)
+      Traceback (most recent call last):
+      ValueError: check_activation: sign must be differentiable, got a jump from -1 to 0 near x = -0.00625; ...
+    """
+    where, name = "check_activation", getattr(fn, "__name__", repr(fn))
+    with jax.ensure_compile_time_eval():
+        _check_shape_and_dtype(where, name, fn)
+        points = np.concatenate([-np.geomspace(1e4, 8.0, 60), np.linspace(-8, 8, 2561), np.geomspace(8.0, 1e4, 60)])
+        points = np.unique(points.astype(np.float32))
+        values = np.asarray(fn(jnp.asarray(points)))
+        alone = np.asarray(jax.vmap(lambda x: fn(x[None])[0])(jnp.asarray(points)))
+        _refuse(
+            where, f"{name} must act on each element alone", np.isclose(values, alone, rtol=1e-5, atol=1e-6, equal_nan=True), points, alone
+        )
+        _refuse(where, f"{name} must have finite values", np.isfinite(values), points, values)
+        slopes = np.asarray(jax.vmap(jax.grad(lambda x: fn(x[None])[0]))(jnp.asarray(points)))
+        _refuse(where, f"{name} must have finite gradients", np.isfinite(slopes), points, slopes)
+    _check_no_jump(where, name, points, values, slopes)
+
+
+def _check_shape_and_dtype(where: str, name: str, fn: Callable) -> None:
+    for dtype in (jnp.float32, jnp.bfloat16):
+        x = jnp.ones((2, 3), dtype)
+        try:
+            y = jax.vmap(fn)(x)
+            jax.vmap(jax.grad(lambda row: fn(row).sum().astype(jnp.float32)))(x)
+            y = fn(x)
+        except Exception as error:
+            got = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise ValueError(check.message(where, f"{name} must be differentiable by JAX", got, "write it with jax.numpy")) from error
+        got = (np.shape(y), getattr(y, "dtype", type(y).__name__))
+        if got != (x.shape, x.dtype):
+            fix = "write constants as Python numbers" if got[0] == x.shape else ""
+            raise ValueError(check.message(where, f"{name} must keep shape {x.shape} and dtype {x.dtype}", f"{got[0]} and {got[1]}", fix))
+
+
+def _refuse(where: str, rule: str, good: np.ndarray, points: np.ndarray, values: np.ndarray) -> None:
+    if not good.all():
+        first = np.flatnonzero(~good)
+        first = first[np.argmin(np.abs(points[first]))]
+        raise ValueError(check.message(where, rule, f"{values[first]:.6g} at x = {points[first]:.6g}"))
+
+
+def _check_no_jump(where: str, name: str, points: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> None:
+    """The gradient must account for the values: on each small step, trapezoid rule, kinks allowed."""
+    near = np.flatnonzero((np.abs(points[:-1]) < 8) & (np.abs(points[1:]) < 8))
+    step = points[near + 1] - points[near]
+    left, right = slopes[near], slopes[near + 1]
+    missed = np.abs(values[near + 1] - values[near] - step * (left + right) / 2)
+    bad = near[missed > step * (0.5 + np.abs(left) + np.abs(right))]
+    if bad.size:
+        i = bad[0]
+        got = f"a jump from {values[i]:.3g} to {values[i + 1]:.3g} near x = {points[i]:.3g}"
+        raise ValueError(check.message(where, f"{name} must be differentiable", got, "or the error cannot travel back; smooth it"))
+    if not np.any(slopes):
+        raise ValueError(
+            check.message(where, f"{name} must be differentiable", "a gradient of zero everywhere", "or no error can travel back")
+        )

@@ -1,0 +1,63 @@
+"""One example or many: a function is written once, on a batch whose examples lie on the last axis.
+
+Layers and losses speak of one example; `jax.vmap` makes them speak of many. But vmap's rules move axes about, and on a
+CPU the transposes cost more than half of a small net's speed. So funcnet's own layers and losses are written on a batch
+with the examples last, where a layer is one matrix product `weight @ x`, and the one-example form is the same function
+on a batch of one. A function that knows only one example is vmapped: both kinds mix freely.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable], Callable]:
+    """Makes a one-example function of one written on a batch, and remembers the batch form.
+
+    Args:
+      argnums: which positional arguments are arrays with the examples on their last axis; so is the result.
+
+    Returns:
+      A decorator. The decorated function takes one example, without that axis.
+
+    Example:
+      >>> @examples_last(argnums=(1,))
+      ... def matvec(weight, x):
+      ...     return weight @ x
+      >>> print(matvec(jnp.eye(2), jnp.array([1.0, 2.0])))
+      [1. 2.]
+      >>> print(on_batch(matvec, argnums=(1,))(jnp.eye(2), jnp.ones((2, 5))).shape)
+      (2, 5)
+    """
+
+    def decorate(batch_fn: Callable) -> Callable:
+        @functools.wraps(batch_fn)
+        def one(*args, **kwargs):
+            args = [jnp.asarray(arg)[..., None] if i in argnums else arg for i, arg in enumerate(args)]
+            return batch_fn(*args, **kwargs)[..., 0]
+
+        one.on_batch = batch_fn  # type: ignore[attr-defined]
+        return one
+
+    return decorate
+
+
+def on_batch(fn: Callable, *, argnums: tuple[int, ...]) -> Callable:
+    """The form of fn that takes a batch with the examples last: its own where it has one, else vmapped.
+
+    A vmapped fn that is given a `key` gets one of its own for each example.
+    """
+    own = getattr(fn, "on_batch", None)
+    if own is not None:
+        return own
+
+    def vmapped(*args, key=None, **kwargs):
+        axes = tuple(-1 if i in argnums else None for i in range(len(args)))
+        if key is None:
+            return jax.vmap(lambda *args: fn(*args, **kwargs), axes, -1)(*args)
+        keys = jax.random.split(key, args[argnums[0]].shape[-1])
+        return jax.vmap(lambda key, *args: fn(*args, key=key, **kwargs), (0, *axes), -1)(keys, *args)
+
+    return vmapped

@@ -1,0 +1,125 @@
+"""Argument checks: every error message a user can meet is built here.
+
+The form is `where: rule, got value; likely fix`. Shapes, dtypes and structures are checked while tracing, values when
+they are concrete: a traced value passes, NaN never does.
+"""
+
+import difflib
+import math
+import numbers
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def message(where: str, rule: str, got: Any, fix: str = "") -> str:
+    """The one form of an error: what is asked, where, the value met and the likely fix."""
+    return f"{where}: {rule}, got {got}" + (f"; {fix}" if fix else "")
+
+
+def is_traced(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def in_range(where: str, name: str, value: Any, low: float, high: float = math.inf, *, ends: str = "[)", fix: str = "") -> None:
+    """Checks a scalar: `ends` says which of low and high belong to the range. A traced value is let through.
+
+    Raises:
+      TypeError: value is not one number.
+      ValueError: value lies outside the range, or is NaN.
+
+    Example:
+      >>> in_range("momentum", "decay", 1.5, 0, 1)
+      Traceback (most recent call last):
+      ValueError: momentum: decay must be in [0, 1), got 1.5
+    """
+    if is_traced(value):
+        if value.shape != ():
+            raise TypeError(message(where, f"{name} must be one number", f"shape {value.shape}", "use jax.vmap for several"))
+        return
+    number = as_number(where, name, value)
+    above = number >= low if ends[0] == "[" else number > low
+    below = number <= high if ends[1] == "]" else number < high
+    if not (above and below):
+        raise ValueError(message(where, f"{name} must be in {ends[0]}{low:g}, {high:g}{ends[1]}", value, fix))
+
+
+def as_number(where: str, name: str, value: Any) -> float:
+    """The Python float of a number or of an array of shape (); anything else is a TypeError."""
+    if isinstance(value, bool | np.bool_) or not (isinstance(value, numbers.Real) or is_array(value) and np.shape(value) == ()):
+        kind = f"shape {np.shape(value)}" if is_array(value) else repr(value)
+        raise TypeError(message(where, f"{name} must be one number", kind))
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(message(where, f"{name} must be one number", repr(value))) from error
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic | jax.Array)
+
+
+def is_integer(value: Any) -> bool:
+    """Whether value is a whole number by type; a bool is not."""
+    if is_array(value):
+        return np.shape(value) == () and np.issubdtype(value.dtype, np.integer)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def whole(where: str, name: str, value: Any, low: int, high: float = math.inf, *, fix: str = "") -> int:
+    """Checks a static whole number in [low, high] and returns it as an int."""
+    if is_traced(value) or not is_integer(value):
+        raise TypeError(message(where, f"{name} must be a whole number", repr(value), fix))
+    if not low <= int(value) <= high:
+        rule = f"at least {low}" if math.isinf(high) else f"in [{low}, {high:g}]"
+        raise ValueError(message(where, f"{name} must be {rule}", int(value), fix))
+    return int(value)
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """`did you mean 'relu'?`, or the whole list where nothing is near."""
+    names = [str(other) for other in names]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, names)) or 'none'}"
+
+
+def one_of(where: str, kind: str, name: Any, registry: Iterable[str]) -> None:
+    """Checks that a name is in a registry; the error names the nearest one."""
+    names = list(registry)
+    if not isinstance(name, str):
+        raise TypeError(message(where, f"{kind} must be a name", repr(name), f"there are {', '.join(map(repr, names))}"))
+    if name not in names:
+        raise ValueError(f"{where}: unknown {kind} {name!r}; {nearest(name, names)}")
+
+
+def lookup(where: str, kind: str, name_or_fn: str | Callable, registry: dict[str, Callable]) -> Callable:
+    """The registry's entry of that name; a function is its own entry."""
+    if callable(name_or_fn):
+        return name_or_fn
+    one_of(where, kind, name_or_fn, registry)
+    return registry[name_or_fn]
+
+
+def is_floating(value: Any) -> bool:
+    return jax.numpy.issubdtype(jax.numpy.result_type(value), jax.numpy.floating)
+
+
+def shape_is(where: str, name: str, shape: Sequence[int], expected: Sequence[int], *, fix: str = "") -> None:
+    """Checks a shape; one axis too many is most often a batch, and the error says so."""
+    if tuple(shape) != tuple(expected):
+        if not fix and len(shape) == len(expected) + 1:
+            fix = "for a batch, use jax.vmap"
+        raise ValueError(message(where, f"{name} must have shape {tuple(expected)}", tuple(shape), fix))
+
+
+def callables(where: str, value: Any, fields: tuple[str, ...], make: str) -> None:
+    """Checks that value has each of the fields as a function, as a layer or an optimizer has."""
+    missing = [field for field in fields if not callable(getattr(value, field, None))]
+    if missing:
+        raise TypeError(message(where, f"needs an object with {' and '.join(fields)}", repr(value)[:80], make))
+
+
+def needs_extra(where: str, package: str, extra: str) -> str:
+    return f"{where}: needs {package}, which is not installed; pip install 'funcnet[{extra}]'"

@@ -1,0 +1,220 @@
+"""Layers made of layers: one after the other, side by side, around."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.activations import activation_fn
+from funcnet.batching import examples_last
+from funcnet.layers.dense import dense
+from funcnet.layers.dropout import dropout
+from funcnet.layers.layer import Initializer, Layer, Shape, apply_batch, check_shape, no_params
+from funcnet.tree import Params, Scalar
+
+
+def activation(name_or_fn: str | Callable[[jax.Array], jax.Array]) -> Layer:
+    """An activation function as a layer.
+
+    Args:
+      name_or_fn: a name in `ACTIVATIONS`, or a function that passes `check_activation`.
+
+    Returns:
+      A `Layer` without parameters that keeps its input's shape.
+
+    Raises:
+      ValueError: the name is unknown, or the function will not do.
+
+    Example:
+      >>> print(activation("relu").apply((), jnp.array([-1.0, 2.0])))
+      [0. 2.]
+    """
+    fn = activation_fn(name_or_fn)
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        return fn(x)
+
+    return Layer(no_params("activation"), apply)
+
+
+def serial(*layers: Layer) -> Layer:
+    """Layers one after the other.
+
+    Args:
+      *layers: each takes what the one before it gives; none at all is the identity.
+
+    Returns:
+      A `Layer` whose params are the list of theirs.
+
+    Raises:
+      ValueError: a layer doesn't fit its input; the message says which, counted from 0.
+
+    Example:
+      >>> model = serial(dense(8), activation("relu"), dense(2))
+      >>> params = model.init(jax.random.key(0), (3,))
+      >>> model.apply(params, jnp.ones(3)).shape
+      (2,)
+    """
+    _check_layers("serial", layers)
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        shape, params = check_shape("serial", in_shape), []
+        for i, layer in enumerate(layers):
+            own, shape = _init_and_shape("serial", i, layer, jax.random.fold_in(key, i), shape)
+            params.append(own)
+        return params
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        _check_count("serial", params, layers)
+        for i, (layer, own) in enumerate(zip(layers, params, strict=True)):
+            x = _apply_one("serial", i, layer, own, x, key)
+        return x
+
+    return Layer(init, apply)
+
+
+def parallel(*layers: Layer) -> Layer:
+    """Layers side by side on the same input, their outputs joined along the first axis (features or channels).
+
+    Args:
+      *layers: at least one; their outputs agree in all axes but the first.
+
+    Returns:
+      A `Layer` whose params are the list of theirs.
+
+    Raises:
+      ValueError: there is no layer, or one doesn't fit the input; the message says which, counted from 0.
+
+    Example:
+      >>> both = parallel(dense(3), serial(dense(8), activation("tanh")))
+      >>> both.apply(both.init(jax.random.key(0), (5,)), jnp.ones(5)).shape
+      (11,)
+    """
+    _check_layers("parallel", layers)
+    if not layers:
+        raise ValueError(check.message("parallel", "needs at least one layer", 0))
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        in_shape = check_shape("parallel", in_shape)
+        keys = [jax.random.fold_in(key, i) for i in range(len(layers))]
+        own, shapes = zip(*(_init_and_shape("parallel", i, layer, keys[i], in_shape) for i, layer in enumerate(layers)), strict=True)
+        _check_join(shapes)
+        return list(own)
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        _check_count("parallel", params, layers)
+        each = enumerate(zip(layers, params, strict=True))
+        return jnp.concatenate([_apply_one("parallel", i, layer, own, x, key) for i, (layer, own) in each])
+
+    return Layer(init, apply)
+
+
+def residual(layer: Layer) -> Layer:
+    """Adds a layer's output to its input: y = x + layer(x).
+
+    Args:
+      layer: a `Layer` whose output has the shape of its input.
+
+    Returns:
+      A `Layer` with the params of the layer it wraps.
+
+    Raises:
+      ValueError: the layer changes the shape.
+
+    Example:
+      >>> block = residual(dense(2, initializer="zeros"))
+      >>> print(block.apply(block.init(jax.random.key(0), (2,)), jnp.array([1.0, 2.0])))
+      [1. 2.]
+
+    Source: He et al. (2016).
+    """
+    _check_layers("residual", [layer])
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        y = apply_batch(layer, params, x, key=key)
+        if y.shape != x.shape:
+            raise ValueError(check.message("residual", f"the layer must keep the shape {x.shape[:-1]}", y.shape[:-1]))
+        return x + y
+
+    return Layer(lambda key, in_shape: layer.init(key, in_shape), apply)
+
+
+def mlp(
+    widths: Sequence[int],
+    activation: str | Callable[[jax.Array], jax.Array] = "relu",
+    drop: Scalar = 0.0,
+    *,
+    initializer: str | Initializer = "glorot_uniform",
+) -> Layer:
+    """Dense layers with an activation, then dropout, between each two.
+
+    Args:
+      widths: of every dense layer, the output last: (64, 10) has one hidden layer.
+      activation: between the layers, by name or function; none follows the last.
+      drop: shape (), dropout rate of the hidden neurons, in [0, 1); may be traced.
+      initializer: of the weights.
+
+    Returns:
+      A `Layer`, (inputs,) -> (widths[-1],).
+
+    Raises:
+      ValueError: there are no widths, one is below 1, the activation is unknown, or drop is out of range.
+
+    Example:
+      >>> model = mlp((64, 10), "relu", drop=0.2)
+      >>> params = model.init(jax.random.key(0), (64,))
+      >>> model.apply(params, jnp.ones(64)).shape
+      (10,)
+    """
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise TypeError(check.message("mlp", "widths must be a sequence of whole numbers", repr(widths), "such as (64, 10)"))
+    if not widths:
+        raise ValueError(check.message("mlp", "widths must name at least the output", repr(widths), "such as (64, 10)"))
+    *hidden, outputs = [check.whole("mlp", "every width", width, 1) for width in widths]
+    check.in_range("mlp", "drop", drop, 0, 1)
+    bend = _activation(activation)
+    blocks = [(dense(width, initializer=initializer), bend, dropout(drop)) for width in hidden]
+    return serial(*(layer for block in blocks for layer in block), dense(outputs, initializer=initializer))
+
+
+_activation = activation  # mlp's argument has the same name
+
+
+def _check_layers(where: str, layers: Sequence[Layer]) -> None:
+    for i, layer in enumerate(layers):
+        check.callables(f"{where}: layer {i}", layer, ("init", "apply"), "a layer is made by a call, such as flatten()")
+
+
+def _check_count(where: str, params: Params, layers: Sequence[Layer]) -> None:
+    if len(params) != len(layers):
+        raise ValueError(check.message(where, f"params must hold one entry for each of the {len(layers)} layers", len(params)))
+
+
+def _check_join(shapes: Sequence[Shape]) -> None:
+    if len({shape[1:] for shape in shapes}) > 1 or not all(shapes):
+        raise ValueError(check.message("parallel", "outputs must agree in all axes but the first", f"shapes {shapes}"))
+
+
+def _init_and_shape(where: str, i: int, layer: Layer, key: jax.Array, in_shape: Shape) -> tuple[Params, Shape]:
+    """One layer's params and output shape; whatever it objects to is said with its position."""
+    try:
+        params = layer.init(key, in_shape)
+        x = jax.ShapeDtypeStruct(in_shape, jnp.result_type(float))
+        try:
+            return params, jax.eval_shape(layer.apply, params, x).shape
+        except TypeError:  # an embedding takes whole numbers
+            return params, jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.int32)).shape
+    except ValueError as error:
+        raise ValueError(f"{where}: layer {i} does not fit its input of shape {in_shape}: {error}") from error
+
+
+def _apply_one(where: str, i: int, layer: Layer, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    try:
+        return apply_batch(layer, params, x, key=None if key is None else jax.random.fold_in(key, i))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}: layer {i} does not fit its input of shape {x.shape[:-1]}: {error}") from error

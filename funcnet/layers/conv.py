@@ -1,0 +1,210 @@
+"""Layers that slide a window over one or two spatial axes: convolution and pooling.
+
+All three gather the input once for each offset inside the window, with the examples on the last axis. A convolution is
+then one matrix product over channels and offsets, which on a CPU is many times faster than a convolution whose kernels
+differ between variants; a pool is a maximum or mean over the offsets.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.batching import examples_last
+from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, no_params
+from funcnet.tree import Params
+
+Sizes: TypeAlias = int | Sequence[int]
+Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
+
+
+def conv(
+    channels: int, window: Sizes, *, stride: Sizes = 1, padding: Padding = "SAME", initializer: str | Initializer = "glorot_uniform"
+) -> Layer:
+    """Slides one small dense layer over a signal or an image (a cross-correlation, as everywhere in this field).
+
+    Args:
+      channels: number of output channels, at least 1.
+      window: size of the window, one number for all spatial axes or one for each.
+      stride: step of the window, likewise.
+      padding: "SAME", "VALID", or zeros to add at both ends: a number, one for each axis, or (before, after) for each.
+      initializer: of the kernel, by name or function; the bias starts at zero.
+
+    Returns:
+      A `Layer`, (inputs, length) -> (channels, length') or (inputs, rows, columns) -> (channels, rows', columns'), with
+      params {"weight": (channels, inputs, *window), "bias": (channels,)}.
+
+    Raises:
+      ValueError: a size is below 1, the padding is unknown, or the window doesn't fit the input.
+
+    Example:
+      >>> layer = conv(8, 3)
+      >>> params = layer.init(jax.random.key(0), (1, 28, 28))
+      >>> layer.apply(params, jnp.ones((1, 28, 28))).shape
+      (8, 28, 28)
+
+    Source: LeCun et al. (1989).
+    """
+    channels = check.whole("conv", "channels", channels, 1)
+    _check_window("conv", window, stride, padding)
+    draw = initializer_fn("conv", initializer)
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        inputs, *spatial = check_shape("conv", in_shape, (2, 3))
+        sizes = _per_axis("conv", "window", window, len(spatial))
+        weight = draw_weight(draw, key, inputs, channels, sizes)
+        return {"weight": weight, "bias": jnp.zeros(channels, weight.dtype)}
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        weight = params["weight"]
+        _check_image("conv", x, len(weight.shape) - 1, weight.shape[1])
+        dtype = compute_dtype(x, weight)
+        patches = _offsets("conv", x.astype(dtype), weight.shape[2:], stride, padding, fill=0)
+        _, *spatial, examples = patches[0].shape
+        columns = jnp.concatenate(patches).reshape(-1, math.prod(spatial) * examples)
+        rows = jnp.moveaxis(weight.astype(dtype), 1, -1).reshape(channels, -1)  # offsets outside, inputs inside
+        y = (rows @ columns).reshape(channels, *spatial, examples)
+        return y + params["bias"].astype(dtype).reshape(-1, *(1,) * (len(spatial) + 1))
+
+    return Layer(init, apply)
+
+
+def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID") -> Layer:
+    """The largest value in each window; by default windows lie side by side.
+
+    Args:
+      window: size of the window, one number for all spatial axes or one for each.
+      stride: step of the window, likewise; the window's size if left out.
+      padding: as in `conv`; padding is never the largest.
+
+    Returns:
+      A `Layer` without parameters, (channels, *spatial) -> (channels, *spatial').
+
+    Raises:
+      ValueError: a size is below 1, the padding is unknown, or the window doesn't fit the input.
+
+    Example:
+      >>> layer = max_pool(2)
+      >>> print(layer.apply((), jnp.arange(16.0).reshape(1, 4, 4)))
+      [[[ 5.  7.]
+        [13. 15.]]]
+    """
+    return _pool("max_pool", window, stride, padding, -math.inf, lambda stack: jnp.max(stack, axis=0))
+
+
+def avg_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID") -> Layer:
+    """The mean of each window, padding counted as zeros; by default windows lie side by side.
+
+    Args:
+      window: size of the window, one number for all spatial axes or one for each.
+      stride: step of the window, likewise; the window's size if left out.
+      padding: as in `conv`.
+
+    Returns:
+      A `Layer` without parameters, (channels, *spatial) -> (channels, *spatial').
+
+    Raises:
+      ValueError: a size is below 1, the padding is unknown, or the window doesn't fit the input.
+
+    Example:
+      >>> layer = avg_pool(2)
+      >>> print(layer.apply((), jnp.arange(16.0).reshape(1, 4, 4)))
+      [[[ 2.5  4.5]
+        [10.5 12.5]]]
+    """
+    return _pool("avg_pool", window, stride, padding, 0, lambda stack: jnp.mean(stack, axis=0))
+
+
+def flatten() -> Layer:
+    """All axes of an example in one, in row-major order.
+
+    Returns:
+      A `Layer` without parameters, (*shape) -> (product of shape,).
+
+    Example:
+      >>> flatten().apply((), jnp.ones((2, 3, 4))).shape
+      (24,)
+    """
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        return x.reshape(-1, x.shape[-1])
+
+    return Layer(no_params("flatten"), apply)
+
+
+def _pool(where, window, stride, padding, fill, reduce_fn) -> Layer:
+    stride = window if stride is None else stride
+    _check_window(where, window, stride, padding)
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        _check_image(where, x, None, None)
+        sizes = _per_axis(where, "window", window, x.ndim - 2)
+        return reduce_fn(jnp.stack(_offsets(where, x, sizes, stride, padding, fill)))
+
+    return Layer(no_params(where, (2, 3)), apply)
+
+
+def _offsets(where: str, x: jax.Array, window: Shape, stride: Sizes, padding: Padding, fill: float) -> list[jax.Array]:
+    """For each offset inside the window, the input that lies there: shape (channels, *spatial', examples)."""
+    _, *spatial, _ = x.shape
+    steps = _per_axis(where, "stride", stride, len(spatial))
+    pads = _pads(where, padding, spatial, window, steps)
+    if any(any(pad) for pad in pads):
+        x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
+    sizes = [(padded - size) // step + 1 for padded, size, step in zip(x.shape[1:-1], window, steps, strict=True)]
+    if any(size < 1 for size in sizes):
+        raise ValueError(
+            check.message(where, f"the window {window} must fit the input", f"spatial shape {tuple(spatial)}", "padding='SAME' fits any")
+        )
+
+    def at(offset: Shape) -> jax.Array:
+        starts = [slice(o, o + (n - 1) * step + 1, step) for o, n, step in zip(offset, sizes, steps, strict=True)]
+        return x[(slice(None), *starts)]
+
+    return [at(offset) for offset in itertools.product(*map(range, window))]
+
+
+def _per_axis(where: str, name: str, sizes: Sizes, axes: int) -> Shape:
+    sizes = (sizes,) * axes if check.is_integer(sizes) else tuple(sizes)
+    if len(sizes) != axes:
+        raise ValueError(check.message(where, f"{name} must have one size for each of the {axes} spatial axes", sizes))
+    return tuple(int(size) for size in sizes)
+
+
+def _pads(where: str, padding: Padding, spatial: Sequence[int], window: Shape, steps: Shape) -> list[tuple[int, int]]:
+    if isinstance(padding, str):
+        return list(jax.lax.padtype_to_pads(spatial, window, steps, padding))
+    pads = [padding] * len(spatial) if check.is_integer(padding) else list(padding)
+    if len(pads) != len(spatial):
+        raise ValueError(check.message(where, f"padding must have one entry for each of the {len(spatial)} spatial axes", padding))
+    return [(int(pad), int(pad)) if check.is_integer(pad) else (int(pad[0]), int(pad[1])) for pad in pads]
+
+
+def _check_window(where: str, window: Sizes, stride: Sizes, padding: Padding) -> None:
+    for name, sizes in (("window", window), ("stride", stride)):
+        for size in [sizes] if check.is_integer(sizes) or not isinstance(sizes, Sequence) else sizes:
+            check.whole(where, name, size, 1)
+    if isinstance(padding, str):
+        check.one_of(where, "padding", padding, ("SAME", "VALID"))
+    else:
+        for pad in jax.tree.leaves(padding):
+            check.whole(where, "padding", pad, 0)
+
+
+def _check_image(where: str, x: jax.Array, axes: int | None, channels: int | None) -> None:
+    """x must have channels, then one or two spatial axes (as many as init was told), then the examples."""
+    got = x.shape[:-1]
+    good = len(got) == axes if axes else len(got) in (2, 3)
+    if not good or (channels is not None and got[0] != channels):
+        shape = (
+            f"({'channels' if channels is None else channels}, {'rows, columns' if axes == 3 else 'length' if axes == 2 else '*spatial'})"
+        )
+        fix = "for a batch, use jax.vmap" if len(got) == (axes or 3) + 1 else "channels come first"
+        raise ValueError(check.message(where, f"x must have shape {shape}", got, fix))

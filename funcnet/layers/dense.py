@@ -1,0 +1,88 @@
+"""Layers that are one product with a weight: dense, and embedding, its product with a one-hot vector."""
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.batching import examples_last
+from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn
+from funcnet.tree import Params
+
+
+def dense(width: int, *, initializer: str | Initializer = "glorot_uniform") -> Layer:
+    """Every output sees every input: y = W x + b.
+
+    Args:
+      width: number of outputs, at least 1.
+      initializer: of the weight, by name (`INITIALIZERS`) or one of `jax.nn.initializers`; the bias starts at zero.
+
+    Returns:
+      A `Layer`, (inputs,) -> (width,), with params {"weight": (width, inputs), "bias": (width,)}.
+
+    Raises:
+      ValueError: width is below 1, the initializer is unknown, or x has another shape than init was told.
+
+    Example:
+      >>> layer = dense(2, initializer="ones")
+      >>> params = layer.init(jax.random.key(0), (3,))
+      >>> print(layer.apply(params, jnp.array([1.0, 2.0, 3.0])))
+      [6. 6.]
+
+    Source: Glorot and Bengio (2010) for the default initializer.
+    """
+    width = check.whole("dense", "width", width, 1)
+    draw = initializer_fn("dense", initializer)
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        (inputs,) = check_shape("dense", in_shape, (1,))
+        weight = draw_weight(draw, key, inputs, width)
+        return {"weight": weight, "bias": jnp.zeros(width, weight.dtype)}
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        check.shape_is("dense", "x", x.shape[:-1], (params["weight"].shape[1],))
+        dtype = compute_dtype(x, params["weight"])
+        weight, bias = params["weight"].astype(dtype), params["bias"].astype(dtype)
+        return weight @ x.astype(dtype) + bias[:, None]
+
+    return Layer(init, apply)
+
+
+def embedding(vocabulary: int, width: int, *, initializer: str | Initializer = "normal") -> Layer:
+    """Looks up a learned vector for each of the symbols 0 to vocabulary - 1.
+
+    Args:
+      vocabulary: number of symbols, at least 1.
+      width: length of each vector, at least 1.
+      initializer: of the table, by name or function.
+
+    Returns:
+      A `Layer` on integers, (*shape) -> (*shape, width), with params {"table": (vocabulary, width)}. A symbol out of
+      range gives NaN, never another symbol's vector.
+
+    Raises:
+      TypeError: x doesn't hold integers.
+
+    Example:
+      >>> layer = embedding(3, 2, initializer="ones")
+      >>> print(layer.apply(layer.init(jax.random.key(0), (2,)), jnp.array([0, 2])))
+      [[1. 1.]
+       [1. 1.]]
+    """
+    vocabulary = check.whole("embedding", "vocabulary", vocabulary, 1)
+    width = check.whole("embedding", "width", width, 1)
+    draw = initializer_fn("embedding", initializer)
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        check_shape("embedding", in_shape)
+        return {"table": draw(key, (vocabulary, width), jnp.result_type(float))}
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        if not jnp.issubdtype(x.dtype, jnp.integer):
+            raise TypeError(check.message("embedding", "x must hold integers", x.dtype, "the symbols are numbered from 0"))
+        symbols = jnp.where(x < 0, vocabulary, x)
+        rows = params["table"].at[symbols].get(mode="fill", fill_value=jnp.nan)
+        return jnp.swapaxes(rows, -1, -2)
+
+    return Layer(init, apply)

@@ -1,0 +1,89 @@
+"""Dropout: each training step ignores some neurons, or some connections, at random."""
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.batching import examples_last
+from funcnet.layers.layer import Layer, Shape, apply_batch, no_params
+from funcnet.tree import Params, Scalar
+
+
+def dropout(rate: Scalar) -> Layer:
+    """In training, sets each number to zero with probability rate and scales the rest by 1 / (1 - rate).
+
+    Args:
+      rate: shape (), share dropped, in [0, 1); may be traced. Variants that share a key share the draws: a higher rate
+        drops what a lower one drops, and more.
+
+    Returns:
+      A `Layer` without parameters that keeps its input's shape; without a key it is the identity.
+
+    Raises:
+      ValueError: a concrete rate is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> layer = dropout(0.5)
+      >>> print(layer.apply((), jnp.ones(4)), layer.apply((), jnp.ones(4), key=jax.random.key(1)))
+      [1. 1. 1. 1.] [0. 2. 0. 0.]
+
+    Source: Srivastava et al. (2014).
+    """
+    check.in_range("dropout", "rate", rate, 0, 1)
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        return x if key is None or _is_zero(rate) else drop(key, rate, x)
+
+    return Layer(no_params("dropout"), apply)
+
+
+def drop_connect(layer: Layer, rate: Scalar) -> Layer:
+    """In training, drops connections: entries of the layer's weights (leaves with two axes or more), not its outputs.
+
+    Args:
+      layer: any `Layer`.
+      rate: shape (), share dropped, in [0, 1); may be traced.
+
+    Returns:
+      A `Layer` with the parameters of the layer it wraps. One draw serves a whole batch given to `apply_batch`; under
+      `jax.vmap` over keys every example has its own.
+
+    Raises:
+      ValueError: a concrete rate is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> from funcnet.layers import dense
+      >>> layer = drop_connect(dense(2, initializer="ones"), 0.5)
+      >>> params = layer.init(jax.random.key(0), (4,))
+      >>> print(layer.apply(params, jnp.ones(4)), layer.apply(params, jnp.ones(4), key=jax.random.key(1)))
+      [4. 4.] [2. 4.]
+
+    Source: Wan et al. (2013).
+    """
+    check.in_range("drop_connect", "rate", rate, 0, 1)
+    check.callables("drop_connect", layer, ("init", "apply"), "wrap a Layer such as dense(10)")
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        return layer.init(key, in_shape)
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        if key is None or _is_zero(rate):
+            return apply_batch(layer, params, x, key=key)
+        leaves, structure = jax.tree.flatten(params)
+        kept = [drop(jax.random.fold_in(key, i), rate, leaf) if leaf.ndim >= 2 else leaf for i, leaf in enumerate(leaves)]
+        return apply_batch(layer, jax.tree.unflatten(structure, kept), x, key=jax.random.fold_in(key, len(leaves)))
+
+    return Layer(init, apply)
+
+
+def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
+    """Zeroes entries of x with probability rate, shape (), and scales the others so that the mean stays."""
+    keep = jax.random.uniform(key, x.shape) >= jnp.asarray(rate, jnp.float32)
+    scale = 1 / (1 - jnp.asarray(rate, x.dtype))
+    return jnp.where(keep, x * scale, jnp.zeros((), x.dtype))
+
+
+def _is_zero(rate: Scalar) -> bool:
+    return not check.is_traced(rate) and float(rate) == 0

@@ -1,0 +1,138 @@
+"""What a layer is: two pure functions, `init` and `apply`, that speak of one example."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.batching import on_batch
+from funcnet.tree import Params
+
+Shape: TypeAlias = tuple[int, ...]
+Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype) -> array, as jax.nn.initializers makes them
+
+
+class Layer(NamedTuple):
+    """A layer, or a whole model: both are the same kind of thing.
+
+    init(key, in_shape) -> params: in_shape is the shape of one example, without a batch axis.
+    apply(params, x, *, key=None) -> y: one example; passing a key means training (dropout is on), no key evaluation.
+
+    A batch is `jax.vmap(layer.apply, (None, 0))(params, xs)`, or `apply_batch` with the examples last, which is faster.
+
+    Example:
+      >>> double = Layer(lambda key, in_shape: (), lambda params, x, *, key=None: 2 * x)
+      >>> print(double.apply((), jnp.array([1.0])))
+      [2.]
+    """
+
+    init: Callable[..., Params]
+    apply: Callable[..., jax.Array]
+
+
+def apply_batch(layer: Layer, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    """Applies a layer to a batch whose examples lie on the last axis.
+
+    Args:
+      layer: any `Layer`; funcnet's own have a batch form without transposes, others are vmapped.
+      params: the layer's parameters.
+      x: shape (*in_shape, examples).
+      key: for training; the examples draw independently.
+
+    Returns:
+      Shape (*out_shape, examples).
+
+    Example:
+      >>> flip = Layer(lambda key, in_shape: (), lambda params, x, *, key=None: x[::-1])
+      >>> print(apply_batch(flip, (), jnp.array([[1.0, 2.0], [3.0, 4.0]])))
+      [[3. 4.]
+       [1. 2.]]
+    """
+    fn = on_batch(layer.apply, argnums=(1,))
+    return fn(params, x) if key is None else fn(params, x, key=key)
+
+
+def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None) -> Shape:
+    """The shape of one output for inputs of in_shape, found without computing anything.
+
+    Args:
+      layer: any `Layer`.
+      in_shape: shape of one example.
+      dtype: of the example; floating point unless said otherwise (an embedding takes integers).
+
+    Raises:
+      ValueError: the layer doesn't fit the input.
+
+    Example:
+      >>> from funcnet.layers import dense
+      >>> out_shape(dense(3), (5,))
+      (3,)
+    """
+    in_shape = check_shape("out_shape", in_shape)
+
+    def run(key, x):
+        return layer.apply(layer.init(key, in_shape), x)
+
+    return jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(in_shape, dtype or jnp.result_type(float))).shape
+
+
+def check_shape(where: str, in_shape: Shape, axes: tuple[int, ...] = ()) -> Shape:
+    """Checks that in_shape is a shape, with one of the given numbers of axes."""
+    if not isinstance(in_shape, tuple | list) or not all(check.is_integer(size) for size in in_shape):
+        raise TypeError(check.message(where, "in_shape must be a tuple of whole numbers", repr(in_shape), "one example's shape"))
+    if any(size < 1 for size in in_shape):
+        raise ValueError(check.message(where, "every axis of in_shape must be at least 1", tuple(in_shape)))
+    if axes and len(in_shape) not in axes:
+        rule = f"in_shape must have {' or '.join(map(str, axes))} axes"
+        raise ValueError(check.message(where, rule, tuple(in_shape), "it is one example's shape, without a batch axis"))
+    return tuple(int(size) for size in in_shape)
+
+
+def initializer_fn(where: str, name_or_fn: str | Initializer) -> Initializer:
+    """JAX's initializer of that name, or the function itself.
+
+    It is called with JAX's layout of weights, (window..., inputs, outputs), so that its fan-in is the real one.
+    """
+    if callable(name_or_fn):
+        return name_or_fn
+    check.one_of(where, "initializer", name_or_fn, INITIALIZERS)
+    return INITIALIZERS[name_or_fn]()
+
+
+INITIALIZERS: dict[str, Callable[[], Initializer]] = {
+    "glorot_uniform": jax.nn.initializers.glorot_uniform,
+    "glorot_normal": jax.nn.initializers.glorot_normal,
+    "he_uniform": jax.nn.initializers.he_uniform,
+    "he_normal": jax.nn.initializers.he_normal,
+    "lecun_uniform": jax.nn.initializers.lecun_uniform,
+    "lecun_normal": jax.nn.initializers.lecun_normal,
+    "orthogonal": jax.nn.initializers.orthogonal,
+    "normal": jax.nn.initializers.normal,
+    "uniform": jax.nn.initializers.uniform,
+    "truncated_normal": jax.nn.initializers.truncated_normal,
+    "zeros": lambda: jax.nn.initializers.zeros,
+    "ones": lambda: jax.nn.initializers.ones,
+}
+
+
+def draw_weight(initializer: Initializer, key: jax.Array, inputs: int, outputs: int, window: Shape = ()) -> jax.Array:
+    """A weight of shape (outputs, inputs, *window), drawn in JAX's layout (*window, inputs, outputs)."""
+    weight = initializer(key, (*window, inputs, outputs), jnp.result_type(float))
+    return jnp.moveaxis(weight, (-1, -2), (0, 1))
+
+
+def compute_dtype(x: jax.Array, weight: jax.Array) -> jnp.dtype:
+    """Floating-point inputs keep their dtype; whole numbers are taken in that of the weights."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else weight.dtype
+
+
+def no_params(where: str, axes: tuple[int, ...] = ()) -> Callable[..., tuple]:
+    """The `init` of a layer without parameters."""
+
+    def init(key: jax.Array, in_shape: Shape) -> tuple:
+        check_shape(where, in_shape, axes)
+        return ()
+
+    return init

@@ -1,0 +1,128 @@
+"""Recurrent layers: one cell, applied step after step along a sequence."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.activations import activation_fn
+from funcnet.batching import examples_last
+from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn
+from funcnet.tree import Params
+
+_UNROLL = 8  # steps written out in the loop's body: on a CPU each turn of a loop costs as much as a small product
+
+
+class Cell(NamedTuple):
+    """One kind of recurrent cell.
+
+    gates: number of blocks of `width` rows in the weights.
+    step(carry, from_input, from_hidden, activation) -> carry: the two products are given, shape (gates, width, examples);
+      carry[0] is the output.
+    carries: number of arrays in the carry, each (width, examples).
+    """
+
+    gates: int
+    step: Callable
+    carries: int
+
+
+def _rnn(carry, from_input, from_hidden, activation):
+    return (activation(from_input[0] + from_hidden[0]),)
+
+
+def _gru(carry, from_input, from_hidden, activation):
+    """Gates in the order reset, update, candidate; the reset gate acts after the product (Cho et al. 2014, v3)."""
+    reset = jax.nn.sigmoid(from_input[0] + from_hidden[0])
+    update = jax.nn.sigmoid(from_input[1] + from_hidden[1])
+    candidate = activation(from_input[2] + reset * from_hidden[2])
+    return ((1 - update) * candidate + update * carry[0],)
+
+
+def _lstm(carry, from_input, from_hidden, activation):
+    """Gates in the order input, forget, candidate, output (Hochreiter and Schmidhuber 1997; Gers et al. 2000)."""
+    total = from_input + from_hidden
+    enter, forget, leave = jax.nn.sigmoid(total[0]), jax.nn.sigmoid(total[1]), jax.nn.sigmoid(total[3])
+    memory = forget * carry[1] + enter * activation(total[2])
+    return leave * activation(memory), memory
+
+
+CELLS: dict[str, Cell] = {"rnn": Cell(1, _rnn, 1), "gru": Cell(3, _gru, 1), "lstm": Cell(4, _lstm, 2)}
+
+
+def recurrent(
+    width: int,
+    *,
+    cell: str = "rnn",
+    activation: str | Callable[[jax.Array], jax.Array] = "tanh",
+    return_sequence: bool = False,
+    initializer: str | Initializer = "glorot_uniform",
+    recurrent_initializer: str | Initializer = "orthogonal",
+) -> Layer:
+    """Reads a sequence step by step and keeps a state of `width` numbers: h' = f(W x + U h + b).
+
+    Args:
+      width: length of the state, at least 1.
+      cell: "rnn" (the equation above), "gru" or "lstm".
+      activation: f of an rnn, and of a GRU's or LSTM's candidates; their gates are sigmoids.
+      return_sequence: True gives the state after every step, False after the last.
+      initializer: of the input weight W, by name or function; the biases start at zero.
+      recurrent_initializer: of each gate's recurrent weight U.
+
+    Returns:
+      A `Layer`, (time, inputs) -> (width,) or (time, width), with params {"input": (gates * width, inputs),
+      "recurrent": (gates * width, width), "bias": (gates * width,), "recurrent_bias": (gates * width,)}.
+
+    Raises:
+      ValueError: width is below 1, a name is unknown, or x has another shape than init was told.
+
+    Example:
+      >>> layer = recurrent(4, cell="gru")
+      >>> params = layer.init(jax.random.key(0), (7, 2))
+      >>> layer.apply(params, jnp.ones((7, 2))).shape
+      (4,)
+
+    Source: Elman (1990); Cho et al. (2014); Hochreiter and Schmidhuber (1997).
+    """
+    width = check.whole("recurrent", "width", width, 1)
+    check.one_of("recurrent", "cell", cell, CELLS)
+    gates, step, carries = CELLS[cell]
+    fn = activation_fn(activation, "recurrent")
+    draw_input = initializer_fn("recurrent", initializer)
+    draw_recurrent = initializer_fn("recurrent", recurrent_initializer)
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        _, inputs = check_shape("recurrent", in_shape, (2,))
+        input_key, recurrent_key = jax.random.split(key)
+
+        def each_gate(draw, key, inputs):
+            return jnp.concatenate([draw_weight(draw, key, inputs, width) for key in jax.random.split(key, gates)])
+
+        weight = each_gate(draw_input, input_key, inputs)
+        bias = jnp.zeros(gates * width, weight.dtype)
+        return {"input": weight, "recurrent": each_gate(draw_recurrent, recurrent_key, width), "bias": bias, "recurrent_bias": bias}
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        inputs = params["input"].shape[1]
+        if x.ndim != 3 or x.shape[1] != inputs:
+            fix = "for a batch, use jax.vmap" if x.ndim == 4 else "time comes first"
+            raise ValueError(check.message("recurrent", f"x must have shape (time, {inputs})", x.shape[:-1], fix))
+        dtype = compute_dtype(x, params["input"])
+        weights = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+        steps, _, examples = x.shape
+        split = (gates, width, examples)
+
+        def one_step(carry, x):
+            from_input = weights["input"] @ x + weights["bias"][:, None]
+            from_hidden = weights["recurrent"] @ carry[0] + weights["recurrent_bias"][:, None]
+            carry = step(carry, from_input.reshape(split), from_hidden.reshape(split), fn)
+            return carry, carry[0] if return_sequence else None
+
+        start = (jnp.zeros((width, examples), dtype),) * carries
+        carry, sequence = jax.lax.scan(one_step, start, x.astype(dtype), unroll=min(steps, _UNROLL))
+        return sequence if return_sequence else carry[0]
+
+    return Layer(init, apply)

@@ -1,0 +1,269 @@
+"""Losses: (prediction, target) -> scalar, for one example; the mean over its outputs where it has several.
+
+Classification losses take logits, the net's outputs before any sigmoid or softmax. A single output may stand with or
+without its axis: prediction of shape (1,), target of shape ().
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import check
+from funcnet.batching import examples_last
+from funcnet.tree import Scalar
+
+both = examples_last(argnums=(0, 1))
+
+
+def _paired(where: str, prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Prediction as (outputs, examples), target in its shape and dtype."""
+    examples = prediction.shape[-1]
+    prediction = prediction if jnp.issubdtype(prediction.dtype, jnp.floating) else prediction.astype(jnp.result_type(float))
+    if prediction.shape != target.shape and not prediction.size == target.size == examples:
+        fix = "integer labels go with cross_entropy or hinge" if target.ndim < prediction.ndim else ""
+        raise ValueError(check.message(where, f"target must have the prediction's shape {prediction.shape[:-1]}", target.shape[:-1], fix))
+    return prediction.reshape(-1, examples), target.reshape(-1, examples).astype(prediction.dtype)
+
+
+@both
+def squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean of (prediction - target)^2.
+
+    Args:
+      prediction: shape (*outputs,).
+      target: the same shape.
+
+    Returns:
+      Shape (), in the prediction's dtype.
+
+    Example:
+      >>> print(squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
+      2.0
+    """
+    prediction, target = _paired("squared_error", prediction, target)
+    return jnp.mean((prediction - target) ** 2, axis=0)
+
+
+@both
+def absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean of |prediction - target|.
+
+    Args:
+      prediction: shape (*outputs,).
+      target: the same shape.
+
+    Returns:
+      Shape (), in the prediction's dtype.
+
+    Example:
+      >>> print(absolute_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
+      1.0
+    """
+    prediction, target = _paired("absolute_error", prediction, target)
+    return jnp.mean(jnp.abs(prediction - target), axis=0)
+
+
+def huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.Array:
+    """Squared near zero, absolute far away: mean of e^2 / 2 for |e| <= delta, else delta (|e| - delta / 2).
+
+    Args:
+      prediction: shape (*outputs,).
+      target: the same shape.
+      delta: shape (), where the square ends, in units of the target, > 0; may be traced.
+
+    Returns:
+      Shape (), in the prediction's dtype.
+
+    Raises:
+      ValueError: delta is not positive.
+
+    Example:
+      >>> print(huber(jnp.array([0.5, 3.0]), jnp.zeros(2)))
+      1.3125
+
+    Source: Huber (1964).
+    """
+    return _huber(prediction, target, delta)
+
+
+@both
+def _huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.Array:
+    check.in_range("huber", "delta", delta, 0, ends="()")
+    prediction, target = _paired("huber", prediction, target)
+    delta = jnp.asarray(delta, prediction.dtype)
+    error = jnp.abs(prediction - target)
+    near = jnp.minimum(error, delta)
+    return jnp.mean(near * near / 2 + delta * (error - near), axis=0)
+
+
+huber.on_batch = _huber.on_batch  # type: ignore[attr-defined]
+
+
+@both
+def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """-sum_c p_c log softmax(logits)_c, for a label or a distribution p over the classes.
+
+    Args:
+      logits: shape (classes,).
+      target: an integer label, shape (), from 0 to classes - 1; or a distribution, shape (classes,), that sums to 1.
+
+    Returns:
+      Shape (), nats, in the logits' dtype; NaN for a label out of range.
+
+    Raises:
+      TypeError: a single label isn't an integer.
+
+    Example:
+      >>> print(cross_entropy(jnp.array([0.0, 0.0]), jnp.array(1)).round(4))
+      0.6931
+    """
+    if logits.ndim != 2:
+        raise ValueError(check.message("cross_entropy", "logits must have shape (classes,)", logits.shape[:-1]))
+    log_p = jax.nn.log_softmax(logits, axis=0)
+    if target.ndim == 2:
+        check.shape_is("cross_entropy", "a distribution", target.shape[:-1], logits.shape[:-1])
+        return -jnp.sum(target.astype(logits.dtype) * log_p, axis=0)
+    chosen = _chosen("cross_entropy", target, logits.shape[0])
+    return -jnp.sum(jnp.where(chosen, log_p, jnp.zeros((), log_p.dtype)), axis=0) + _nan_where_none(chosen, log_p.dtype)
+
+
+@both
+def binary_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean of -t log sigmoid(logit) - (1 - t) log(1 - sigmoid(logit)).
+
+    Args:
+      logits: shape (*outputs,).
+      target: the same shape, probabilities in [0, 1]: a label is 0 or 1.
+
+    Returns:
+      Shape (), nats, in the logits' dtype.
+
+    Example:
+      >>> print(binary_cross_entropy(jnp.array(0.0), jnp.array(1)).round(4))
+      0.6931
+    """
+    logits, target = _paired("binary_cross_entropy", logits, target)
+    return jnp.mean(jax.nn.softplus(logits) - target * logits, axis=0)
+
+
+@both
+def hinge(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """How far the right side of the margin is missed.
+
+    Against an integer label among several classes, max(0, 1 + max over other classes - score of the label); against
+    targets of the prediction's shape, each -1 or 1, the mean of max(0, 1 - target * prediction).
+
+    Args:
+      prediction: scores, shape (classes,) or (*outputs,).
+      target: an integer label, shape (), from 0 to classes - 1; or -1s and 1s in the prediction's shape.
+
+    Returns:
+      Shape (), in the prediction's dtype; NaN for a label out of range.
+
+    Example:
+      >>> print(hinge(jnp.array([2.0, 1.5]), jnp.array(0)), hinge(jnp.array([0.25]), jnp.array([-1.0])))
+      0.5 1.25
+
+    Source: Crammer and Singer (2001) for several classes.
+    """
+    if target.ndim == 1 and prediction.ndim == 2 and prediction.shape[0] > 1:
+        chosen = _chosen("hinge", target, prediction.shape[0])
+        right = jnp.sum(jnp.where(chosen, prediction, jnp.zeros((), prediction.dtype)), axis=0)
+        others = jnp.max(jnp.where(chosen, jnp.full((), -jnp.inf, prediction.dtype), prediction), axis=0)
+        return jax.nn.relu(1 + others - right) + _nan_where_none(chosen, prediction.dtype)
+    prediction, target = _paired("hinge", prediction, target)
+    return jnp.mean(jax.nn.relu(1 - target * prediction), axis=0)
+
+
+def _chosen(where: str, labels: jax.Array, classes: int) -> jax.Array:
+    """Mask of shape (classes, examples): a masked sum is faster than picking by index, above all under vmap."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(check.message(where, "a label must be an integer", labels.dtype, "or give a distribution over the classes"))
+    return jax.lax.broadcasted_iota(labels.dtype, (classes, labels.shape[0]), 0) == labels[None]
+
+
+def _nan_where_none(chosen: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return jnp.where(jnp.any(chosen, axis=0), jnp.zeros((), dtype), jnp.full((), jnp.nan, dtype))
+
+
+def _check_labels(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
+    """Labels, one a row, must be integers from 0 to classes - 1."""
+    classes = outputs[-1] if outputs else 1
+    if not np.issubdtype(y.dtype, np.integer):
+        raise TypeError(
+            check.message(where, "labels must be integers", y.dtype, "such as y.astype(int); or give a distribution over the classes")
+        )
+    bad = np.flatnonzero((y < 0) | (y >= classes))
+    if bad.size:
+        rule = f"labels must be in [0, {classes - 1}], as the model has {classes} outputs"
+        raise ValueError(
+            check.message(where, rule, f"{y[bad[0]]} in row {bad[0]}", "number the classes from 0, or widen the model's last layer")
+        )
+
+
+def _check_classes(outputs: tuple[int, ...], y: np.ndarray) -> None:
+    if y.ndim == 1:
+        _check_labels("cross_entropy", outputs, y)
+    else:
+        check.shape_is("cross_entropy", "each row of y", y.shape[1:], outputs)
+        if np.any(y < 0) or not np.allclose(y.sum(-1), 1, atol=1e-3):
+            raise ValueError(
+                check.message("cross_entropy", "each row of y must be a distribution", "one that is negative or doesn't sum to 1")
+            )
+
+
+def _check_probabilities(outputs: tuple[int, ...], y: np.ndarray) -> None:
+    _check_targets("binary_cross_entropy", outputs, y)
+    bad = np.argwhere((y < 0) | (y > 1))
+    if bad.size:
+        raise ValueError(check.message("binary_cross_entropy", "targets must be in [0, 1]", f"{y[tuple(bad[0])]} in row {bad[0][0]}"))
+
+
+def _check_sides(outputs: tuple[int, ...], y: np.ndarray) -> None:
+    if y.ndim == 1 and outputs not in ((), (1,)):
+        return _check_labels("hinge", outputs, y)
+    _check_targets("hinge", outputs, y)
+    bad = np.argwhere(np.abs(y) != 1)
+    if bad.size:
+        raise ValueError(check.message("hinge", "targets must be -1 or 1", f"{y[tuple(bad[0])]} in row {bad[0][0]}", "such as 2 * y - 1"))
+
+
+def _check_targets(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
+    if y.shape[1:] != outputs and not {y.shape[1:], outputs} <= {(), (1,)}:
+        raise ValueError(check.message(where, f"each target must have the shape of the model's output, {outputs}", y.shape[1:]))
+
+
+def check_targets(loss: Callable, outputs: tuple[int, ...], y: np.ndarray) -> None:
+    """Checks concrete targets, one a row, against a loss and the model's output shape; your own losses check theirs.
+
+    Args:
+      loss: one of this module's, or any other, which may carry a function `check_targets(outputs, y)` as an attribute.
+      outputs: shape of one prediction.
+      y: shape (examples, *target).
+
+    Raises:
+      ValueError: labels are out of range, or a shape is wrong.
+      TypeError: labels are not integers.
+    """
+    own = getattr(loss, "check_targets", None)
+    if own is not None:
+        own(outputs, y)
+
+
+for _loss in (squared_error, absolute_error, huber):
+    _loss.check_targets = functools.partial(_check_targets, _loss.__name__)  # type: ignore[attr-defined]
+cross_entropy.check_targets = _check_classes
+binary_cross_entropy.check_targets = _check_probabilities
+hinge.check_targets = _check_sides
+
+LOSSES: dict[str, Callable[..., jax.Array]] = {
+    "squared_error": squared_error,
+    "absolute_error": absolute_error,
+    "huber": huber,
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "hinge": hinge,
+}

@@ -1,0 +1,668 @@
+"""Optimizers: pure `init` and `update`, whose updates are added to the parameters.
+
+A learning rate is a number, a traced scalar or a schedule. The signature is the ecosystem's: an optimizer from here
+works in code written for gradient transformations, and theirs work here.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.penalties import Where
+from funcnet.schedules import ScalarOrSchedule
+from funcnet.tree import Params, PyTree, Scalar, cast, global_norm, scale, zeros_like
+
+State: TypeAlias = PyTree
+
+
+class Optimizer(NamedTuple):
+    """init(params) -> state; update(grads, state, params=None) -> (updates, state)."""
+
+    init: Callable[[Params], State]
+    update: Callable[..., tuple[PyTree, State]]
+
+
+def apply_updates(params: Params, updates: PyTree) -> Params:
+    """params + updates, dtypes of params kept.
+
+    Args:
+      params: any pytree.
+      updates: a pytree of the same structure and shapes.
+
+    Example:
+      >>> print(apply_updates(jnp.array([1.0]), jnp.array([-0.5])))
+      [0.5]
+    """
+    return jax.tree.map(lambda p, u: p + u.astype(p.dtype), params, updates)
+
+
+class ScheduledState(NamedTuple):
+    """What an optimizer with a schedule carries from step to step."""
+
+    step: jax.Array  # shape (), int32: updates made so far
+    state: State  # of the optimizer at one learning rate
+
+
+def _schedulable(factory: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
+    """Lets a factory written for a number take a schedule: the optimizer is made anew at each step's learning rate."""
+
+    @functools.wraps(factory)
+    def make(learning_rate: ScalarOrSchedule, *args, **kwargs) -> Optimizer:
+        if not callable(learning_rate):
+            check.in_range(factory.__name__, "learning_rate", learning_rate, 0)
+            return factory(learning_rate, *args, **kwargs)
+
+        def init(params: Params) -> ScheduledState:
+            return ScheduledState(jnp.zeros((), jnp.int32), factory(0.0, *args, **kwargs).init(params))
+
+        def update(grads: PyTree, state: ScheduledState, params: Params | None = None) -> tuple[PyTree, ScheduledState]:
+            now = factory(learning_rate(state.step), *args, **kwargs)
+            updates, inner = now.update(grads, state.state, params)
+            return updates, ScheduledState(state.step + 1, inner)
+
+        factory(0.0, *args, **kwargs)  # its checks of the other arguments belong here, not in the first step
+        return Optimizer(init, update)
+
+    return make
+
+
+@_schedulable
+def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
+    """Gradient descent; with minibatches, stochastic.
+
+    params <- params - learning_rate * gradient
+
+    Args:
+      learning_rate: shape (), parameter units per gradient unit, >= 0; or a schedule.
+
+    Returns:
+      An `Optimizer` whose updates are added to params.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = sgd(0.5)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates)
+      [-1.]
+
+    Source: Robbins and Monro (1951).
+    """
+
+    def update(grads: PyTree, state: tuple, params: Params | None = None) -> tuple[PyTree, tuple]:
+        return scale(-learning_rate, grads), state
+
+    return Optimizer(lambda params: (), update)
+
+
+class MomentumState(NamedTuple):
+    """What heavy-ball SGD carries from step to step."""
+
+    velocity: Params  # structure, shapes and dtypes of params
+
+
+@_schedulable
+def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: bool = False) -> Optimizer:
+    """Gradient descent that keeps rolling downhill.
+
+    velocity <- decay * velocity - learning_rate * gradient
+    params   <- params + velocity
+
+    With nesterov, params <- params + decay * velocity - learning_rate * gradient, the new velocity taken.
+
+    Args:
+      learning_rate: shape (), parameter units per gradient unit, >= 0; or a schedule.
+      decay: shape (), share of the velocity kept each step, in [0, 1).
+      nesterov: whether the gradient counts as taken where the velocity leads to.
+
+    Returns:
+      An `Optimizer` whose updates are added to params.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = momentum(learning_rate=0.5)
+      >>> state = optimizer.init(jnp.array([1.0]))
+      >>> updates, state = optimizer.update(jnp.array([2.0]), state)
+      >>> print(updates)
+      [-1.]
+
+    Source: Polyak (1964); Nesterov (1983) in the form of Sutskever et al. (2013).
+    """
+    check.in_range("momentum", "decay", decay, 0, 1)
+
+    def update(grads: PyTree, state: MomentumState, params: Params | None = None) -> tuple[PyTree, MomentumState]:
+        def roll(v, g):
+            return cast(decay, v) * v - cast(learning_rate, g) * g
+
+        velocity = jax.tree.map(roll, state.velocity, grads)
+        updates = jax.tree.map(roll, velocity, grads) if nesterov else velocity
+        return updates, MomentumState(velocity)
+
+    return Optimizer(lambda params: MomentumState(zeros_like(params)), update)
+
+
+class AdagradState(NamedTuple):
+    """What AdaGrad carries from step to step."""
+
+    sum_of_squares: Params  # structure, shapes and dtypes of params
+
+
+@_schedulable
+def adagrad(learning_rate: ScalarOrSchedule, eps: Scalar = 1e-10, *, eps_root: Scalar = 0.0, initial_sum: Scalar = 0.0) -> Optimizer:
+    """Each parameter at its own pace: the more it has been pushed, the smaller its steps.
+
+    v      <- v + gradient^2
+    params <- params - learning_rate * gradient / (sqrt(v + eps_root) + eps)
+
+    Args:
+      learning_rate: shape (), parameter units, >= 0; or a schedule.
+      eps: shape (), gradient units, >= 0.
+      eps_root: shape (), squared gradient units, >= 0.
+      initial_sum: shape (), v before the first step, >= 0.
+
+    Returns:
+      An `Optimizer` whose updates are added to params.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = adagrad(0.5)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates)
+      [-0.5]
+
+    Source: Duchi, Hazan and Singer (2011).
+    """
+    _check_positive("adagrad", eps=eps, eps_root=eps_root, initial_sum=initial_sum)
+
+    def init(params: Params) -> AdagradState:
+        return AdagradState(jax.tree.map(lambda p: jnp.full_like(p, initial_sum), params))
+
+    def update(grads: PyTree, state: AdagradState, params: Params | None = None) -> tuple[PyTree, AdagradState]:
+        v = jax.tree.map(lambda v, g: v + g * g, state.sum_of_squares, grads)
+        return jax.tree.map(lambda v, g: -cast(learning_rate, g) * _divided(g, v, eps, eps_root), v, grads), AdagradState(v)
+
+    return Optimizer(init, update)
+
+
+class RmspropState(NamedTuple):
+    """What RMSProp carries from step to step."""
+
+    mean_square: Params  # structure, shapes and dtypes of params
+
+
+@_schedulable
+def rmsprop(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, eps: Scalar = 1e-8, *, eps_root: Scalar = 0.0) -> Optimizer:
+    """AdaGrad that forgets: the squares are averaged over recent steps.
+
+    v      <- decay * v + (1 - decay) * gradient^2
+    params <- params - learning_rate * gradient / (sqrt(v + eps_root) + eps)
+
+    Args:
+      learning_rate: shape (), parameter units, >= 0; or a schedule.
+      decay: shape (), share of v kept each step, in [0, 1).
+      eps: shape (), gradient units, >= 0.
+      eps_root: shape (), squared gradient units, >= 0.
+
+    Returns:
+      An `Optimizer` whose updates are added to params.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = rmsprop(0.5, decay=0.75)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates)
+      [-1.]
+
+    Source: Tieleman and Hinton (2012), lecture 6.5 of Neural Networks for Machine Learning.
+    """
+    check.in_range("rmsprop", "decay", decay, 0, 1)
+    _check_positive("rmsprop", eps=eps, eps_root=eps_root)
+
+    def update(grads: PyTree, state: RmspropState, params: Params | None = None) -> tuple[PyTree, RmspropState]:
+        v = _averaged(decay, state.mean_square, _squares(grads))
+        return jax.tree.map(lambda v, g: -cast(learning_rate, g) * _divided(g, v, eps, eps_root), v, grads), RmspropState(v)
+
+    return Optimizer(lambda params: RmspropState(zeros_like(params)), update)
+
+
+class AdamState(NamedTuple):
+    """What Adam and its relatives carry from step to step."""
+
+    step: jax.Array  # shape (), int32: updates made so far
+    mean: Params  # structure, shapes and dtypes of params
+    mean_square: Params  # the same
+
+
+@_schedulable
+def adam(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, *, eps_root: Scalar = 0.0) -> Optimizer:
+    """Momentum's step and RMSProp's pace, both corrected for starting at zero.
+
+    m      <- b1 * m + (1 - b1) * gradient
+    v      <- b2 * v + (1 - b2) * gradient^2
+    params <- params - learning_rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t) + eps_root) + eps)
+
+    Args:
+      learning_rate: shape (), parameter units, >= 0; or a schedule.
+      b1: shape (), share of m kept each step, in [0, 1).
+      b2: shape (), share of v kept each step, in [0, 1).
+      eps: shape (), gradient units, >= 0.
+      eps_root: shape (), squared gradient units, >= 0.
+
+    Returns:
+      An `Optimizer` whose updates are added to params.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = adam(0.5)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates.round(4))
+      [-0.5]
+
+    Source: Kingma and Ba (2015), algorithm 1.
+    """
+    return _adam("adam", learning_rate, b1, b2, eps, eps_root)
+
+
+@_schedulable
+def adamw(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-2,
+    *,
+    eps_root: Scalar = 0.0,
+    where: Where = lambda leaf: True,
+) -> Optimizer:
+    """Adam, and apart from the gradient every parameter shrinks by learning_rate * weight_decay of itself.
+
+    Args:
+      learning_rate: shape (), parameter units, >= 0; or a schedule.
+      b1: shape (), share of m kept each step, in [0, 1).
+      b2: shape (), share of v kept each step, in [0, 1).
+      eps: shape (), gradient units, >= 0.
+      weight_decay: shape (), >= 0.
+      eps_root: shape (), squared gradient units, >= 0.
+      where: leaf -> bool, which leaves shrink; all of them unless said otherwise.
+
+    Returns:
+      An `Optimizer` whose updates are added to params; its `update` needs params.
+
+    Raises:
+      ValueError: a concrete argument is out of range, or update is called without params.
+
+    Example:
+      >>> optimizer = adamw(0.5, weight_decay=0.2)
+      >>> params = jnp.array([1.0])
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(params), params)
+      >>> print(updates.round(4))
+      [-0.6]
+
+    Source: Loshchilov and Hutter (2019).
+    """
+    _check_positive("adamw", weight_decay=weight_decay)
+    return _decoupled("adamw", _adam("adamw", learning_rate, b1, b2, eps, eps_root), learning_rate, weight_decay, where)
+
+
+class AdadeltaState(NamedTuple):
+    """What AdaDelta carries from step to step."""
+
+    mean_square: Params  # structure, shapes and dtypes of params; of the gradients
+    mean_square_update: Params  # the same; of the updates, before the learning rate
+
+
+@_schedulable
+def adadelta(learning_rate: ScalarOrSchedule = 1.0, rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
+    """RMSProp that finds its own unit: steps as large as recent steps were.
+
+    v      <- rho * v + (1 - rho) * gradient^2
+    d      <- sqrt(u + eps) / sqrt(v + eps) * gradient
+    u      <- rho * u + (1 - rho) * d^2
+    params <- params - learning_rate * d
+
+    Args:
+      learning_rate: shape (), no unit, >= 0; or a schedule.
+      rho: shape (), share of the averages kept each step, in [0, 1).
+      eps: shape (), squared gradient units, >= 0.
+
+    Returns:
+      An `Optimizer` whose updates are added to params.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = adadelta(1.0, eps=0.1)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates.round(4))
+      [-0.8944]
+
+    Source: Zeiler (2012), algorithm 1.
+    """
+    check.in_range("adadelta", "rho", rho, 0, 1)
+    _check_positive("adadelta", eps=eps)
+
+    def update(grads: PyTree, state: AdadeltaState, params: Params | None = None) -> tuple[PyTree, AdadeltaState]:
+        v = _averaged(rho, state.mean_square, _squares(grads))
+
+        def move(u, v, g):
+            return _root(u + cast(eps, u)) / _root(v + cast(eps, v)) * g
+
+        moves = jax.tree.map(move, state.mean_square_update, v, grads)
+        u = _averaged(rho, state.mean_square_update, _squares(moves))
+        return scale(-learning_rate, moves), AdadeltaState(v, u)
+
+    return Optimizer(lambda params: AdadeltaState(zeros_like(params), zeros_like(params)), update)
+
+
+class NadamState(NamedTuple):
+    """What NAdam carries from step to step."""
+
+    step: jax.Array  # shape (), int32: updates made so far
+    momentum_product: jax.Array  # shape (), float: product of the momenta so far
+    mean: Params  # structure, shapes and dtypes of params
+    mean_square: Params  # the same
+
+
+@_schedulable
+def nadam(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    *,
+    eps_root: Scalar = 0.0,
+    momentum_decay: Scalar | None = None,
+) -> Optimizer:
+    """Adam whose momentum looks one step ahead.
+
+    params <- params - learning_rate * (mu' * m / (1 - P * mu') + (1 - mu) * gradient / (1 - P))
+                       / (sqrt(v / (1 - b2^t) + eps_root) + eps)
+
+    mu is b1, mu' the next step's mu, P the product of all mu so far; m and v as in `adam`. With a momentum_decay,
+    mu is b1 * (1 - 0.96^(t * momentum_decay) / 2), which the paper suggests, with 0.004.
+
+    Args:
+      learning_rate: shape (), parameter units, >= 0; or a schedule.
+      b1: shape (), share of m kept each step, in [0, 1).
+      b2: shape (), share of v kept each step, in [0, 1).
+      eps: shape (), gradient units, >= 0.
+      eps_root: shape (), squared gradient units, >= 0.
+      momentum_decay: shape (), per step, >= 0; None keeps mu at b1.
+
+    Returns:
+      An `Optimizer` whose updates are added to params.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = nadam(0.5)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates.round(4))
+      [-0.7368]
+
+    Source: Dozat (2016).
+    """
+    _check_adam("nadam", b1, b2, eps, eps_root)
+    if momentum_decay is not None:
+        _check_positive("nadam", momentum_decay=momentum_decay)
+
+    def mu(t: jax.Array) -> jax.Array:
+        b = jnp.asarray(b1, t.dtype)
+        return b if momentum_decay is None else b * (1 - 0.5 * 0.96 ** (t * jnp.asarray(momentum_decay, t.dtype)))
+
+    def init(params: Params) -> NadamState:
+        return NadamState(jnp.zeros((), jnp.int32), jnp.ones((), jnp.result_type(float)), zeros_like(params), zeros_like(params))
+
+    def update(grads: PyTree, state: NadamState, params: Params | None = None) -> tuple[PyTree, NadamState]:
+        step = state.step + 1
+        t = step.astype(jnp.result_type(float))
+        now, ahead = mu(t), mu(t + 1)
+        product = state.momentum_product * now
+        m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
+        of_mean, of_gradient = ahead / (1 - product * ahead), (1 - now) / (1 - product)
+        correct_v = 1 - jnp.asarray(b2, t.dtype) ** t
+
+        def move(m, v, g):
+            step = cast(of_mean, m) * m + cast(of_gradient, g) * g
+            return -cast(learning_rate, g) * _divided(step, v / cast(correct_v, v), eps, eps_root)
+
+        return jax.tree.map(move, m, v, grads), NadamState(step, product, m, v)
+
+    return Optimizer(init, update)
+
+
+class LionState(NamedTuple):
+    """What Lion carries from step to step."""
+
+    mean: Params  # structure, shapes and dtypes of params
+
+
+@_schedulable
+def lion(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    weight_decay: Scalar = 0.0,
+    *,
+    where: Where = lambda leaf: True,
+) -> Optimizer:
+    """Steps of one size: only the sign of the averaged gradient counts.
+
+    params <- params - learning_rate * (sign(b1 * m + (1 - b1) * gradient) + weight_decay * params)
+    m      <- b2 * m + (1 - b2) * gradient
+
+    Args:
+      learning_rate: shape (), parameter units, >= 0, about a tenth of Adam's; or a schedule.
+      b1: shape (), share of m in the step, in [0, 1).
+      b2: shape (), share of m kept each step, in [0, 1).
+      weight_decay: shape (), >= 0.
+      where: leaf -> bool, which leaves decay; all of them unless said otherwise.
+
+    Returns:
+      An `Optimizer` whose updates are added to params; with weight decay its `update` needs params.
+
+    Raises:
+      ValueError: a concrete argument is out of range, or update is called without the params it needs.
+
+    Example:
+      >>> optimizer = lion(0.5)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates)
+      [-0.5]
+
+    Source: Chen et al. (2023).
+    """
+    check.in_range("lion", "b1", b1, 0, 1)
+    check.in_range("lion", "b2", b2, 0, 1)
+    _check_positive("lion", weight_decay=weight_decay)
+
+    def update(grads: PyTree, state: LionState, params: Params | None = None) -> tuple[PyTree, LionState]:
+        direction = jax.tree.map(jnp.sign, _averaged(b1, state.mean, grads))
+        return scale(-learning_rate, direction), LionState(_averaged(b2, state.mean, grads))
+
+    plain = Optimizer(lambda params: LionState(zeros_like(params)), update)
+    if not check.is_traced(weight_decay) and float(weight_decay) == 0:
+        return plain
+    return _decoupled("lion", plain, learning_rate, weight_decay, where)
+
+
+def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
+    """Shortens gradients whose Euclidean norm, all leaves together, exceeds max_norm; put it first in a `chain`.
+
+    Args:
+      max_norm: shape (), gradient units, > 0.
+
+    Returns:
+      An `Optimizer` that gives the clipped gradients.
+
+    Raises:
+      ValueError: max_norm is not positive.
+
+    Example:
+      >>> clip = clip_by_global_norm(1.0)
+      >>> updates, state = clip.update(jnp.array([3.0, 4.0]), clip.init(None))
+      >>> print(updates)
+      [0.6 0.8]
+
+    Source: Pascanu, Mikolov and Bengio (2013).
+    """
+    check.in_range("clip_by_global_norm", "max_norm", max_norm, 0, ends="()")
+
+    def update(grads: PyTree, state: tuple, params: Params | None = None) -> tuple[PyTree, tuple]:
+        norm = global_norm(grads)
+        limit = jnp.asarray(max_norm, norm.dtype)
+        long = norm > limit
+        factor = jnp.where(long, limit / jnp.where(long, norm, 1), 1)
+        return scale(factor, grads), state
+
+    return Optimizer(lambda params: (), update)
+
+
+def chain(*optimizers: Optimizer) -> Optimizer:
+    """One after the other: each takes the updates of the one before it as its gradients.
+
+    Args:
+      *optimizers: anything with init and update, funcnet's or another library's gradient transformations.
+
+    Returns:
+      An `Optimizer` whose state is the tuple of theirs.
+
+    Raises:
+      TypeError: one lacks init or update.
+
+    Example:
+      >>> optimizer = chain(clip_by_global_norm(1.0), sgd(0.5))
+      >>> updates, state = optimizer.update(jnp.array([30.0, 40.0]), optimizer.init(jnp.zeros(2)))
+      >>> print(updates)
+      [-0.3 -0.4]
+    """
+    for i, optimizer in enumerate(optimizers):
+        check.callables(f"chain: optimizer {i}", optimizer, ("init", "update"), "an optimizer is made by a call, such as adam(1e-3)")
+
+    def update(grads: PyTree, state: tuple, params: Params | None = None) -> tuple[PyTree, tuple]:
+        states = []
+        for optimizer, own in zip(optimizers, state, strict=True):
+            grads, own = optimizer.update(grads, own, params)
+            states.append(own)
+        return grads, tuple(states)
+
+    return Optimizer(lambda params: tuple(optimizer.init(params) for optimizer in optimizers), update)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "adam": adam,
+    "adamw": adamw,
+    "adadelta": adadelta,
+    "nadam": nadam,
+    "lion": lion,
+}
+
+
+def optimizer(name: str, learning_rate: ScalarOrSchedule, **settings: Scalar) -> Optimizer:
+    """The optimizer of that name, so that a sweep can choose it.
+
+    Args:
+      name: one of `OPTIMIZERS`.
+      learning_rate: shape (), >= 0; or a schedule.
+      **settings: the optimizer's own arguments.
+
+    Returns:
+      An `Optimizer`.
+
+    Raises:
+      ValueError: the name is unknown, or an argument out of range.
+      TypeError: the optimizer has no such argument.
+
+    Example:
+      >>> optimizer("adm", 1e-3)
+      Traceback (most recent call last):
+      ValueError: optimizer: unknown optimizer 'adm'; did you mean 'adam'?
+    """
+    check.one_of("optimizer", "optimizer", name, OPTIMIZERS)
+    known = list(inspect.signature(OPTIMIZERS[name]).parameters)
+    for setting in settings:
+        if setting not in known:
+            raise TypeError(f"optimizer: {name} has no argument {setting!r}; {check.nearest(setting, known)}")
+    return OPTIMIZERS[name](learning_rate, **settings)
+
+
+def _check_positive(where: str, **values: Scalar) -> None:
+    for name, value in values.items():
+        check.in_range(where, name, value, 0)
+
+
+def _check_adam(where: str, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar) -> None:
+    check.in_range(where, "b1", b1, 0, 1)
+    check.in_range(where, "b2", b2, 0, 1)
+    _check_positive(where, eps=eps, eps_root=eps_root)
+
+
+def _adam(where: str, learning_rate: Scalar, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar) -> Optimizer:
+    _check_adam(where, b1, b2, eps, eps_root)
+
+    def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
+        step = state.step + 1
+        t = step.astype(jnp.result_type(float))
+        m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
+        correct_m, correct_v = 1 - jnp.asarray(b1, t.dtype) ** t, 1 - jnp.asarray(b2, t.dtype) ** t
+
+        def move(m, v):
+            return -cast(learning_rate, m) * _divided(m / cast(correct_m, m), v / cast(correct_v, v), eps, eps_root)
+
+        return jax.tree.map(move, m, v), AdamState(step, m, v)
+
+    return Optimizer(lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params)), update)
+
+
+def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_decay: Scalar, where_fn: Where) -> Optimizer:
+    """The optimizer, whose updates also shrink the parameters by learning_rate * weight_decay of themselves."""
+
+    def update(grads: PyTree, state: State, params: Params | None = None) -> tuple[PyTree, State]:
+        if params is None:
+            raise ValueError(check.message(where, "update needs params for its weight decay", None, "call update(grads, state, params)"))
+        updates, state = optimizer.update(grads, state, params)
+
+        def shrink(u, p):
+            return u - cast(learning_rate, u) * cast(weight_decay, u) * p if where_fn(p) else u
+
+        return jax.tree.map(shrink, updates, params), state
+
+    return Optimizer(optimizer.init, update)
+
+
+def _averaged(decay: Scalar, old: PyTree, new: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: cast(decay, a) * a + (1 - cast(decay, a)) * b, old, new)
+
+
+def _squares(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf * leaf, tree)
+
+
+def _divided(step: jax.Array, v: jax.Array, eps: Scalar, eps_root: Scalar) -> jax.Array:
+    return step / (_root(v + cast(eps_root, v)) + cast(eps, v))
+
+
+def _root(v: jax.Array) -> jax.Array:
+    """Square root whose gradient at zero is zero, so that a whole training can be differentiated."""
+    zero = v == 0
+    return jnp.where(zero, jnp.zeros((), v.dtype), jnp.sqrt(jnp.where(zero, jnp.ones((), v.dtype), v)))

@@ -1,0 +1,178 @@
+"""Penalties: params -> scalar, strength * sum |w|^p over the weights, added to the loss to keep them small.
+
+No factor of one half. The weights are the leaves with two axes or more; `where` picks others.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.tree import Params, Scalar
+
+Penalty: TypeAlias = Callable[[Params], jax.Array]
+Where: TypeAlias = Callable[[jax.Array], bool]
+
+
+def is_weight(leaf: jax.Array) -> bool:
+    """A leaf with two axes or more: weights and kernels, not biases and scales."""
+    return jnp.ndim(leaf) >= 2
+
+
+def lp(p: Scalar, strength: Scalar, *, where: Where = is_weight) -> Penalty:
+    """strength * sum |w|^p.
+
+    Args:
+      p: shape (), the power, >= 1; may be traced (1, 2, 3 and 4 are faster given as numbers).
+      strength: shape (), >= 0; may be traced.
+      where: leaf -> bool, which leaves count.
+
+    Returns:
+      params -> scalar, in the dtype of the first leaf that counts.
+
+    Raises:
+      ValueError: p is below 1, or the strength negative; a traced one cannot be checked.
+
+    Example:
+      >>> params = {"weight": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}
+      >>> print(lp(3, 0.5)(params))
+      4.5
+    """
+    check.in_range("lp", "p", p, 1)
+    check.in_range("lp", "strength", strength, 0)
+
+    def penalty(params: Params) -> jax.Array:
+        leaves = [leaf for leaf in jax.tree.leaves(params) if where(leaf)]
+        total = jnp.sum(jnp.stack([jnp.sum(_power(leaf, p)).astype(leaves[0].dtype) for leaf in leaves])) if leaves else jnp.zeros(())
+        return jnp.asarray(strength, total.dtype) * total
+
+    return penalty
+
+
+def l1(strength: Scalar, *, where: Where = is_weight) -> Penalty:
+    """strength * sum |w|: pulls every weight with the same force, so that some become zero.
+
+    Args:
+      strength: shape (), >= 0; may be traced.
+      where: leaf -> bool, which leaves count.
+
+    Returns:
+      params -> scalar.
+
+    Raises:
+      ValueError: the strength is negative.
+
+    Example:
+      >>> print(l1(0.5)({"weight": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}))
+      1.5
+
+    Source: Tibshirani (1996).
+    """
+    return lp(1, strength, where=where)
+
+
+def l2(strength: Scalar, *, where: Where = is_weight) -> Penalty:
+    """strength * sum w^2: pulls a weight in proportion to its size.
+
+    Args:
+      strength: shape (), >= 0; may be traced.
+      where: leaf -> bool, which leaves count.
+
+    Returns:
+      params -> scalar.
+
+    Raises:
+      ValueError: the strength is negative.
+
+    Example:
+      >>> print(l2(0.5)({"weight": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}))
+      2.5
+
+    Source: Hoerl and Kennard (1970).
+    """
+    return lp(2, strength, where=where)
+
+
+def l3(strength: Scalar, *, where: Where = is_weight) -> Penalty:
+    """strength * sum |w|^3: hardly touches small weights.
+
+    Args:
+      strength: shape (), >= 0; may be traced.
+      where: leaf -> bool, which leaves count.
+
+    Returns:
+      params -> scalar.
+
+    Raises:
+      ValueError: the strength is negative.
+
+    Example:
+      >>> print(l3(0.5)({"weight": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}))
+      4.5
+    """
+    return lp(3, strength, where=where)
+
+
+def l4(strength: Scalar, *, where: Where = is_weight) -> Penalty:
+    """strength * sum w^4: bounds the largest weights and leaves the others alone.
+
+    Args:
+      strength: shape (), >= 0; may be traced.
+      where: leaf -> bool, which leaves count.
+
+    Returns:
+      params -> scalar.
+
+    Raises:
+      ValueError: the strength is negative.
+
+    Example:
+      >>> print(l4(0.5)({"weight": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}))
+      8.5
+    """
+    return lp(4, strength, where=where)
+
+
+def penalty(*, l1: Scalar = 0.0, l2: Scalar = 0.0, l3: Scalar = 0.0, l4: Scalar = 0.0, where: Where = is_weight) -> Penalty:
+    """The sum of L1 to L4, each with its strength.
+
+    Args:
+      l1, l2, l3, l4: shape (), strengths, >= 0; may be traced. A plain zero costs nothing.
+      where: leaf -> bool, which leaves count.
+
+    Returns:
+      params -> scalar.
+
+    Raises:
+      ValueError: a strength is negative.
+
+    Example:
+      >>> print(penalty(l1=1.0, l2=0.5)({"weight": jnp.array([[1.0, -2.0]])}))
+      5.5
+    """
+    terms = []
+    for p, strength in enumerate((l1, l2, l3, l4), start=1):
+        check.in_range("penalty", f"l{p}", strength, 0)
+        if check.is_traced(strength) or float(strength) != 0:
+            terms.append(lp(p, strength, where=where))
+
+    def total(params: Params) -> jax.Array:
+        return jnp.sum(jnp.stack([term(params) for term in terms])) if terms else jnp.zeros(())
+
+    return total
+
+
+PENALTIES: dict[str, Callable[..., Penalty]] = {"l1": l1, "l2": l2, "l3": l3, "l4": l4}
+
+
+def _power(leaf: jax.Array, p: Scalar) -> jax.Array:
+    """|w|^p with a finite gradient at zero: whole powers as products, others with zero kept away from the logarithm."""
+    if not check.is_traced(p) and float(p) in (1, 2, 3, 4):
+        size, square = jnp.abs(leaf), leaf * leaf
+        return {1: size, 2: square, 3: size * square, 4: square * square}[int(p)]
+    zero = leaf == 0
+    return jnp.where(
+        zero, jnp.zeros((), leaf.dtype), jnp.where(zero, jnp.ones((), leaf.dtype), jnp.abs(leaf)) ** jnp.asarray(p, leaf.dtype)
+    )

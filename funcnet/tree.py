@@ -1,0 +1,62 @@
+"""Arithmetic on pytrees."""
+
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+PyTree: TypeAlias = Any
+Params: TypeAlias = Any  # a pytree of floating-point arrays
+Scalar: TypeAlias = float | jax.Array  # shape (), concrete or traced
+
+
+def cast(scalar: Scalar, like: jax.Array) -> jax.Array:
+    """A hyperparameter in the dtype of the array that it meets, so that bfloat16 stays bfloat16."""
+    return jnp.asarray(scalar, like.dtype)
+
+
+def scale(scalar: Scalar, tree: PyTree) -> PyTree:
+    """scalar * tree, leaf by leaf, dtypes kept.
+
+    Example:
+      >>> print(scale(2.0, {"w": jnp.array([1.0, 3.0])})["w"])
+      [2. 6.]
+    """
+    return jax.tree.map(lambda leaf: cast(scalar, leaf) * leaf, tree)
+
+
+def add(left: PyTree, right: PyTree) -> PyTree:
+    """left + right, leaf by leaf."""
+    return jax.tree.map(jnp.add, left, right)
+
+
+def zeros_like(tree: PyTree) -> PyTree:
+    """A tree of zeros with the structure, shapes and dtypes of tree."""
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def global_norm(tree: PyTree) -> jax.Array:
+    """Euclidean norm of all leaves taken as one vector, shape (), at least float32.
+
+    Example:
+      >>> print(global_norm([jnp.array([3.0]), jnp.array([4.0])]))
+      5.0
+    """
+    leaves = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jnp.sum(jnp.stack([jnp.sum(leaf * leaf) for leaf in leaves]))) if leaves else jnp.zeros(())
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Whether every floating-point entry is finite, shape (), bool.
+
+    Example:
+      >>> print(all_finite([jnp.array([1.0, jnp.nan])]), all_finite({"count": jnp.array(3)}))
+      False True
+    """
+    leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.array(True)
+
+
+def where(condition: jax.Array, left: PyTree, right: PyTree) -> PyTree:
+    """left where the scalar condition holds, else right, for whole trees."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), left, right)
