@@ -1,0 +1,244 @@
+"""The plan of a sweep: which variants share a program, and which lanes train together.
+
+Variants are grouped by what is static; a group's rows (a row is one variant in one replicate) are cut into chunks of one
+lane width. Nothing here is compiled or trained: everything a user can get wrong is found while the plan is made.
+"""
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from funcnet import check
+from funcnet.data import Split
+from funcnet.space import Static, Traced, Variants
+from funcnet.training import Training, as_training, check_batch_size, check_data
+
+RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
+Recipe = Callable[..., Training]
+
+
+class Variant(NamedTuple):
+    """One setting of the hyperparameters, taken apart."""
+
+    hyperparameters: dict[str, Any]  # as given, without the marks static and traced
+    static: dict[str, Any]  # of the recipe's, what picks a program
+    traced: dict[str, float | int]  # of the recipe's, what rides in the batch
+    batch_size: int | None
+    num_steps: int
+    num_examples: int | None
+
+
+class Row(NamedTuple):
+    """One run: a variant in a replicate."""
+
+    variant: int
+    replicate: int
+
+
+class Group(NamedTuple):
+    """Rows that share a program."""
+
+    static: dict[str, Any]
+    batch_size: int | None
+    limits_examples: bool  # whether its variants see only their first num_examples examples
+    rows: list[int]
+
+
+class Chunk(NamedTuple):
+    """Rows of a group that train together, in lanes 0, 1, ...; the lanes left over repeat the first row."""
+
+    group: int
+    rows: tuple[int, ...]
+    num_steps: int
+
+
+class Plan(NamedTuple):
+    recipe: Recipe
+    variants: list[Variant]
+    rows: list[Row]
+    groups: list[Group]
+    eval_every: int | None
+
+
+def make_plan(
+    recipe: Recipe, variants: Variants, data: Split, *, num_steps: int, batch_size: int | None, eval_every: int | None, replicates: int
+) -> Plan:
+    """Takes the variants apart, calls the recipe once with each one's concrete values, and groups them.
+
+    Raises:
+      ValueError, TypeError: the recipe lacks a hyperparameter, objects to a value or gives no training; the data doesn't
+        fit it; the message names the variant.
+    """
+    if not variants:
+        raise ValueError(check.message("sweep", "needs at least one variant", "none", "such as grid(learning_rate=[0.1, 0.01])"))
+    if eval_every is not None:
+        check.whole("sweep", "eval_every", eval_every, 1)
+    check.whole("sweep", "replicates", replicates, 1)
+    declared = _check_signature(recipe, variants[0])
+    parts = []
+    for i, setting in enumerate(variants):
+        where = f"sweep: variant {i} {_brief(setting)}"
+        parts.append(_take_apart(where, setting, declared, num_steps, batch_size, len(data.train.y)))
+    rows = [Row(variant, replicate) for variant in range(len(parts)) for replicate in range(replicates)]
+    groups: dict[Any, Group] = {}
+    for i, row in enumerate(rows):
+        variant = parts[row.variant]
+        group = groups.setdefault(_identity(variant), Group(variant.static, variant.batch_size, variant.num_examples is not None, []))
+        group.rows.append(i)
+    _check_each(recipe, variants, parts, groups.values(), rows, data)
+    return Plan(recipe, parts, rows, list(groups.values()), eval_every)
+
+
+def chunks_of(plan: Plan, index: int, width: int, shared: bool) -> list[Chunk]:
+    """A group's chunks. Lanes of a chunk take the same number of steps and, where randomness is shared, one key."""
+
+    def kind(row: int) -> tuple[int, int]:
+        return plan.variants[plan.rows[row].variant].num_steps, plan.rows[row].replicate if shared else 0
+
+    rows = sorted(plan.groups[index].rows, key=lambda row: (*kind(row), row))
+    return [
+        Chunk(index, tuple(alike[i : i + width]), num_steps)
+        for (num_steps, _), lot in itertools.groupby(rows, key=kind)
+        for alike in [list(lot)]
+        for i in range(0, len(alike), width)
+    ]
+
+
+def lane_width(rows: int, workers: int, most: int) -> int:
+    """How many lanes a group's chunks have: enough chunks for all workers, few lanes left over, few widths to compile."""
+    wanted = min(math.ceil(rows / workers), most)
+    return min([width for width in _WIDTHS if wanted <= width <= most], default=most)
+
+
+_WIDTHS = sorted({2**i for i in range(14)} | {3 * 2**i for i in range(13)})
+
+
+def shares_keys(plan: Plan, index: int, width: int, randomness: str) -> bool:
+    """Whether each of a group's chunks keeps to one replicate, so that its lanes share one key and draw once.
+
+    They do not where that would leave many lanes empty, as with one variant in a hundred replicates.
+    """
+    if randomness == "independent":
+        return False
+    apart, mixed = (len(chunks_of(plan, index, width, shared)) for shared in (True, False))
+    return apart <= 1.5 * mixed
+
+
+def traced_values(plan: Plan, rows: Sequence[int]) -> dict[str, np.ndarray]:
+    """The traced hyperparameters of these rows, one array of shape (rows,) each."""
+    settings = [plan.variants[plan.rows[row].variant].traced for row in rows]
+    return {name: np.asarray([setting[name] for setting in settings]) for name in settings[0]}
+
+
+def unwrapped(value: Any) -> Any:
+    return value.value if isinstance(value, Static | Traced) else value
+
+
+def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> set[str]:
+    """The hyperparameters that go to the recipe; a name that it doesn't have is an error."""
+    if not callable(recipe):
+        raise TypeError(check.message("sweep", "recipe must be a function of hyperparameters", repr(recipe)))
+    parameters = inspect.signature(recipe).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    for name in setting:
+        if name not in names and name not in RESERVED and not takes_any:
+            raise ValueError(f"sweep: recipe has no hyperparameter {name!r}; {check.nearest(name, [*names, *RESERVED])}")
+    for p in parameters:
+        if p.name in names and p.default is p.empty and p.name not in setting:
+            raise ValueError(f"sweep: recipe needs the hyperparameter {p.name!r}, which no variant sets; give it a default or a value")
+    return {name for name in setting if name in names or (takes_any and name not in RESERVED)}
+
+
+def _take_apart(
+    where: str, setting: Mapping[str, Any], declared: set[str], num_steps: int, batch_size: int | None, examples: int
+) -> Variant:
+    values = {name: _plain(where, name, value) for name, value in setting.items()}
+    bare = {name: unwrapped(value) for name, value in values.items()}
+    own_steps = check.whole(where, "num_steps", bare.get("num_steps", num_steps), 1)
+    own_batch = bare.get("batch_size", batch_size)
+    limit = bare.get("num_examples")
+    if limit is not None:
+        check.whole(where, "num_examples", limit, 1, examples)
+    check_batch_size(where, own_batch, examples if limit is None else limit)
+    mine = {name: value for name, value in values.items() if name in declared}
+    rides = {
+        name for name, value in mine.items() if isinstance(value, Traced) or (isinstance(value, float) and not isinstance(value, Static))
+    }
+    static = {name: unwrapped(value) for name, value in mine.items() if name not in rides}
+    for name, value in static.items():
+        try:
+            hash(value)
+        except TypeError:
+            fix = "a tuple will do in place of a list or array"
+            raise TypeError(check.message(where, f"{name} must be a number or something hashable", type(value).__name__, fix)) from None
+    return Variant(bare, static, {name: unwrapped(mine[name]) for name in mine if name in rides}, own_batch, own_steps, limit)
+
+
+def _plain(where: str, name: str, value: Any) -> Any:
+    """Arrays of shape () as Python numbers, lists as tuples; the marks static and traced stay on."""
+    if isinstance(value, Static | Traced):
+        inner = _plain(where, name, value.value)
+        if isinstance(value, Traced) and not isinstance(inner, int | float):
+            raise TypeError(check.message(where, f"traced {name} must be a number", repr(inner)))
+        return type(value)(inner)
+    if check.is_array(value) and np.shape(value) == ():
+        return value.item()
+    return tuple(_plain(where, name, entry) for entry in value) if isinstance(value, list) else value
+
+
+def _identity(variant: Variant) -> tuple:
+    """What two variants must have in common to share a program. 1, 1.0 and True are equal, but not alike."""
+    typed = tuple((name, _typed(value)) for name, value in sorted(variant.static.items()))
+    rides = tuple((name, isinstance(value, int)) for name, value in sorted(variant.traced.items()))
+    return typed, rides, variant.batch_size, variant.num_examples is not None
+
+
+def _typed(value: Any) -> Any:
+    return (tuple, *map(_typed, value)) if type(value) is tuple else (type(value), value)
+
+
+def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups: Any, rows: list[Row], data: Split) -> None:
+    """Calls the recipe with every variant's concrete values; checks each group's data and first steps by shape."""
+    first = {rows[group.rows[0]].variant for group in groups}
+    for i, variant in enumerate(parts):
+        try:
+            training = as_training("sweep", recipe(**variant.static, **variant.traced))
+            if i in first:
+                check_data(training, data)
+                _check_shapes(training, data, variant.batch_size)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"sweep: variant {i} {_brief(variants[i])}: {error}") from error
+
+
+def _check_shapes(training: Training, data: Split, batch_size: int | None) -> None:
+    """The state must come out of a step as it went in, and every metric must be one number."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size or len(leaf), *leaf.shape[1:]), leaf.dtype), data.train)
+    state = jax.eval_shape(training.init, key)
+    try:
+        after, metrics = jax.eval_shape(training.step, state, batch, key)
+    except ValueError as error:
+        if "unpack" in str(error):
+            raise TypeError(f"step must return (state, metrics), metrics a dict of scalars: {error}") from error
+        raise
+    before, behind = (jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree) for tree in (state, after))
+    if before != behind:
+        raise TypeError(check.message("step", f"must keep the structure, shapes and dtypes of the state {before}", behind))
+    values = jax.eval_shape(training.evaluate, state, data.train)
+    for where, result in (("step", metrics), ("evaluate", values)):
+        if not isinstance(result, Mapping) or any(leaf.shape != () for leaf in jax.tree.leaves(result)):
+            raise TypeError(check.message(where, "metrics must be a dict of scalars", jax.tree.map(lambda leaf: leaf.shape, result)))
+
+
+def _brief(setting: Mapping[str, Any]) -> str:
+    def short(value: Any) -> str:
+        value = unwrapped(value)
+        return f"{value:.4g}" if isinstance(value, float) else getattr(value, "__name__", repr(value))
+
+    return "(" + ", ".join(f"{name}={short(value)}" for name, value in setting.items()) + ")"

@@ -1,0 +1,181 @@
+"""A group's programs: the pieces of a training run, mapped over lanes and compiled ahead of time.
+
+There are three: `init`, `advance` from any step to any other, and `evaluate`. Step numbers, hyperparameters and data are
+arguments, so that no number is compiled in: one compilation serves a group's every chunk and every stretch of steps, and
+another sweep of the same recipe and shapes.
+"""
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.data import Split
+from funcnet.sweep.plan import Group, Recipe
+from funcnet.training import Run, RunKeys, advance, as_training, measure, start
+
+
+class Lanes(NamedTuple):
+    """What tells the lanes of a chunk apart."""
+
+    lane: jax.Array  # (lanes,), int32: 0, 1, ...
+    hyperparameters: dict[str, jax.Array]  # each (lanes,)
+    num_examples: jax.Array | None  # (lanes,), int32
+    keys: RunKeys  # shape () where the lanes share them, else (lanes,)
+
+
+class Programs(NamedTuple):
+    """A group's compiled programs at one lane width on one device. `Run`s have a leading axis of lanes."""
+
+    init: Callable[[Lanes], Run]
+    advance: Callable[..., Run]  # (lanes, run, data, first, last) -> run; run's memory is used again
+    evaluate: Callable[..., dict[str, jax.Array]]  # (lanes, run, data) -> metrics, each (lanes,)
+
+
+class Compiled(NamedTuple):
+    """Programs, and what they cost."""
+
+    programs: Programs
+    seconds: float  # of compiling; of tracing too
+    count: int  # of programs that had not been compiled before
+
+
+class Request(NamedTuple):
+    """What a group's programs depend on; two requests that are equal share them."""
+
+    recipe: Recipe
+    static: tuple
+    batch_size: int | None
+    limits_examples: bool
+    lanes: Any  # shapes and dtypes, as a pytree that can be hashed
+    data: Any
+    shared: bool
+    device: jax.Device
+    settings: tuple
+
+
+def request(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Request:
+    typed = tuple((name, type(value), value) for name, value in sorted(group.static.items()))
+    config = (jax.config.jax_enable_x64, str(jax.config.jax_numpy_dtype_promotion), str(jax.config.jax_default_matmul_precision))
+    return Request(recipe, typed, group.batch_size, group.limits_examples, _signature(lanes), _signature(data), shared, device, config)
+
+
+def _signature(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((jnp.shape(leaf), str(leaf.dtype)) for leaf in leaves)
+
+
+class _Recent:
+    """The last so many results by key, for threads; each is made once even if several ask for it at a time."""
+
+    def __init__(self, size: int):
+        self._size, self._lock, self._futures = size, threading.Lock(), OrderedDict[Any, Future]()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> tuple[Any, bool]:
+        """The result, and whether it was made for this call."""
+        with self._lock:
+            future, mine = self._futures.get(key), False
+            if future is None:
+                future, mine = self._futures.setdefault(key, Future()), True
+            self._futures.move_to_end(key)
+            while len(self._futures) > self._size:
+                self._futures.popitem(last=False)
+        if mine:
+            try:
+                future.set_result(make())
+            except BaseException as error:
+                with self._lock:
+                    self._futures.pop(key, None)
+                future.set_exception(error)
+        return future.result(), mine
+
+
+_programs = _Recent(256)  # by request: a second sweep traces nothing
+_executables = _Recent(512)  # by the program's own text: groups that differ elsewhere share what is the same
+
+
+def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Callable[[], Compiled]:
+    """Traces a group's programs now, in the caller's thread and configuration; returns what compiles them, in any thread.
+
+    Args:
+      lanes: an example of what the programs will be given, with as many lanes.
+      data: likewise.
+      shared: whether the lanes share one key.
+      device: where the programs run.
+    """
+    key = request(recipe, group, lanes, data, shared, device)
+    began = time.perf_counter()
+    try:
+        lowered, new = _programs.get(key, lambda: _lower(recipe, group, lanes, data, shared, device))
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        lowered, new = _lower(recipe, group, lanes, data, shared, device), True
+    tracing = time.perf_counter() - began
+
+    def compile_all() -> Compiled:
+        began = time.perf_counter()
+        found = [_executables.get(key, lambda low=low, options=options: low.compile(dict(options))) for low, key, options in lowered]
+        count = sum(made for _, made in found)
+        seconds = tracing + time.perf_counter() - began if new or count else 0.0
+        return Compiled(Programs(*(program for program, _ in found)), seconds, count)
+
+    return compile_all
+
+
+def bytes_needed(programs: Programs) -> int:
+    """Memory one chunk takes while it trains: the state, and what a step makes on its way."""
+    analyses = [program.memory_analysis() for program in (programs.advance, programs.evaluate)]  # type: ignore[attr-defined]
+    return max(a.argument_size_in_bytes + a.output_size_in_bytes - a.alias_size_in_bytes + a.temp_size_in_bytes for a in analyses if a)
+
+
+def _lower(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[tuple[Any, tuple, tuple]]:
+    """Each program lowered, the key under which its executable is shared, and its compiler's options."""
+    axes = Lanes(0, 0, 0 if group.limits_examples else None, None if shared else 0)  # type: ignore[arg-type]
+
+    def training(lane: Lanes):
+        return as_training("sweep", recipe(**group.static, **lane.hyperparameters))
+
+    def init(lane: Lanes) -> Run:
+        return start(training(lane), lane.keys)
+
+    def move(lane: Lanes, run: Run, data: Split, first: jax.Array, last: jax.Array) -> Run:
+        rule = training(lane)
+
+        def one_step(step: jax.Array, run: Run) -> Run:
+            return advance(rule, run, data, lane.keys, step, group.batch_size, lane.num_examples)
+
+        return jax.lax.fori_loop(first, last, one_step, run)
+
+    def evaluate(lane: Lanes, run: Run, data: Split) -> dict[str, jax.Array]:
+        return measure(training(lane), run, data, lane.num_examples)
+
+    def shapes(tree: Any) -> Any:
+        place = jax.sharding.SingleDeviceSharding(device)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
+
+    lanes, data = shapes(lanes), shapes(data)
+    step = shapes(jax.ShapeDtypeStruct((), jnp.int32))
+    many = jax.vmap(init, (axes,))
+    run = shapes(jax.eval_shape(many, lanes))
+    # No argument is left out, used or not: programs of one text and one signature are then the same program.
+    lowered = [
+        jax.jit(many, keep_unused=True).lower(lanes),
+        jax.jit(jax.vmap(move, (axes, 0, None, None, None)), keep_unused=True, donate_argnums=1).lower(lanes, run, data, step, step),
+        jax.jit(jax.vmap(evaluate, (axes, 0, None)), keep_unused=True).lower(lanes, run, data),
+    ]
+    # Initialization runs once: on a CPU most of its compilation is spent on making it fast.
+    quick = (("xla_backend_optimization_level", 1),) if device.platform == "cpu" else ()
+    return [(low, _text_key(low, device, options), options) for low, options in zip(lowered, (quick, (), ()), strict=True)]
+
+
+def _text_key(lowered: Any, device: jax.Device, options: tuple) -> tuple:
+    text = hashlib.sha256(lowered.as_text().encode()).digest()
+    beside_text = object() if getattr(jax.config, "jax_use_simplified_jaxpr_constants", False) else None  # constants outside it
+    return text, str(lowered.args_info), str(lowered.out_tree), device, options, beside_text

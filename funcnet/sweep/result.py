@@ -1,0 +1,361 @@
+"""What a sweep leaves: a table, curves, and the states that were kept; it can be saved and loaded safely."""
+
+import html
+import json
+import math
+import os
+import re
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import funcnet.optimizers
+import funcnet.training
+from funcnet import check
+from funcnet.training import Training, as_training
+from funcnet.tree import PyTree
+
+_FORMAT = 1
+_ARRAYS, _REST = "arrays.npz", "result.json"
+_NAMED = {
+    name: kind for module in (funcnet.optimizers, funcnet.training) for name, kind in vars(module).items() if hasattr(kind, "_fields")
+}
+
+
+class Best(NamedTuple):
+    """The row that is best by one metric."""
+
+    row: int
+    hyperparameters: dict[str, Any]
+    metrics: dict[str, float]
+    state: PyTree
+
+
+class SweepResult:
+    """A sweep's outcome, one row a variant and replicate, in the order given; printing it shows the ten best.
+
+    Attributes:
+      table: dict of NumPy arrays of one length: "variant", "replicate", each hyperparameter, the final metrics
+        ("train/loss", "validation/loss", ...; NaN where a run diverged), "status" ("completed" or "diverged") and
+        "steps", the steps completed with everything finite.
+      curves: dict of NumPy arrays, rows x evaluations, NaN where a row was not evaluated; "step", of shape
+        (evaluations,), says after how many steps each was made.
+      timing: seconds and counts of the sweep itself: "seconds", "compile_seconds" (summed over the threads that
+        compiled), "programs" (how many were compiled) and "lane_widths" (one a group).
+    """
+
+    def __init__(
+        self,
+        hyperparameters: Sequence[Mapping[str, Any]],
+        outcome: Mapping[str, np.ndarray],
+        curves: Mapping[str, np.ndarray],
+        states: Mapping[int, PyTree],
+        recipe: Callable[..., Training] | None,
+        arguments: Sequence[str],
+        timing: Mapping[str, Any],
+    ):
+        """Made by `sweep` and `load_result`.
+
+        Args:
+          hyperparameters: of every variant.
+          outcome: "variant", "replicate", the metrics, "status" and "steps", a row each.
+          curves: as the attribute.
+          states: the kept states by row.
+          recipe: makes the training of a variant; None for a result that was loaded without one.
+          arguments: which hyperparameters the recipe takes.
+          timing: as the attribute.
+        """
+        self.curves = dict(curves)
+        self.timing = dict(timing)
+        self._hyperparameters = [dict(setting) for setting in hyperparameters]
+        self._states, self._recipe, self._arguments = dict(states), recipe, tuple(arguments)
+        index = ("variant", "replicate")
+        names = list(self._hyperparameters[0])
+        columns = {name: _column([setting[name] for setting in self._hyperparameters])[outcome["variant"]] for name in names}
+        self.table: dict[str, np.ndarray] = {
+            **{name: outcome[name] for name in index},
+            **columns,
+            **{name: values for name, values in outcome.items() if name not in index},
+        }
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the final metrics."""
+        return [name for name in self.curves if name != "step"]
+
+    def __len__(self) -> int:
+        return len(self.table["variant"])
+
+    def ranking(self, metric: str = "validation/loss", mode: str = "min") -> np.ndarray:
+        """The rows from best to worst by a final metric; those that diverged, and NaN, are left out.
+
+        Raises:
+          ValueError: the metric or the mode is unknown.
+        """
+        check.one_of("ranking", "metric", metric, self.metrics)
+        check.one_of("ranking", "mode", mode, ("min", "max"))
+        values = self.table[metric]
+        order = np.argsort(values if mode == "min" else -values, kind="stable")
+        return order[(self.table["status"][order] == "completed") & np.isfinite(values[order])]
+
+    def best(self, metric: str = "validation/loss", mode: str = "min") -> Best:
+        """The best row by a final metric; one that diverged is never best, and of equals the first is.
+
+        Args:
+          metric: such as "validation/loss".
+          mode: "min" or "max".
+
+        Returns:
+          `Best(row, hyperparameters, metrics, state)`.
+
+        Raises:
+          ValueError: the metric or mode is unknown, every row diverged, or the best row's state was not kept.
+        """
+        rows = self.ranking(metric, mode)
+        if not len(rows):
+            raise ValueError(check.message("best", "needs a row that completed", "none: every one diverged", "try lower learning rates"))
+        row = int(rows[0])
+        return Best(row, self.hyperparameters(row), {name: float(self.table[name][row]) for name in self.metrics}, self.state(row))
+
+    def hyperparameters(self, row: int) -> dict[str, Any]:
+        """The hyperparameters of a row, as they were given."""
+        return dict(self._hyperparameters[int(self.table["variant"][self._row("hyperparameters", row)])])
+
+    def state(self, row: int) -> PyTree:
+        """A row's last finite state, in NumPy arrays.
+
+        Raises:
+          ValueError: there is no such row, or its state was not kept.
+        """
+        row = self._row("state", row)
+        if row not in self._states:
+            fix = f"sweep(..., keep=n) keeps the best n by {default_metric(self.metrics)}; {len(self._states)} were kept"
+            raise ValueError(check.message("state", "row must be one whose state was kept", row, fix))
+        return self._states[row]
+
+    def training(self, row: int) -> Training:
+        """A row's training, so that `result.training(row).evaluate(result.state(row), dataset)` scores it.
+
+        Raises:
+          ValueError: there is no such row, or the result was loaded without its recipe.
+        """
+        if self._recipe is None:
+            raise ValueError(check.message("training", "needs the recipe, which a file can't hold", None, "load_result(path, recipe=...)"))
+        settings = self.hyperparameters(row)
+        return as_training("training", self._recipe(**{name: settings[name] for name in self._arguments}))
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas DataFrame.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(check.needs_extra("to_pandas", "pandas", "experiments")) from error
+        return pandas.DataFrame(self.table)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the result to a folder: arrays in an npz file without pickle, the rest in JSON.
+
+        Hyperparameters that are functions are written by name.
+
+        Args:
+          path: a folder, made if need be; a result saved there before is replaced.
+        """
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = sorted(self._states)
+        shape, leaves = (_described(self._states[rows[0]]), [jax.tree.leaves(self._states[row]) for row in rows]) if rows else (None, [])
+        kinds = {json.dumps(_described(self._states[row])) for row in rows}
+        shapes = [shape] if len(kinds) == 1 else [_described(self._states[row]) for row in rows]
+        arrays = {f"outcome/{name}": self.table[name] for name in self.table if name not in self._hyperparameters[0]}
+        arrays |= {f"curves/{name}": values for name, values in self.curves.items()}
+        if len(kinds) == 1 and len({tuple(np.shape(leaf) for leaf in own) for own in leaves}) == 1:
+            arrays |= {f"states/{i}": np.stack(same) for i, same in enumerate(zip(*leaves, strict=True))}
+        else:
+            arrays |= {f"state/{row}/{i}": np.asarray(leaf) for row, own in zip(rows, leaves, strict=True) for i, leaf in enumerate(own)}
+        rest = {
+            "format": _FORMAT,
+            "hyperparameters": [{name: _written(value) for name, value in setting.items()} for setting in self._hyperparameters],
+            "arguments": self._arguments,
+            "timing": self.timing,
+            "kept": rows,
+            "states": shapes,
+        }
+        _replace(folder / _ARRAYS, lambda file: np.savez(file, allow_pickle=False, **arrays))
+        _replace(folder / _REST, lambda file: file.write(json.dumps(rest, indent=1).encode()))
+
+    def __repr__(self) -> str:
+        headers, cells = self._ten_best()
+        widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+        lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in [headers, *cells]]
+        return "\n".join([self._summary(), *lines])
+
+    def _repr_html_(self) -> str:
+        headers, cells = self._ten_best()
+
+        def line(tag: str, row: Sequence[str]) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in row) + "</tr>"
+
+        body = "".join(line("td", row) for row in cells)
+        return f"<p>{html.escape(self._summary())}</p><table><thead>{line('th', headers)}</thead><tbody>{body}</tbody></table>"
+
+    def _summary(self) -> str:
+        diverged = int(np.sum(self.table["status"] == "diverged"))
+        runs = f"{len(self)} run{'s' if len(self) > 1 else ''}"
+        shown = min(10, len(self) - diverged)
+        return f"{runs}, {diverged} diverged; the {shown} best by {default_metric(self.metrics)}:"
+
+    def _ten_best(self) -> tuple[list[str], list[list[str]]]:
+        hidden = {"status"} | ({"replicate"} if not np.any(self.table["replicate"]) else set())
+        headers = [name for name in self.table if name not in hidden]
+        return headers, [[_cell(self.table[name][row]) for name in headers] for row in self.ranking(default_metric(self.metrics))[:10]]
+
+    def _row(self, where: str, row: int) -> int:
+        return check.whole(where, "row", row, 0, len(self) - 1)
+
+
+def default_metric(metrics: Sequence[str]) -> str:
+    """What variants are ranked by unless said otherwise: the validation loss where there is one."""
+    wanted = [name for name in ("validation/loss", "train/loss") if name in metrics]
+    return [*wanted, *metrics][0]
+
+
+def load_result(path: str | os.PathLike, recipe: Callable[..., Training] | None = None) -> SweepResult:
+    """Reads a result that `SweepResult.save` wrote. A file can't run code or reach outside its folder.
+
+    Args:
+      path: the folder.
+      recipe: the function that was swept; without it the result has no `training(row)`.
+
+    Returns:
+      A `SweepResult`; hyperparameters that were functions have become their names.
+
+    Raises:
+      ValueError: the folder holds no result, or one that is damaged or of another format.
+    """
+    folder = Path(path)
+    try:
+        rest = json.loads((folder / _REST).read_bytes())
+        with np.load(folder / _ARRAYS, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if rest["format"] != _FORMAT:
+            raise ValueError(
+                check.message("load_result", f"format must be {_FORMAT}", rest["format"], "written by another version of funcnet")
+            )
+        settings = [{name: _read(value) for name, value in setting.items()} for setting in rest["hyperparameters"]]
+        states = _read_states(rest, arrays)
+        outcome, curves = (
+            {name.partition("/")[2]: values for name, values in arrays.items() if name.startswith(f"{kind}/")}
+            for kind in ("outcome", "curves")
+        )
+        return SweepResult(settings, outcome, curves, states, recipe, rest["arguments"], rest["timing"])
+    except FileNotFoundError as error:
+        raise ValueError(
+            check.message("load_result", f"the folder must hold {_ARRAYS} and {_REST}", str(folder), "save(path) writes them")
+        ) from error
+    except (KeyError, TypeError, IndexError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            check.message("load_result", "the files must be whole", f"{type(error).__name__}: {error}", "save the result again")
+        ) from error
+
+
+def _read_states(rest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[int, PyTree]:
+    states = {}
+    for place, row in enumerate(rest["kept"]):
+        described = rest["states"][place if len(rest["states"]) > 1 else 0]
+        stacked = "states/0" in arrays
+
+        def leaf(i: int, place: int = place, row: int = row, stacked: bool = stacked) -> np.ndarray:
+            return arrays[f"states/{i}"][place] if stacked else arrays[f"state/{row}/{i}"]
+
+        states[row] = _rebuilt(described, leaf)
+    return states
+
+
+def _described(tree: PyTree) -> Any:
+    """A pytree's structure in JSON: {"leaf": i} in the order of jax.tree.leaves; unknown nodes become their leaves."""
+    count = iter(range(10**9))
+
+    def walk(node: Any) -> Any:
+        if node is None:
+            return None
+        if type(node) is dict:
+            return {"dict": [[_written(name), walk(node[name])] for name in sorted(node)]}
+        if hasattr(node, "_fields") and isinstance(node, tuple):
+            return {"named": type(node).__name__, "fields": list(node._fields), "items": [walk(item) for item in node]}
+        if type(node) in (list, tuple):
+            return {type(node).__name__: [walk(item) for item in node]}
+        leaves = jax.tree.leaves(node)
+        if len(leaves) == 1 and leaves[0] is node:
+            return {"leaf": next(count)}
+        return {"list": [walk(leaf) for leaf in leaves]}
+
+    return walk(tree)
+
+
+def _rebuilt(node: Any, leaf: Callable[[int], np.ndarray]) -> PyTree:
+    if node is None:
+        return None
+    ((kind, content), *others) = node.items()
+    if kind == "leaf":
+        return leaf(int(content))
+    if kind == "dict":
+        return {_read(name): _rebuilt(item, leaf) for name, item in content}
+    if kind in ("list", "tuple"):
+        items = [_rebuilt(item, leaf) for item in content]
+        return items if kind == "list" else tuple(items)
+    if kind == "named":
+        fields, items = (value for _, value in others)
+        if not all(re.fullmatch(r"[A-Za-z]\w*", name) for name in [content, *fields]):
+            raise ValueError(check.message("load_result", "a state's names must be identifiers", [content, *fields]))
+        own = _NAMED.get(content)
+        make = own if own is not None and list(own._fields) == fields else namedtuple(content, fields)  # type: ignore[misc]
+        return make(*(_rebuilt(item, leaf) for item in items))
+    raise ValueError(check.message("load_result", "a state's nodes must be known", kind))
+
+
+def _written(value: Any) -> Any:
+    """A hyperparameter in JSON; floats keep every bit, tuples stay tuples, functions become their names."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return {"float": value.hex()} if math.isfinite(value) else {"float": str(value)}
+    if isinstance(value, tuple):
+        return {"tuple": [_written(entry) for entry in value]}
+    return {"name": getattr(value, "__qualname__", repr(value))}
+
+
+def _read(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    return {"float": float.fromhex, "tuple": lambda content: tuple(map(_read, content)), "name": str}[kind](content)
+
+
+def _replace(path: Path, write: Callable) -> None:
+    """Writes a file whole or not at all."""
+    draft = path.with_name(path.name + ".draft")
+    with draft.open("wb") as file:
+        write(file)
+    draft.replace(path)
+
+
+def _column(values: Sequence[Any]) -> np.ndarray:
+    """A column of the table: numbers and text as such, anything else by its text."""
+    kinds = {type(value) for value in values}
+    if kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, str}):
+        return np.asarray(values)
+    if kinds <= {int, float, type(None)}:
+        return np.asarray([math.nan if value is None else value for value in values], float)
+    return np.asarray([getattr(value, "__name__", str(value)) for value in values])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

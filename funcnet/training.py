@@ -1,0 +1,349 @@
+"""Training: a run is a pure function of (hyperparameters, key, data).
+
+`training` builds the supervised triple of pure functions; any other triple of the same form trains as well. `fit` runs
+one. `start`, `advance` and `measure` are the pieces it is made of; a sweep maps the same pieces over many variants.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.batching import on_batch
+from funcnet.data import Dataset, Split, WeightedDataset, as_split, minibatch
+from funcnet.layers import Layer, apply_batch, out_shape
+from funcnet.losses import LOSSES, check_targets
+from funcnet.metrics import METRICS, Metric
+from funcnet.optimizers import Optimizer, apply_updates
+from funcnet.penalties import Penalty
+from funcnet.tree import Params, PyTree, all_finite, where
+
+Metrics = dict[str, jax.Array]
+
+_EVALUATION_BATCH = 256  # examples a model sees at once in evaluation, so that its memory doesn't grow with the data
+
+
+class Training(NamedTuple):
+    """How something trains: three pure functions, of one run.
+
+    init(key) -> state: any pytree.
+    step(state, batch, key) -> (state, metrics): batch is a `Dataset` of batch_size examples; metrics is a dict of scalars.
+    evaluate(state, dataset) -> metrics: a dict of scalars.
+
+    A step may carry a function `check_data(split)` as an attribute, called once with concrete arrays before training.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    step: Callable[[PyTree, Dataset, jax.Array], tuple[PyTree, Metrics]]
+    evaluate: Callable[[PyTree, Dataset], Metrics]
+
+
+class TrainState(NamedTuple):
+    """The state of a supervised training."""
+
+    params: Params
+    optimizer_state: PyTree
+    step: jax.Array  # shape (), int32: steps taken so far
+
+
+class Fit(NamedTuple):
+    """What `fit` returns."""
+
+    state: PyTree  # after the last step that left everything finite
+    curves: dict[str, jax.Array]  # each (evaluations,): "step", "train/loss", "validation/loss", ...
+
+
+def penalized(model: Layer, loss: Callable, penalty: Penalty | None = None) -> Callable[..., jax.Array]:
+    """The objective of supervised training: the batch mean of the loss, plus the penalty once.
+
+    Args:
+      model: a `Layer`.
+      loss: (prediction, target) -> scalar, for one example.
+      penalty: params -> scalar.
+
+    Returns:
+      objective(params, batch, *, key=None) -> scalar. A batch is (x, y), with the examples on the first axis, or
+      (x, y, weights), whose mean is weighted. With a key the model trains (dropout is on).
+
+    Example:
+      >>> from funcnet import layers, losses, penalties
+      >>> objective = penalized(layers.dense(1, initializer="ones"), losses.squared_error, penalties.l2(0.5))
+      >>> params = {"weight": jnp.array([[2.0]]), "bias": jnp.array([0.0])}
+      >>> print(objective(params, (jnp.array([[1.0], [2.0]]), jnp.array([[2.0], [2.0]]))))
+      4.0
+    """
+    check.callables("penalized", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
+
+    def objective(params: Params, batch: Dataset, *, key: jax.Array | None = None) -> jax.Array:
+        x, y, *weights = batch
+        prediction = apply_batch(model, params, _examples_last(x), key=key)
+        mean = _mean(_losses(loss, prediction, y), *weights)
+        return mean if penalty is None else mean + penalty(params).astype(mean.dtype)
+
+    return objective
+
+
+def training(
+    model: Layer,
+    loss: str | Callable,
+    optimizer: Optimizer,
+    *,
+    in_shape: tuple[int, ...],
+    penalty: Penalty | None = None,
+    metrics: Mapping[str, str | Metric] | Iterable[str] | None = None,
+) -> Training:
+    """Supervised training of a model.
+
+    Args:
+      model: a `Layer`, such as `mlp((64, 10))`.
+      loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`.
+      optimizer: an `Optimizer`, or another library's gradient transformation.
+      in_shape: shape of one example.
+      penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
+      metrics: functions of (predictions, targets) over a whole set, by the name they are reported under; names in
+        `METRICS` alone will do.
+
+    Returns:
+      A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss";
+      its evaluation reports the loss without penalty or dropout, and the metrics.
+
+    Raises:
+      TypeError: something isn't of the kind asked for.
+      ValueError: a name is unknown. A model that doesn't fit in_shape says so when it is initialized.
+
+    Example:
+      >>> from funcnet import layers, losses, optimizers
+      >>> linear = training(layers.dense(1), losses.squared_error, optimizers.sgd(0.5), in_shape=(2,))
+      >>> state = linear.init(jax.random.key(0))
+      >>> batch = Dataset(jnp.ones((4, 2)), jnp.ones((4, 1)))
+      >>> state, metrics = linear.step(state, batch, jax.random.key(1))
+      >>> print(state.step, sorted(metrics), sorted(linear.evaluate(state, batch)))
+      1 ['loss'] ['loss']
+    """
+    check.callables("training", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
+    check.callables("training", optimizer, ("init", "update"), "such as adam(1e-3); a name becomes one by optimizer(name, learning_rate)")
+    loss = check.lookup("training", "loss", loss, LOSSES)
+    measures = _metric_fns(metrics)
+    objective = penalized(model, loss, penalty)
+
+    def init(key: jax.Array) -> TrainState:
+        params = model.init(key, in_shape)
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def step(state: TrainState, batch: Dataset, key: jax.Array) -> tuple[TrainState, Metrics]:
+        value, grads = jax.value_and_grad(objective)(state.params, batch, key=key)
+        updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
+        return TrainState(apply_updates(state.params, updates), optimizer_state, state.step + 1), {"loss": value}
+
+    def evaluate(state: TrainState, dataset: Dataset) -> Metrics:
+        x, y, *weights = dataset
+        prediction = _predictions(model, state.params, jnp.asarray(x))
+        values = {"loss": _mean(_losses(loss, prediction, y), *weights)}
+        if not weights:
+            rows = jnp.moveaxis(prediction, -1, 0)
+            values |= {name: metric_fn(rows, jnp.asarray(y)) for name, metric_fn in measures.items()}
+        return values
+
+    step.check_data = functools.partial(_check_data, model, loss, tuple(in_shape))  # type: ignore[attr-defined]
+    return Training(init, step, evaluate)
+
+
+def fit(
+    training: Training, data: Split | Dataset, *, key: jax.Array, num_steps: int, batch_size: int | None, eval_every: int | None = None
+) -> Fit:
+    """Trains once: a pure function that can be jitted, vmapped and differentiated, also by hyperparameters.
+
+    Args:
+      training: a `Training`, or any triple of functions of its form.
+      data: a `Split`, or a `Dataset` to train on with nothing to validate by.
+      key: decides the initial draws, the order of the data, and dropout.
+      num_steps: at least 1.
+      batch_size: examples a step, at most as many as there are to train on; None takes all of them, in order.
+      eval_every: steps between evaluations, which the curves show; None evaluates once, after the last step.
+
+    Returns:
+      `Fit(state, curves)`. From the first step that makes something non-finite on, the state stays and the curves are NaN.
+
+    Raises:
+      ValueError: the data is not usable or doesn't fit the model, or a number is out of range.
+      TypeError: training isn't a triple of functions.
+
+    Example:
+      >>> from funcnet import layers, losses, optimizers
+      >>> line = training(layers.dense(1), losses.squared_error, optimizers.adam(0.1), in_shape=(1,))
+      >>> x = jnp.linspace(-1, 1, 32)[:, None]
+      >>> result = fit(line, Dataset(x, 2 * x + 1), key=jax.random.key(0), num_steps=300, batch_size=8, eval_every=100)
+      >>> print(result.curves["step"], result.curves["train/loss"][-1] < 1e-3)
+      [100 200 300] True
+    """
+    training = as_training("fit", training)
+    num_steps = check.whole("fit", "num_steps", num_steps, 1)
+    eval_every = num_steps if eval_every is None else check.whole("fit", "eval_every", eval_every, 1)
+    data = as_split("fit", data)
+    num_examples = len(data.train.y)
+    check_batch_size("fit", batch_size, num_examples)
+    check_data(training, data)
+    data = jax.tree.map(jnp.asarray, data)
+    keys = run_keys(key)
+
+    def one_step(run: Run, step: jax.Array) -> tuple[Run, None]:
+        return advance(training, run, data, keys, step, batch_size, None), None
+
+    def block(run: Run, steps: jax.Array) -> tuple[Run, Metrics]:
+        run, _ = jax.lax.scan(one_step, run, steps)
+        return run, measure(training, run, data, None)
+
+    run = start(training, keys)
+    steps = jnp.arange(num_steps, dtype=jnp.int32)
+    whole = num_steps - num_steps % eval_every
+    run, curves = jax.lax.scan(block, run, steps[:whole].reshape(-1, eval_every))
+    if whole < num_steps:
+        run, last = block(run, steps[whole:])
+        curves = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), curves, last)
+    return Fit(run.state, {"step": jnp.array(evaluation_steps(num_steps, eval_every), jnp.int32), **curves})
+
+
+class RunKeys(NamedTuple):
+    """The three streams of randomness of one run."""
+
+    init: jax.Array
+    order: jax.Array
+    step: jax.Array
+
+
+class Run(NamedTuple):
+    """One run on its way."""
+
+    state: PyTree  # of the training; frozen at the last finite one
+    diverged: jax.Array  # shape (), int32: steps completed before something became non-finite, or -1
+
+
+def run_keys(key: jax.Array) -> RunKeys:
+    return RunKeys(*(jax.random.fold_in(key, i) for i in range(3)))
+
+
+def start(training: Training, keys: RunKeys) -> Run:
+    """A run before its first step."""
+    return Run(training.init(keys.init), jnp.full((), -1, jnp.int32))
+
+
+def advance(
+    training: Training, run: Run, data: Split, keys: RunKeys, step: jax.Array, batch_size: int | None, num_examples: jax.Array | None
+) -> Run:
+    """One step; a run that has become non-finite stays where it was.
+
+    Args:
+      num_examples: shape (), traced: how many of the training examples the run may see; None for all of them.
+    """
+    batch = _batch(data.train, keys.order, step, batch_size, num_examples)
+    state, metrics = training.step(run.state, batch, jax.random.fold_in(keys.step, step))
+    fine = (run.diverged < 0) & all_finite((state, metrics.get("loss", ())))
+    diverged = jnp.where(fine | (run.diverged >= 0), run.diverged, step.astype(jnp.int32))
+    return Run(where(fine, state, run.state), diverged)
+
+
+def measure(training: Training, run: Run, data: Split, num_examples: jax.Array | None) -> Metrics:
+    """Every metric of the training and validation parts; NaN once the run has diverged."""
+    train: Any = data.train if num_examples is None else _first(data.train, num_examples)
+    parts = {"train": train} if data.validation is None else {"train": train, "validation": data.validation}
+    values = {f"{name}/{metric}": value for name, part in parts.items() for metric, value in training.evaluate(run.state, part).items()}
+    return {name: jnp.where(run.diverged < 0, _floating(value), jnp.nan) for name, value in values.items()}
+
+
+def evaluation_steps(num_steps: int, eval_every: int) -> list[int]:
+    """After which steps to evaluate: each eval_every, and the last."""
+    return [*range(eval_every, num_steps, eval_every), num_steps]
+
+
+def as_training(where: str, triple: Any) -> Training:
+    """A `Training` from any triple of functions."""
+    if not isinstance(triple, tuple) or len(triple) != 3 or not all(map(callable, triple)):
+        got = f"{type(triple).__name__} of {len(triple)}" if isinstance(triple, tuple | list) else type(triple).__name__
+        raise TypeError(
+            check.message(where, "a training must be a triple of functions (init, step, evaluate)", got, "training(...) makes one")
+        )
+    return Training(*triple)
+
+
+def check_batch_size(where: str, batch_size: int | None, num_examples: int) -> None:
+    if batch_size is not None:
+        fix = "batch_size=None takes them all"
+        check.whole(where, "batch_size", batch_size, 1, fix=fix)
+        if batch_size > num_examples:
+            raise ValueError(check.message(where, f"batch_size must be at most the {num_examples} examples to train on", batch_size, fix))
+
+
+def check_data(training: Training, data: Split) -> None:
+    """The training's own check of concrete data, where it has one."""
+    own = getattr(training.step, "check_data", None)
+    if own is not None and not any(map(check.is_traced, jax.tree.leaves(data))):
+        own(data)
+
+
+def _check_data(model: Layer, loss: Callable, in_shape: tuple[int, ...], data: Split) -> None:
+    got = data.train.x.shape[1:]
+    if got != in_shape:
+        fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
+        raise ValueError(check.message("training", f"each example must have in_shape {in_shape}", got, fix))
+    outputs = out_shape(model, in_shape, data.train.x.dtype)
+    for part in filter(None, data):
+        check_targets(loss, outputs, part.y)
+
+
+def _metric_fns(metrics: Mapping[str, str | Metric] | Iterable[str] | None) -> dict[str, Metric]:
+    if isinstance(metrics, str):
+        metrics = [metrics]
+    named = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics or ()}
+    if "loss" in named:
+        raise ValueError(check.message("training", "a metric must have a name of its own", "'loss'", "the loss is always reported"))
+    return {name: check.lookup("training", "metric", metric, METRICS) for name, metric in named.items()}
+
+
+def _batch(train: Dataset, key: jax.Array, step: jax.Array, batch_size: int | None, num_examples: jax.Array | None) -> Any:
+    if batch_size is None:
+        return train if num_examples is None else _first(train, num_examples)
+    rows = minibatch(key, step, len(train.y) if num_examples is None else num_examples, batch_size)
+    return Dataset(*(part.at[rows].get(mode="promise_in_bounds") for part in train))
+
+
+def _first(dataset: Dataset, num_examples: jax.Array) -> WeightedDataset:
+    inside = jnp.arange(len(dataset.y), dtype=jnp.int32) < num_examples
+    return WeightedDataset(*dataset, inside.astype(jnp.result_type(float)))
+
+
+def _examples_last(x: jax.Array) -> jax.Array:
+    return jnp.moveaxis(jnp.asarray(x), 0, -1)
+
+
+def _losses(loss: Callable, prediction: jax.Array, y: jax.Array) -> jax.Array:
+    """The loss of each example, shape (examples,); prediction has the examples last, y first."""
+    return on_batch(loss, argnums=(0, 1))(prediction, _examples_last(y))
+
+
+def _mean(losses: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    if weights is None:
+        return jnp.mean(losses)
+    weights = jnp.asarray(weights, losses.dtype)
+    return jnp.sum(jnp.where(weights > 0, losses * weights, 0)) / jnp.sum(weights)
+
+
+def _predictions(model: Layer, params: Params, x: jax.Array) -> jax.Array:
+    """The model's outputs for a whole set, examples last, found a batch at a time."""
+    examples = len(x)
+    batches = math.ceil(examples / _EVALUATION_BATCH)
+    if batches == 1:
+        return apply_batch(model, params, _examples_last(x))
+    size = math.ceil(examples / batches)
+    x = jnp.pad(x, ((0, batches * size - examples), *((0, 0),) * (x.ndim - 1)))
+    each = jax.lax.map(lambda part: apply_batch(model, params, _examples_last(part)), x.reshape(batches, size, *x.shape[1:]))
+    joined = jnp.moveaxis(each, 0, -2)  # (*outputs, batches, size)
+    return joined.reshape(*joined.shape[:-2], -1)[..., :examples]
+
+
+def _floating(value: jax.Array) -> jax.Array:
+    value = jnp.asarray(value)
+    return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
