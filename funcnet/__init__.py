@@ -74,6 +74,7 @@ from funcnet.schedules import linear as linear
 from funcnet.schedules import one_cycle as one_cycle
 from funcnet.schedules import step_decay as step_decay
 from funcnet.schedules import warmup_cosine_decay as warmup_cosine_decay
+from funcnet.space import Space as Space
 from funcnet.space import Variants as Variants
 from funcnet.space import choice as choice
 from funcnet.space import grid as grid

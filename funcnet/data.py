@@ -181,12 +181,14 @@ def _shuffled(key: jax.Array, places: jax.Array, count: jax.Array) -> jax.Array:
     """
     bits = jax.random.bits(key, (2, _ROUNDS), jnp.uint32)
     pivots, coins = bits[0] % count, bits[1]
-    for i in range(_ROUNDS):
+
+    def one_round(i: jax.Array, places: jax.Array) -> jax.Array:
         partner = pivots[i] - places
         partner = jnp.where(places > pivots[i], partner + count, partner)
         swap = _mixed(jnp.maximum(places, partner) ^ coins[i]) >> np.uint32(31)
-        places = jnp.where(swap == 1, partner, places)
-    return places
+        return jnp.where(swap == 1, partner, places)
+
+    return jax.lax.fori_loop(0, _ROUNDS, one_round, places)
 
 
 def _mixed(bits: jax.Array) -> jax.Array:

@@ -30,7 +30,7 @@ def accuracy(predictions: jax.Array, targets: jax.Array) -> jax.Array:
       0.5
     """
     labels, targets, _ = _labels("accuracy", predictions, targets)
-    return jnp.mean((labels == targets).astype(jnp.result_type(float)))
+    return 1 - jnp.mean((labels != targets).astype(jnp.result_type(float)))  # so that all right is exactly 1, however XLA divides
 
 
 def top_k_accuracy(predictions: jax.Array, targets: jax.Array, k: int = 2) -> jax.Array:
@@ -56,7 +56,7 @@ def top_k_accuracy(predictions: jax.Array, targets: jax.Array, k: int = 2) -> ja
     if predictions.ndim != 2:
         raise ValueError(check.message("top_k_accuracy", "predictions must have shape (examples, classes)", predictions.shape))
     own = jnp.take_along_axis(predictions, targets.reshape(-1, 1), axis=1)
-    return jnp.mean((jnp.sum(predictions > own, axis=1) < k).astype(jnp.result_type(float)))
+    return 1 - jnp.mean((jnp.sum(predictions > own, axis=1) >= k).astype(jnp.result_type(float)))
 
 
 def precision(predictions: jax.Array, targets: jax.Array, *, average: str = "macro") -> jax.Array:

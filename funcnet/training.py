@@ -191,7 +191,7 @@ def fit(
     keys = run_keys(key)
 
     def one_step(run: Run, step: jax.Array) -> tuple[Run, None]:
-        return advance(training, run, data, keys, step, batch_size, None), None
+        return advance(training, run, data, draw(keys, step, batch_size, num_examples), step, None), None
 
     def block(run: Run, steps: jax.Array) -> tuple[Run, Metrics]:
         run, _ = jax.lax.scan(one_step, run, steps)
@@ -231,16 +231,26 @@ def start(training: Training, keys: RunKeys) -> Run:
     return Run(training.init(keys.init), jnp.full((), -1, jnp.int32))
 
 
-def advance(
-    training: Training, run: Run, data: Split, keys: RunKeys, step: jax.Array, batch_size: int | None, num_examples: jax.Array | None
-) -> Run:
+class Draws(NamedTuple):
+    """What is random about one step."""
+
+    rows: jax.Array | None  # shape (batch_size,), int32: the examples of its minibatch; None for all of them
+    key: jax.Array  # for dropout
+
+
+def draw(keys: RunKeys, step: jax.Array, batch_size: int | None, num_examples: jax.Array | int) -> Draws:
+    """A step's draws, found without running the steps before it; a sweep maps this over a stretch of steps at once."""
+    rows = None if batch_size is None else minibatch(keys.order, step, num_examples, batch_size)
+    return Draws(rows, jax.random.fold_in(keys.step, step))
+
+
+def advance(training: Training, run: Run, data: Split, draws: Draws, step: jax.Array, num_examples: jax.Array | None) -> Run:
     """One step; a run that has become non-finite stays where it was.
 
     Args:
       num_examples: shape (), traced: how many of the training examples the run may see; None for all of them.
     """
-    batch = _batch(data.train, keys.order, step, batch_size, num_examples)
-    state, metrics = training.step(run.state, batch, jax.random.fold_in(keys.step, step))
+    state, metrics = training.step(run.state, _batch(data.train, draws.rows, num_examples), draws.key)
     fine = (run.diverged < 0) & all_finite((state, metrics.get("loss", ())))
     diverged = jnp.where(fine | (run.diverged >= 0), run.diverged, step.astype(jnp.int32))
     return Run(where(fine, state, run.state), diverged)
@@ -303,10 +313,9 @@ def _metric_fns(metrics: Mapping[str, str | Metric] | Iterable[str] | None) -> d
     return {name: check.lookup("training", "metric", metric, METRICS) for name, metric in named.items()}
 
 
-def _batch(train: Dataset, key: jax.Array, step: jax.Array, batch_size: int | None, num_examples: jax.Array | None) -> Any:
-    if batch_size is None:
+def _batch(train: Dataset, rows: jax.Array | None, num_examples: jax.Array | None) -> Any:
+    if rows is None:
         return train if num_examples is None else _first(train, num_examples)
-    rows = minibatch(key, step, len(train.y) if num_examples is None else num_examples, batch_size)
     return Dataset(*(part.at[rows].get(mode="promise_in_bounds") for part in train))
 
 

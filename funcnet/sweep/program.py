@@ -18,7 +18,10 @@ import jax.numpy as jnp
 
 from funcnet.data import Split
 from funcnet.sweep.plan import Group, Recipe
-from funcnet.training import Run, RunKeys, advance, as_training, measure, start
+from funcnet.training import Run, RunKeys, advance, as_training, draw, measure, start
+
+
+_STRETCH = 64  # steps whose minibatches and keys are drawn together: a few large operations in place of many small ones
 
 
 class Lanes(NamedTuple):
@@ -147,11 +150,21 @@ def _lower(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool
 
     def move(lane: Lanes, run: Run, data: Split, first: jax.Array, last: jax.Array) -> Run:
         rule = training(lane)
+        seen = len(data.train.y) if lane.num_examples is None else lane.num_examples
 
-        def one_step(step: jax.Array, run: Run) -> Run:
-            return advance(rule, run, data, lane.keys, step, group.batch_size, lane.num_examples)
+        def stretch(carry: tuple[jax.Array, Run]) -> tuple[jax.Array, Run]:
+            begin, run = carry
+            steps = begin + jnp.arange(_STRETCH, dtype=jnp.int32)
+            draws = jax.vmap(lambda step: draw(lane.keys, step, group.batch_size, seen))(steps)
 
-        return jax.lax.fori_loop(first, last, one_step, run)
+            def one_step(step: jax.Array, run: Run) -> Run:
+                now = jax.tree.map(lambda drawn: drawn[step - begin], draws)
+                return advance(rule, run, data, now, step, lane.num_examples)
+
+            end = jnp.minimum(begin + _STRETCH, last)
+            return end, jax.lax.fori_loop(begin, end, one_step, run)
+
+        return jax.lax.while_loop(lambda carry: carry[0] < last, stretch, (first, run))[1]
 
     def evaluate(lane: Lanes, run: Run, data: Split) -> dict[str, jax.Array]:
         return measure(training(lane), run, data, lane.num_examples)

@@ -1,0 +1,1 @@
+"""Experiments on real data, with funcnet's public names only."""
