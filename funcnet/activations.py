@@ -5,6 +5,7 @@ has them. `check_activation` tries whether a function of your own will do: it mu
 cannot travel back.
 """
 
+import contextlib
 import math
 import weakref
 from collections.abc import Callable
@@ -68,10 +69,16 @@ def activation_fn(name_or_fn: str | Callable[[jax.Array], jax.Array], where: str
     cells = [cell.cell_contents for cell in getattr(fn, "__closure__", None) or ()]
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(cells)):
         return fn  # a traced hyperparameter has no value to try; the sweep has tried it with concrete ones
-    seen = fn if cells else getattr(fn, "__code__", fn)  # a recipe may write the same lambda anew for every variant
-    if seen not in _checked:
+    state = cells or getattr(fn, "__defaults__", None) or getattr(fn, "__kwdefaults__", None) or hasattr(fn, "__self__")
+    seen = fn if state else getattr(fn, "__code__", fn)  # a recipe may write the same lambda anew for every variant
+    try:
+        known = seen in _checked
+    except TypeError:
+        known = False
+    if not known:
         check_activation(fn)
-        _checked.add(seen)
+        with contextlib.suppress(TypeError):  # an object without a hash or weak references is tried each time
+            _checked.add(seen)
     return fn
 
 
@@ -118,8 +125,8 @@ def _check_shape_and_dtype(where: str, name: str, fn: Callable) -> None:
             jax.vmap(jax.grad(lambda row: fn(row).sum().astype(jnp.float32)))(x)
             y = fn(x)
         except Exception as error:
-            got = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            raise ValueError(check.message(where, f"{name} must be differentiable by JAX", got, "write it with jax.numpy")) from error
+            said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise ValueError(check.message(where, f"{name} must be differentiable by JAX", said, "write it with jax.numpy")) from error
         got = (np.shape(y), getattr(y, "dtype", type(y).__name__))
         if got != (x.shape, x.dtype):
             fix = "write constants as Python numbers" if got[0] == x.shape else ""

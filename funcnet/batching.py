@@ -35,8 +35,8 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable], Callable]
     def decorate(batch_fn: Callable) -> Callable:
         @functools.wraps(batch_fn)
         def one(*args, **kwargs):
-            args = [jnp.asarray(arg)[..., None] if i in argnums else arg for i, arg in enumerate(args)]
-            return batch_fn(*args, **kwargs)[..., 0]
+            batch = [jnp.asarray(arg)[..., None] if i in argnums else arg for i, arg in enumerate(args)]
+            return batch_fn(*batch, **kwargs)[..., 0]
 
         one.on_batch = batch_fn  # type: ignore[attr-defined]
         return one

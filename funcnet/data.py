@@ -123,7 +123,7 @@ def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
        [1. 0. 0.]]
     """
     num_classes = check.whole("one_hot", "num_classes", num_classes, 1)
-    labels = labels if check.is_array(labels) else np.asarray(labels)
+    labels = labels if check.is_traced(labels) else np.asarray(labels)  # type: ignore[assignment]
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(check.message("one_hot", "labels must be integers", labels.dtype, "such as labels.astype(int)"))
     if not check.is_traced(labels):
@@ -212,7 +212,7 @@ def as_split(where: str, data: Any) -> Split:
                 own, train = np.shape(getattr(part, field))[1:] if part else None, np.shape(getattr(parts[0], field))[1:]
                 if own is not None and own != train:
                     raise ValueError(check.message(f"{where}: {name}", f"each {field} must have the shape of train's, {train}", own))
-        return Split(*parts)
+        return Split(*parts)  # type: ignore[arg-type]
     return Split(as_dataset(where, data))
 
 

@@ -21,11 +21,15 @@ both = examples_last(argnums=(0, 1))
 def _paired(where: str, prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Prediction as (outputs, examples), target in its shape and dtype."""
     examples = prediction.shape[-1]
-    prediction = prediction if jnp.issubdtype(prediction.dtype, jnp.floating) else prediction.astype(jnp.result_type(float))
+    prediction = _floating(prediction)
     if prediction.shape != target.shape and not prediction.size == target.size == examples:
         fix = "integer labels go with cross_entropy or hinge" if target.ndim < prediction.ndim else ""
         raise ValueError(check.message(where, f"target must have the prediction's shape {prediction.shape[:-1]}", target.shape[:-1], fix))
     return prediction.reshape(-1, examples), target.reshape(-1, examples).astype(prediction.dtype)
+
+
+def _floating(prediction: jax.Array) -> jax.Array:
+    return prediction if jnp.issubdtype(prediction.dtype, jnp.floating) else prediction.astype(jnp.result_type(float))
 
 
 @both
@@ -122,6 +126,7 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """
     if logits.ndim != 2:
         raise ValueError(check.message("cross_entropy", "logits must have shape (classes,)", logits.shape[:-1]))
+    logits = _floating(logits)
     log_p = jax.nn.log_softmax(logits, axis=0)
     if target.ndim == 2:
         check.shape_is("cross_entropy", "a distribution", target.shape[:-1], logits.shape[:-1])
@@ -170,7 +175,7 @@ def hinge(prediction: jax.Array, target: jax.Array) -> jax.Array:
     Source: Crammer and Singer (2001) for several classes.
     """
     if target.ndim == 1 and prediction.ndim == 2 and prediction.shape[0] > 1:
-        chosen = _chosen("hinge", target, prediction.shape[0])
+        prediction, chosen = _floating(prediction), _chosen("hinge", target, prediction.shape[0])
         right = jnp.sum(jnp.where(chosen, prediction, jnp.zeros((), prediction.dtype)), axis=0)
         others = jnp.max(jnp.where(chosen, jnp.full((), -jnp.inf, prediction.dtype), prediction), axis=0)
         return jax.nn.relu(1 + others - right) + _nan_where_none(chosen, prediction.dtype)
@@ -182,6 +187,7 @@ def _chosen(where: str, labels: jax.Array, classes: int) -> jax.Array:
     """Mask of shape (classes, examples): a masked sum is faster than picking by index, above all under vmap."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(check.message(where, "a label must be an integer", labels.dtype, "or give a distribution over the classes"))
+    labels = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels  # 300 classes are more than a uint8 can count
     return jax.lax.broadcasted_iota(labels.dtype, (classes, labels.shape[0]), 0) == labels[None]
 
 
@@ -254,10 +260,10 @@ def check_targets(loss: Callable, outputs: tuple[int, ...], y: np.ndarray) -> No
 
 
 for _loss in (squared_error, absolute_error, huber):
-    _loss.check_targets = functools.partial(_check_targets, _loss.__name__)  # type: ignore[attr-defined]
-cross_entropy.check_targets = _check_classes
-binary_cross_entropy.check_targets = _check_probabilities
-hinge.check_targets = _check_sides
+    _loss.check_targets = functools.partial(_check_targets, _loss.__name__)  # type: ignore[attr-defined, union-attr]
+cross_entropy.check_targets = _check_classes  # type: ignore[attr-defined]
+binary_cross_entropy.check_targets = _check_probabilities  # type: ignore[attr-defined]
+hinge.check_targets = _check_sides  # type: ignore[attr-defined]
 
 LOSSES: dict[str, Callable[..., jax.Array]] = {
     "squared_error": squared_error,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.penalties import Where
 from funcnet.schedules import ScalarOrSchedule
-from funcnet.tree import Params, PyTree, Scalar, cast, global_norm, scale, zeros_like
+from funcnet.tree import Params, PyTree, Scalar, at_least_float32, cast, global_norm, scale, zeros_like
 
 State: TypeAlias = PyTree
 
@@ -51,8 +51,12 @@ class ScheduledState(NamedTuple):
 def _schedulable(factory: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
     """Lets a factory written for a number take a schedule: the optimizer is made anew at each step's learning rate."""
 
+    default = inspect.signature(factory).parameters["learning_rate"].default
+
     @functools.wraps(factory)
-    def make(learning_rate: ScalarOrSchedule, *args, **kwargs) -> Optimizer:
+    def make(learning_rate: ScalarOrSchedule = default, *args, **kwargs) -> Optimizer:
+        if learning_rate is inspect.Parameter.empty:
+            return factory(*args, **kwargs)  # Python says that it is missing
         if not callable(learning_rate):
             check.in_range(factory.__name__, "learning_rate", learning_rate, 0)
             return factory(learning_rate, *args, **kwargs)
@@ -140,7 +144,7 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: 
 
     def update(grads: PyTree, state: MomentumState, params: Params | None = None) -> tuple[PyTree, MomentumState]:
         def roll(v, g):
-            return cast(decay, v) * v - cast(learning_rate, g) * g
+            return _blend(decay, v, -learning_rate, g)
 
         velocity = jax.tree.map(roll, state.velocity, grads)
         updates = jax.tree.map(roll, velocity, grads) if nesterov else velocity
@@ -651,7 +655,14 @@ def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_d
 
 
 def _averaged(decay: Scalar, old: PyTree, new: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: cast(decay, a) * a + (1 - cast(decay, a)) * b, old, new)
+    share = jnp.asarray(decay, jnp.result_type(float))
+    return jax.tree.map(lambda a, b: _blend(share, a, 1 - share, b), old, new)
+
+
+def _blend(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
+    """a * left + b * right, rounded once to left's dtype: a decay of 0.999 is 1 in bfloat16, and 1 - decay nothing."""
+    dtype = at_least_float32(left.dtype)
+    return (jnp.asarray(a, dtype) * left.astype(dtype) + jnp.asarray(b, dtype) * right.astype(dtype)).astype(left.dtype)
 
 
 def _squares(tree: PyTree) -> PyTree:

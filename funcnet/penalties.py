@@ -45,7 +45,7 @@ def lp(p: Scalar, strength: Scalar, *, where: Where = is_weight) -> Penalty:
 
     def penalty(params: Params) -> jax.Array:
         leaves = [leaf for leaf in jax.tree.leaves(params) if where(leaf)]
-        total = jnp.sum(jnp.stack([jnp.sum(_power(leaf, p)).astype(leaves[0].dtype) for leaf in leaves])) if leaves else jnp.zeros(())
+        total = jnp.sum(jnp.stack([jnp.sum(_power(leaf, p)).astype(leaves[0].dtype) for leaf in leaves])) if leaves else _nothing(params)
         return jnp.asarray(strength, total.dtype) * total
 
     return penalty
@@ -159,12 +159,18 @@ def penalty(*, l1: Scalar = 0.0, l2: Scalar = 0.0, l3: Scalar = 0.0, l4: Scalar 
             terms.append(lp(p, strength, where=where))
 
     def total(params: Params) -> jax.Array:
-        return jnp.sum(jnp.stack([term(params) for term in terms])) if terms else jnp.zeros(())
+        return jnp.sum(jnp.stack([term(params) for term in terms])) if terms else _nothing(params)
 
     return total
 
 
 PENALTIES: dict[str, Callable[..., Penalty]] = {"l1": l1, "l2": l2, "l3": l3, "l4": l4}
+
+
+def _nothing(params: Params) -> jax.Array:
+    """Zero in the parameters' dtype, so that a loss in bfloat16 plus no penalty stays bfloat16."""
+    floating = [leaf.dtype for leaf in jax.tree.leaves(params) if check.is_floating(leaf)]
+    return jnp.zeros((), floating[0] if floating else jnp.result_type(float))
 
 
 def _power(leaf: jax.Array, p: Scalar) -> jax.Array:

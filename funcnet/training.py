@@ -79,7 +79,7 @@ def penalized(model: Layer, loss: Callable, penalty: Penalty | None = None) -> C
     check.callables("penalized", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
 
     def objective(params: Params, batch: Dataset, *, key: jax.Array | None = None) -> jax.Array:
-        x, y, *weights = batch
+        x, y, *weights = tuple(batch)
         prediction = apply_batch(model, params, _examples_last(x), key=key)
         mean = _mean(_losses(loss, prediction, y), *weights)
         return mean if penalty is None else mean + penalty(params).astype(mean.dtype)
@@ -140,7 +140,7 @@ def training(
         return TrainState(apply_updates(state.params, updates), optimizer_state, state.step + 1), {"loss": value}
 
     def evaluate(state: TrainState, dataset: Dataset) -> Metrics:
-        x, y, *weights = dataset
+        x, y, *weights = tuple(dataset)
         prediction = _predictions(model, state.params, jnp.asarray(x))
         values = {"loss": _mean(_losses(loss, prediction, y), *weights)}
         if not weights:
@@ -183,19 +183,19 @@ def fit(
     training = as_training("fit", training)
     num_steps = check.whole("fit", "num_steps", num_steps, 1)
     eval_every = num_steps if eval_every is None else check.whole("fit", "eval_every", eval_every, 1)
-    data = as_split("fit", data)
-    num_examples = len(data.train.y)
+    parts = as_split("fit", data)
+    num_examples = len(parts.train.y)
     check_batch_size("fit", batch_size, num_examples)
-    check_data(training, data)
-    data = jax.tree.map(jnp.asarray, data)
+    check_data(training, parts)
+    parts = jax.tree.map(jnp.asarray, parts)
     keys = run_keys(key)
 
     def one_step(run: Run, step: jax.Array) -> tuple[Run, None]:
-        return advance(training, run, data, draw(keys, step, batch_size, num_examples), step, None), None
+        return advance(training, run, parts, draw(keys, step, batch_size, num_examples), step, None), None
 
     def block(run: Run, steps: jax.Array) -> tuple[Run, Metrics]:
         run, _ = jax.lax.scan(one_step, run, steps)
-        return run, measure(training, run, data, None)
+        return run, measure(training, run, parts, None)
 
     run = start(training, keys)
     steps = jnp.arange(num_steps, dtype=jnp.int32)

@@ -15,6 +15,11 @@ def cast(scalar: Scalar, like: jax.Array) -> jax.Array:
     return jnp.asarray(scalar, like.dtype)
 
 
+def at_least_float32(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    """The dtype to compute in where eight bits, as bfloat16 has, are too few: float32, or float64 if it is that."""
+    return jnp.dtype(dtype) if jnp.finfo(dtype).bits > 32 else jnp.dtype(jnp.float32)
+
+
 def scale(scalar: Scalar, tree: PyTree) -> PyTree:
     """scalar * tree, leaf by leaf, dtypes kept.
 
@@ -42,7 +47,7 @@ def global_norm(tree: PyTree) -> jax.Array:
       >>> print(global_norm([jnp.array([3.0]), jnp.array([4.0])]))
       5.0
     """
-    leaves = [leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) for leaf in jax.tree.leaves(tree)]
+    leaves = [leaf.astype(at_least_float32(leaf.dtype)) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(jnp.sum(jnp.stack([jnp.sum(leaf * leaf) for leaf in leaves]))) if leaves else jnp.zeros(())
 
 

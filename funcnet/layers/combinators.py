@@ -204,17 +204,24 @@ def _init_and_shape(where: str, i: int, layer: Layer, key: jax.Array, in_shape: 
     """One layer's params and output shape; whatever it objects to is said with its position."""
     try:
         params = layer.init(key, in_shape)
-        x = jax.ShapeDtypeStruct(in_shape, jnp.result_type(float))
         try:
-            return params, jax.eval_shape(layer.apply, params, x).shape
-        except TypeError:  # an embedding takes whole numbers
-            return params, jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.int32)).shape
-    except ValueError as error:
-        raise ValueError(f"{where}: layer {i} does not fit its input of shape {in_shape}: {error}") from error
+            return params, jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.result_type(float))).shape
+        except TypeError as error:
+            try:  # an embedding takes whole numbers
+                return params, jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.int32)).shape
+            except (TypeError, ValueError):
+                raise error from None  # what it said of the numbers that layers usually take
+    except (TypeError, ValueError) as error:
+        raise _misfit(where, i, in_shape, error) from error
 
 
 def _apply_one(where: str, i: int, layer: Layer, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
     try:
         return apply_batch(layer, params, x, key=None if key is None else jax.random.fold_in(key, i))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{where}: layer {i} does not fit its input of shape {x.shape[:-1]}: {error}") from error
+        raise _misfit(where, i, x.shape[:-1], error) from error
+
+
+def _misfit(where: str, i: int, in_shape: Shape, error: Exception) -> Exception:
+    kind = TypeError if isinstance(error, TypeError) else ValueError  # a subclass, such as JAX's own, may not take a message
+    return kind(f"{where}: layer {i} does not fit its input of shape {tuple(in_shape)}: {error}")

@@ -8,7 +8,7 @@ differ between variants; a pool is a maximum or mean over the offsets.
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -171,14 +171,14 @@ def _offsets(where: str, x: jax.Array, window: Shape, stride: Sizes, padding: Pa
     return [at(offset) for offset in itertools.product(*map(range, window))]
 
 
-def _per_axis(where: str, name: str, sizes: Sizes, axes: int) -> Shape:
+def _per_axis(where: str, name: str, sizes: Any, axes: int) -> Shape:
     sizes = (sizes,) * axes if check.is_integer(sizes) else tuple(sizes)
     if len(sizes) != axes:
         raise ValueError(check.message(where, f"{name} must have one size for each of the {axes} spatial axes", sizes))
     return tuple(int(size) for size in sizes)
 
 
-def _pads(where: str, padding: Padding, spatial: Sequence[int], window: Shape, steps: Shape) -> list[tuple[int, int]]:
+def _pads(where: str, padding: Any, spatial: Sequence[int], window: Shape, steps: Shape) -> list[tuple[int, int]]:
     if isinstance(padding, str):
         return list(jax.lax.padtype_to_pads(spatial, window, steps, padding))
     pads = [padding] * len(spatial) if check.is_integer(padding) else list(padding)
@@ -194,8 +194,9 @@ def _check_window(where: str, window: Sizes, stride: Sizes, padding: Padding) ->
     if isinstance(padding, str):
         check.one_of(where, "padding", padding, ("SAME", "VALID"))
     else:
-        for pad in jax.tree.leaves(padding):
-            check.whole(where, "padding", pad, 0)
+        pads = list(padding) if isinstance(padding, Sequence) else [padding]
+        for edge in [size for pad in pads for size in (pad if isinstance(pad, Sequence) and len(pad) == 2 else [pad])]:
+            check.whole(where, "padding", edge, 0, fix="one number, or one or (before, after) for each axis")
 
 
 def _check_image(where: str, x: jax.Array, axes: int | None, channels: int | None) -> None:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Layer, Shape, apply_batch, no_params
-from funcnet.tree import Params, Scalar
+from funcnet.tree import Params, Scalar, at_least_float32
 
 
 def dropout(rate: Scalar) -> Layer:
@@ -80,9 +80,10 @@ def drop_connect(layer: Layer, rate: Scalar) -> Layer:
 
 def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
     """Zeroes entries of x with probability rate, shape (), and scales the others so that the mean stays."""
-    keep = jax.random.uniform(key, x.shape) >= jnp.asarray(rate, jnp.float32)
-    scale = 1 / (1 - jnp.asarray(rate, x.dtype))
-    return jnp.where(keep, x * scale, jnp.zeros((), x.dtype))
+    keep = jax.random.uniform(key, x.shape, jnp.float32) >= jnp.asarray(rate, jnp.float32)
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+    scale = 1 / (1 - jnp.asarray(rate, at_least_float32(dtype)))  # in bfloat16 a rate of 0.999 is 1
+    return jnp.where(keep, x.astype(dtype) * scale.astype(dtype), jnp.zeros((), dtype))
 
 
 def _is_zero(rate: Scalar) -> bool:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from funcnet import check
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Layer, Shape, check_shape
+from funcnet.layers.layer import Layer, Shape, check_shape, compute_dtype
 from funcnet.tree import Params, Scalar
 
 
@@ -41,6 +41,7 @@ def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         check.shape_is("layer_norm", "the last axis of x", x.shape[-2:-1], params["scale"].shape)
+        x = x.astype(compute_dtype(x, params["scale"]))
         centred = x - jnp.mean(x, axis=-2, keepdims=True)
         variance = jnp.mean(centred * centred, axis=-2, keepdims=True)
         normal = centred * jax.lax.rsqrt(variance + jnp.asarray(eps, x.dtype))

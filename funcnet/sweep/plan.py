@@ -194,13 +194,14 @@ def _plain(where: str, name: str, value: Any) -> Any:
 
 def _identity(variant: Variant) -> tuple:
     """What two variants must have in common to share a program. 1, 1.0 and True are equal, but not alike."""
-    typed = tuple((name, _typed(value)) for name, value in sorted(variant.static.items()))
+    typed = tuple((name, typed(value)) for name, value in sorted(variant.static.items()))
     rides = tuple((name, isinstance(value, int)) for name, value in sorted(variant.traced.items()))
     return typed, rides, variant.batch_size, variant.num_examples is not None
 
 
-def _typed(value: Any) -> Any:
-    return (tuple, *map(_typed, value)) if type(value) is tuple else (type(value), value)
+def typed(value: Any) -> Any:
+    """A hashable value together with its type, tuples entry by entry."""
+    return (tuple, *map(typed, value)) if type(value) is tuple else (type(value), value)
 
 
 def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups: Any, rows: list[Row], data: Split) -> None:

@@ -5,6 +5,7 @@ arguments, so that no number is compiled in: one compilation serves a group's ev
 another sweep of the same recipe and shapes.
 """
 
+import functools
 import hashlib
 import threading
 import time
@@ -17,9 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.data import Split
-from funcnet.sweep.plan import Group, Recipe
+from funcnet.sweep.plan import Group, Recipe, typed
 from funcnet.training import Run, RunKeys, advance, as_training, draw, measure, start
-
 
 _STRETCH = 64  # steps whose minibatches and keys are drawn together: a few large operations in place of many small ones
 
@@ -45,8 +45,8 @@ class Compiled(NamedTuple):
     """Programs, and what they cost."""
 
     programs: Programs
-    seconds: float  # of compiling; of tracing too
-    count: int  # of programs that had not been compiled before
+    seconds: float  # of tracing and compiling
+    new: int  # how many had not been compiled before
 
 
 class Request(NamedTuple):
@@ -56,17 +56,24 @@ class Request(NamedTuple):
     static: tuple
     batch_size: int | None
     limits_examples: bool
-    lanes: Any  # shapes and dtypes, as a pytree that can be hashed
-    data: Any
+    lanes: Any  # structure, shapes and dtypes
+    data: Any  # likewise
     shared: bool
     device: jax.Device
     settings: tuple
 
 
 def request(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Request:
-    typed = tuple((name, type(value), value) for name, value in sorted(group.static.items()))
-    config = (jax.config.jax_enable_x64, str(jax.config.jax_numpy_dtype_promotion), str(jax.config.jax_default_matmul_precision))
-    return Request(recipe, typed, group.batch_size, group.limits_examples, _signature(lanes), _signature(data), shared, device, config)
+    static = tuple((name, typed(value)) for name, value in sorted(group.static.items()))
+    return Request(
+        recipe, static, group.batch_size, group.limits_examples, _signature(lanes), _signature(data), shared, device, _settings()
+    )
+
+
+def _settings() -> tuple[str, ...]:
+    """What of JAX's configuration decides how a program is traced."""
+    names = ("jax_enable_x64", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_default_matmul_precision")
+    return tuple(str(getattr(jax.config, name)) for name in names)
 
 
 def _signature(tree: Any) -> Any:
@@ -122,19 +129,20 @@ def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool,
         lowered, new = _lower(recipe, group, lanes, data, shared, device), True
     tracing = time.perf_counter() - began
 
-    def compile_all() -> Compiled:
+    def compiled() -> Compiled:
         began = time.perf_counter()
-        found = [_executables.get(key, lambda low=low, options=options: low.compile(dict(options))) for low, key, options in lowered]
-        count = sum(made for _, made in found)
-        seconds = tracing + time.perf_counter() - began if new or count else 0.0
-        return Compiled(Programs(*(program for program, _ in found)), seconds, count)
+        found = [_executables.get(key, functools.partial(low.compile, dict(options))) for low, key, options in lowered]
+        compiled_now = sum(made for _, made in found)
+        seconds = tracing + time.perf_counter() - began if new or compiled_now else 0.0
+        return Compiled(Programs(*(program for program, _ in found)), seconds, compiled_now)
 
-    return compile_all
+    return compiled
 
 
 def bytes_needed(programs: Programs) -> int:
     """Memory one chunk takes while it trains: the state, and what a step makes on its way."""
-    analyses = [program.memory_analysis() for program in (programs.advance, programs.evaluate)]  # type: ignore[attr-defined]
+    pair: tuple[Any, Any] = (programs.advance, programs.evaluate)
+    analyses = [program.memory_analysis() for program in pair]
     return max(a.argument_size_in_bytes + a.output_size_in_bytes - a.alias_size_in_bytes + a.temp_size_in_bytes for a in analyses if a)
 
 

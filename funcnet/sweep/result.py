@@ -13,17 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-import funcnet.optimizers
-import funcnet.training
-from funcnet import check
-from funcnet.training import Training, as_training
+from funcnet import check, optimizers
+from funcnet.training import Training, TrainState, as_training
 from funcnet.tree import PyTree
 
 _FORMAT = 1
 _ARRAYS, _REST = "arrays.npz", "result.json"
-_NAMED = {
-    name: kind for module in (funcnet.optimizers, funcnet.training) for name, kind in vars(module).items() if hasattr(kind, "_fields")
-}
+_NAMED: dict[str, Any] = {
+    kind.__name__: kind for kind in [TrainState, *vars(optimizers).values()] if hasattr(kind, "_fields")
+}  # states by name
 
 
 class Best(NamedTuple):
@@ -288,8 +286,9 @@ def _described(tree: PyTree) -> Any:
             return None
         if type(node) is dict:
             return {"dict": [[_written(name), walk(node[name])] for name in sorted(node)]}
-        if hasattr(node, "_fields") and isinstance(node, tuple):
-            return {"named": type(node).__name__, "fields": list(node._fields), "items": [walk(item) for item in node]}
+        fields = getattr(node, "_fields", None)
+        if fields is not None and isinstance(node, tuple):
+            return {"named": type(node).__name__, "fields": list(fields), "items": [walk(item) for item in node]}
         if type(node) in (list, tuple):
             return {type(node).__name__: [walk(item) for item in node]}
         leaves = jax.tree.leaves(node)
@@ -317,7 +316,7 @@ def _rebuilt(node: Any, leaf: Callable[[int], np.ndarray]) -> PyTree:
             raise ValueError(check.message("load_result", "a state's names must be identifiers", [content, *fields]))
         own = _NAMED.get(content)
         make = own if own is not None and list(own._fields) == fields else namedtuple(content, fields)  # type: ignore[misc]
-        return make(*(_rebuilt(item, leaf) for item in items))
+        return make(*(_rebuilt(item, leaf) for item in items))  # type: ignore[operator]
     raise ValueError(check.message("load_result", "a state's nodes must be known", kind))
 
 
@@ -336,7 +335,8 @@ def _read(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
-    return {"float": float.fromhex, "tuple": lambda content: tuple(map(_read, content)), "name": str}[kind](content)
+    readers: dict[str, Callable[[Any], Any]] = {"float": float.fromhex, "tuple": lambda entries: tuple(map(_read, entries)), "name": str}
+    return readers[kind](content)
 
 
 def _replace(path: Path, write: Callable) -> None:

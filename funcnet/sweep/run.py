@@ -89,13 +89,13 @@ def sweep(
       SweepInterrupted: something failed on the way, or the user stopped it; its `result` holds the runs that were done.
 
     Example:
-      >>> from funcnet import data, layers, losses, optimizers, space, training
+      >>> import funcnet as fn
       >>> def recipe(learning_rate):
-      ...     return training.training(layers.dense(1), losses.squared_error, optimizers.sgd(learning_rate), in_shape=(1,))
+      ...     return fn.training(fn.dense(1), fn.squared_error, fn.sgd(learning_rate), in_shape=(1,))
       >>> x = np.linspace(-1, 1, 64)[:, None]
-      >>> parts = data.split(data.Dataset(x, 3 * x), key=jax.random.key(0))
-      >>> variants = space.grid(learning_rate=[1e-3, 1e-2, 1e-1])
-      >>> result = sweep(recipe, variants, parts, key=jax.random.key(1), num_steps=200, batch_size=16, progress=False)
+      >>> data = fn.split(fn.Dataset(x, 3 * x), key=jax.random.key(0))
+      >>> variants = fn.grid(learning_rate=[1e-3, 1e-2, 1e-1])
+      >>> result = sweep(recipe, variants, data, key=jax.random.key(1), num_steps=200, batch_size=16, progress=False)
       >>> result.best("validation/loss").hyperparameters
       {'learning_rate': 0.1}
     """
@@ -211,7 +211,7 @@ class _Engine:
     def _compiled(self, found: Compiled, group: int, width: int) -> int:
         """Notes what a group's programs cost; returns the lane width that fits the memory budget."""
         self.compile_seconds += found.seconds
-        self.programs += found.count
+        self.programs += found.new
         narrower = width if self.chunk_size is not None else self._fitting(found.programs, width)
         self.widths[group] = narrower
         return narrower
@@ -252,7 +252,8 @@ class _Engine:
             keys = run_keys(self._key(rows[0]))
         else:
             keys = jax.vmap(run_keys)(jnp.stack([self._key(row) for row in rows]))
-        return jax.device_put(Lanes(np.arange(width, dtype=np.int32), hyperparameters, num_examples, keys), device)
+        lanes: Any = Lanes(np.arange(width, dtype=np.int32), hyperparameters, num_examples, keys)  # type: ignore[arg-type]
+        return jax.device_put(lanes, device)
 
     def _key(self, row: int) -> jax.Array:
         variant, replicate = self.plan.rows[row]
