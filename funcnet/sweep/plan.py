@@ -194,9 +194,9 @@ def _plain(where: str, name: str, value: Any) -> Any:
 
 def _identity(variant: Variant) -> tuple:
     """What two variants must have in common to share a program. 1, 1.0 and True are equal, but not alike."""
-    typed = tuple((name, typed(value)) for name, value in sorted(variant.static.items()))
+    picks = tuple((name, typed(value)) for name, value in sorted(variant.static.items()))
     rides = tuple((name, isinstance(value, int)) for name, value in sorted(variant.traced.items()))
-    return typed, rides, variant.batch_size, variant.num_examples is not None
+    return picks, rides, variant.batch_size, variant.num_examples is not None
 
 
 def typed(value: Any) -> Any:
