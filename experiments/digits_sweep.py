@@ -1,6 +1,6 @@
 """Hundreds of variants of a small net on scikit-learn's digits, trained together: the sweep that the README shows.
 
-    python -m experiments.digits_sweep [--variants N] [--steps N] [--seed N] [--out FOLDER]
+python -m experiments.digits_sweep [--variants N] [--steps N] [--seed N] [--out FOLDER]
 """
 
 import argparse
@@ -77,12 +77,23 @@ def draw_learning_rates(result: fn.SweepResult, path: Path) -> None:
         rows = result.table["optimizer"] == optimizer
         for activation, colour, marker in zip(ACTIVATIONS, plot.COLOURS, plot.MARKERS, strict=False):
             own = rows & (result.table["activation"] == activation)
-            ax.scatter(result.table["learning_rate"][own], result.table[ERROR][own], s=26, c=colour, marker=marker, alpha=0.8, linewidth=0, label=activation)
+            ax.scatter(
+                result.table["learning_rate"][own],
+                result.table[ERROR][own],
+                s=26,
+                c=colour,
+                marker=marker,
+                alpha=0.8,
+                linewidth=0,
+                label=activation,
+            )
         ax.set(xscale="log", title=optimizer)
         _percent_axis(ax)
     axes.flat[2].tick_params(labelbottom=True)
     axes.flat[-1].axis("off")
-    axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), title="activation", loc="center", frameon=False, fontsize=12, title_fontsize=12)
+    axes.flat[-1].legend(
+        *axes.flat[0].get_legend_handles_labels(), title="activation", loc="center", frameon=False, fontsize=12, title_fontsize=12
+    )
     figure.supxlabel("learning rate (size of a step)")
     figure.supylabel("validation error (share of digits misread)")
     _save(figure, path)
@@ -109,7 +120,9 @@ def main() -> None:
     draw_learning_rates(result, arguments.out / "learning_rates.png")
 
     print(result)
-    settings = ", ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in best.hyperparameters.items())
+    settings = ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in best.hyperparameters.items()
+    )
     print(f"best by validation loss: {settings}")
     print(f"its accuracy on {len(data.test.y)} test digits that no choice has seen: {1 - float(test['error']):.1%}")
     seconds, compiling = time.perf_counter() - began, result.timing["compile_seconds"]

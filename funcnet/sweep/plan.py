@@ -167,9 +167,7 @@ def _take_apart(
         check.whole(where, "num_examples", limit, 1, examples)
     check_batch_size(where, own_batch, examples if limit is None else limit)
     mine = {name: value for name, value in values.items() if name in declared}
-    rides = {
-        name for name, value in mine.items() if isinstance(value, Traced) or (isinstance(value, float) and not isinstance(value, Static))
-    }
+    rides = {name for name, value in mine.items() if _rides(name, value)}
     static = {name: unwrapped(value) for name, value in mine.items() if name not in rides}
     for name, value in static.items():
         try:
@@ -178,6 +176,11 @@ def _take_apart(
             fix = "a tuple will do in place of a list or array"
             raise TypeError(check.message(where, f"{name} must be a number or something hashable", type(value).__name__, fix)) from None
     return Variant(bare, static, {name: unwrapped(mine[name]) for name in mine if name in rides}, own_batch, own_steps, limit)
+
+
+def _rides(name: str, value: Any) -> bool:
+    """Whether a recipe's hyperparameter rides in the batch: floats do, and what was marked so."""
+    return isinstance(value, float | Traced) or (name == "num_examples" and value is not None)
 
 
 def _plain(where: str, name: str, value: Any) -> Any:

@@ -34,7 +34,7 @@ class Lanes(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """A group's compiled programs at one lane width on one device. `Run`s have a leading axis of lanes."""
+    """The three programs of a group. `Run`s have a leading axis of lanes."""
 
     init: Callable[[Lanes], Run]
     advance: Callable[..., Run]  # (lanes, run, data, first, last) -> run; run's memory is used again
@@ -146,8 +146,8 @@ def bytes_needed(programs: Programs) -> int:
     return max(a.argument_size_in_bytes + a.output_size_in_bytes - a.alias_size_in_bytes + a.temp_size_in_bytes for a in analyses if a)
 
 
-def _lower(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[tuple[Any, tuple, tuple]]:
-    """Each program lowered, the key under which its executable is shared, and its compiler's options."""
+def lane_functions(recipe: Recipe, group: Group, shared: bool) -> Programs:
+    """A group's programs as plain functions of lanes, to be compiled for any device."""
     axes = Lanes(0, 0, 0 if group.limits_examples else None, None if shared else 0)  # type: ignore[arg-type]
 
     def training(lane: Lanes):
@@ -177,19 +177,25 @@ def _lower(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool
     def evaluate(lane: Lanes, run: Run, data: Split) -> dict[str, jax.Array]:
         return measure(training(lane), run, data, lane.num_examples)
 
+    return Programs(jax.vmap(init, (axes,)), jax.vmap(move, (axes, 0, None, None, None)), jax.vmap(evaluate, (axes, 0, None)))
+
+
+def _lower(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[tuple[Any, tuple, tuple]]:
+    """Each program lowered, the key under which its executable is shared, and its compiler's options."""
+
     def shapes(tree: Any) -> Any:
         place = jax.sharding.SingleDeviceSharding(device)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
+    functions = lane_functions(recipe, group, shared)
     lanes, data = shapes(lanes), shapes(data)
     step = shapes(jax.ShapeDtypeStruct((), jnp.int32))
-    many = jax.vmap(init, (axes,))
-    run = shapes(jax.eval_shape(many, lanes))
+    run = shapes(jax.eval_shape(functions.init, lanes))
     # No argument is left out, used or not: programs of one text and one signature are then the same program.
     lowered = [
-        jax.jit(many, keep_unused=True).lower(lanes),
-        jax.jit(jax.vmap(move, (axes, 0, None, None, None)), keep_unused=True, donate_argnums=1).lower(lanes, run, data, step, step),
-        jax.jit(jax.vmap(evaluate, (axes, 0, None)), keep_unused=True).lower(lanes, run, data),
+        jax.jit(functions.init, keep_unused=True).lower(lanes),
+        jax.jit(functions.advance, keep_unused=True, donate_argnums=1).lower(lanes, run, data, step, step),
+        jax.jit(functions.evaluate, keep_unused=True).lower(lanes, run, data),
     ]
     # Initialization runs once: on a CPU most of its compilation is spent on making it fast.
     quick = (("xla_backend_optimization_level", 1),) if device.platform == "cpu" else ()
