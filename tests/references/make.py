@@ -1,0 +1,448 @@
+"""Reference numbers from torch and optax, on inputs that NumPy draws.
+
+    python tests/references/make.py
+
+writes the fixtures beside this file anew; the tests read those and need neither library. Where the libraries are
+installed, test_live_references.py computes the same numbers again. A case's `ours` builds the same thing with funcnet:
+it is given the module, so that this file needs funcnet no more than the tests need torch.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+EXAMPLES = 3  # in a layer's batch
+STEPS = 100  # of an optimizer
+KEPT = np.array([0, 1, 2, 4, 9, 19, 49, 99])  # the steps after which a fixture holds the parameters
+
+Arrays = dict[str, np.ndarray]
+
+
+# Layers and losses: torch, in float64.
+
+
+class LayerCase(NamedTuple):
+    ours: Callable[[Any], Any]  # funcnet.layers -> Layer
+    in_shape: tuple[int, ...]
+    params: dict[str, tuple[int, ...]]  # funcnet's names and shapes
+    torch: Callable[[Any, Any, Any], Any]  # (torch, params, x with the examples first) -> y
+    symbols: int = 0  # x holds integers below this; 0 for floating point
+
+
+def _pad_2d(torch, x, rows, columns, value=0.0):
+    return torch.nn.functional.pad(x, (*columns, *rows), value=value)
+
+
+def _recurrent(kind: str, inputs: int, width: int, sequence: bool, **settings) -> Callable:
+    names = {"input": "weight_ih_l0", "recurrent": "weight_hh_l0", "bias": "bias_ih_l0", "recurrent_bias": "bias_hh_l0"}
+
+    def run(torch, params, x):
+        module = getattr(torch.nn, kind)(inputs, width, batch_first=True, dtype=torch.float64, **settings)
+        y, _ = torch.func.functional_call(module, {names[name]: value for name, value in params.items()}, (x,))
+        return y if sequence else y[:, -1]
+
+    return run
+
+
+def _recurrent_shapes(gates: int, inputs: int, width: int) -> dict[str, tuple[int, ...]]:
+    rows = gates * width
+    return {"input": (rows, inputs), "recurrent": (rows, width), "bias": (rows,), "recurrent_bias": (rows,)}
+
+
+def _recurrent_case(cell: str, kind: str, gates: int, activation: str = "tanh", sequence: bool = False) -> LayerCase:
+    settings = {"nonlinearity": activation} if kind == "RNN" else {}
+    return LayerCase(
+        lambda layers: layers.recurrent(4, cell=cell, activation=activation, return_sequence=sequence),
+        (11, 3),  # more steps than the loop's body holds, and no multiple of it
+        _recurrent_shapes(gates, 3, 4),
+        _recurrent(kind, 3, 4, sequence, **settings),
+    )
+
+
+LAYERS: dict[str, LayerCase] = {
+    "dense": LayerCase(
+        lambda layers: layers.dense(4),
+        (5,),
+        {"weight": (4, 5), "bias": (4,)},
+        lambda torch, p, x: torch.nn.functional.linear(x, p["weight"], p["bias"]),
+    ),
+    "conv_1d_valid": LayerCase(
+        lambda layers: layers.conv(3, 4, padding="VALID"),
+        (2, 9),
+        {"weight": (3, 2, 4), "bias": (3,)},
+        lambda torch, p, x: torch.nn.functional.conv1d(x, p["weight"], p["bias"]),
+    ),
+    "conv_1d_same_stride": LayerCase(  # 9 outputs / 2 -> 5; 4 + 2 * 4 - 9 = 3 zeros, the larger half after
+        lambda layers: layers.conv(3, 4, stride=2, padding="SAME"),
+        (2, 9),
+        {"weight": (3, 2, 4), "bias": (3,)},
+        lambda torch, p, x: torch.nn.functional.conv1d(torch.nn.functional.pad(x, (1, 2)), p["weight"], p["bias"], stride=2),
+    ),
+    "conv_2d_same": LayerCase(
+        lambda layers: layers.conv(3, (3, 2)),
+        (2, 5, 6),
+        {"weight": (3, 2, 3, 2), "bias": (3,)},
+        lambda torch, p, x: torch.nn.functional.conv2d(_pad_2d(torch, x, (1, 1), (0, 1)), p["weight"], p["bias"]),
+    ),
+    "conv_2d_strides": LayerCase(
+        lambda layers: layers.conv(2, 3, stride=(2, 3), padding=(1, 2)),
+        (2, 7, 8),
+        {"weight": (2, 2, 3, 3), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv2d(x, p["weight"], p["bias"], stride=(2, 3), padding=(1, 2)),
+    ),
+    "conv_2d_uneven": LayerCase(
+        lambda layers: layers.conv(2, (2, 3), stride=2, padding=((0, 1), (2, 0))),
+        (1, 6, 6),
+        {"weight": (2, 1, 2, 3), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv2d(_pad_2d(torch, x, (0, 1), (2, 0)), p["weight"], p["bias"], stride=2),
+    ),
+    "max_pool_1d": LayerCase(
+        lambda layers: layers.max_pool(3, stride=2, padding=1), (2, 9), {}, lambda torch, p, x: torch.nn.functional.max_pool1d(x, 3, 2, 1)
+    ),
+    "max_pool_2d": LayerCase(
+        lambda layers: layers.max_pool(2), (2, 6, 7), {}, lambda torch, p, x: torch.nn.functional.max_pool2d(x, 2)
+    ),
+    "max_pool_2d_overlap": LayerCase(
+        lambda layers: layers.max_pool((3, 2), stride=(2, 1), padding="VALID"),
+        (2, 7, 6),
+        {},
+        lambda torch, p, x: torch.nn.functional.max_pool2d(x, (3, 2), (2, 1)),
+    ),
+    "max_pool_2d_same": LayerCase(
+        lambda layers: layers.max_pool(3, stride=2, padding="SAME"),
+        (1, 6, 6),
+        {},
+        lambda torch, p, x: torch.nn.functional.max_pool2d(_pad_2d(torch, x, (0, 1), (0, 1), -torch.inf), 3, 2),
+    ),
+    "avg_pool_1d": LayerCase(
+        lambda layers: layers.avg_pool(3, stride=2, padding=1), (2, 9), {}, lambda torch, p, x: torch.nn.functional.avg_pool1d(x, 3, 2, 1)
+    ),
+    "avg_pool_2d": LayerCase(
+        lambda layers: layers.avg_pool((2, 3)), (2, 6, 7), {}, lambda torch, p, x: torch.nn.functional.avg_pool2d(x, (2, 3))
+    ),
+    "rnn_tanh": _recurrent_case("rnn", "RNN", 1),
+    "rnn_relu": _recurrent_case("rnn", "RNN", 1, "relu", sequence=True),
+    "gru": _recurrent_case("gru", "GRU", 3),
+    "gru_sequence": _recurrent_case("gru", "GRU", 3, sequence=True),
+    "lstm": _recurrent_case("lstm", "LSTM", 4),
+    "lstm_sequence": _recurrent_case("lstm", "LSTM", 4, sequence=True),
+    "layer_norm": LayerCase(
+        lambda layers: layers.layer_norm(),
+        (6,),
+        {"scale": (6,), "bias": (6,)},
+        lambda torch, p, x: torch.nn.functional.layer_norm(x, (6,), p["scale"], p["bias"]),
+    ),
+    "layer_norm_2d": LayerCase(
+        lambda layers: layers.layer_norm(eps=0.1),
+        (4, 5),
+        {"scale": (5,), "bias": (5,)},
+        lambda torch, p, x: torch.nn.functional.layer_norm(x, (5,), p["scale"], p["bias"], eps=0.1),
+    ),
+    "embedding": LayerCase(
+        lambda layers: layers.embedding(7, 4),
+        (5,),
+        {"table": (7, 4)},
+        lambda torch, p, x: torch.nn.functional.embedding(x, p["table"]),
+        symbols=7,
+    ),
+}
+
+
+def _rng(name: str) -> np.random.Generator:
+    return np.random.default_rng(list(name.encode()))
+
+
+def layer_inputs(name: str) -> Arrays:
+    """x with the examples first, and "params/<name>"."""
+    case, rng = LAYERS[name], _rng(name)
+    shape = (EXAMPLES, *case.in_shape)
+    mean = -2 if "max_pool" in name else 0  # below zero, so that a padding of zeros would be the largest
+    x = rng.integers(0, case.symbols, shape) if case.symbols else rng.normal(mean, 1, shape)
+    return {"x": x} | {f"params/{key}": 0.7 * rng.normal(size=shape) for key, shape in case.params.items()}
+
+
+def cotangent(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The weights of the sum whose gradient is taken: no two outputs count the same."""
+    return _rng(name + "/cotangent").normal(size=shape)
+
+
+def torch_layer(name: str) -> Arrays:
+    """y, and the gradient of sum(cotangent * y) in x ("dx") and in each of the params ("d<name>")."""
+    import torch
+
+    inputs = {key: torch.tensor(value) for key, value in layer_inputs(name).items()}
+    for value in inputs.values():
+        value.requires_grad_(value.is_floating_point())
+    x = inputs["x"]
+    params = {key.removeprefix("params/"): value for key, value in inputs.items() if key != "x"}
+    y = LAYERS[name].torch(torch, params, x)
+    wanted = {f"d{key}": value for key, value in {"x": x, **params}.items() if value.requires_grad}
+    grads = torch.autograd.grad((torch.tensor(cotangent(name, tuple(y.shape))) * y).sum(), list(wanted.values()))
+    return {"y": y.detach().numpy()} | {key: grad.numpy() for key, grad in zip(wanted, grads, strict=True)}
+
+
+class LossCase(NamedTuple):
+    ours: Callable[[Any], Callable]  # funcnet.losses -> (prediction, target) -> scalar
+    torch: Callable[[Any, Any, Any], Any]  # (torch.nn.functional, predictions, targets) -> the mean over the examples
+    target: str  # what targets are: "like" the predictions, "label", "distribution", "share" in [0, 1]
+
+
+LOSSES: dict[str, LossCase] = {
+    "squared_error": LossCase(lambda losses: losses.squared_error, lambda F, p, t: F.mse_loss(p, t), "like"),
+    "absolute_error": LossCase(lambda losses: losses.absolute_error, lambda F, p, t: F.l1_loss(p, t), "like"),
+    "huber": LossCase(lambda losses: losses.huber, lambda F, p, t: F.huber_loss(p, t), "like"),
+    "huber_delta": LossCase(
+        lambda losses: lambda p, t: losses.huber(p, t, delta=0.3), lambda F, p, t: F.huber_loss(p, t, delta=0.3), "like"
+    ),
+    "cross_entropy": LossCase(lambda losses: losses.cross_entropy, lambda F, p, t: F.cross_entropy(p, t), "label"),
+    "cross_entropy_soft": LossCase(lambda losses: losses.cross_entropy, lambda F, p, t: F.cross_entropy(p, t), "distribution"),
+    "binary_cross_entropy": LossCase(
+        lambda losses: losses.binary_cross_entropy, lambda F, p, t: F.binary_cross_entropy_with_logits(p, t), "share"
+    ),
+}
+
+
+def loss_inputs(name: str) -> Arrays:
+    rng = _rng(name)
+    prediction = 2 * rng.normal(size=(6, 4))
+    target = {
+        "like": lambda: rng.normal(size=(6, 4)),
+        "label": lambda: rng.integers(0, 4, 6),
+        "distribution": lambda: rng.dirichlet(np.ones(4), 6),
+        "share": lambda: rng.uniform(size=(6, 4)),
+    }[LOSSES[name].target]()
+    return {"prediction": prediction, "target": target}
+
+
+def torch_loss(name: str) -> Arrays:
+    """The mean loss ("loss") and its gradient in the predictions ("dprediction")."""
+    import torch
+
+    inputs = loss_inputs(name)
+    prediction = torch.tensor(inputs["prediction"], requires_grad=True)
+    loss = LOSSES[name].torch(torch.nn.functional, prediction, torch.tensor(inputs["target"]))
+    (grad,) = torch.autograd.grad(loss, [prediction])
+    return {"loss": loss.detach().numpy(), "dprediction": grad.numpy()}
+
+
+# Schedules: optax, in float64.
+
+
+class ScheduleCase(NamedTuple):
+    ours: Callable[[Any], Callable]  # funcnet.schedules -> schedule
+    optax: Callable[[Any], Callable]
+
+
+SCHEDULES: dict[str, ScheduleCase] = {
+    "constant": ScheduleCase(lambda s: s.constant(0.3), lambda optax: optax.constant_schedule(0.3)),
+    "linear": ScheduleCase(lambda s: s.linear(0.1, 0.9, 20), lambda optax: optax.linear_schedule(0.1, 0.9, 20)),
+    "exponential_decay": ScheduleCase(
+        lambda s: s.exponential_decay(0.5, 0.8, 7), lambda optax: optax.exponential_decay(0.5, transition_steps=7, decay_rate=0.8)
+    ),
+    "step_decay": ScheduleCase(
+        lambda s: s.step_decay(0.5, 0.8, 7), lambda optax: optax.exponential_decay(0.5, transition_steps=7, decay_rate=0.8, staircase=True)
+    ),
+    "cosine_decay": ScheduleCase(
+        lambda s: s.cosine_decay(0.5, 30, final=0.05), lambda optax: optax.cosine_decay_schedule(0.5, 30, alpha=0.1)
+    ),
+    "warmup_cosine_decay": ScheduleCase(
+        lambda s: s.warmup_cosine_decay(0.5, 8, 30, initial=0.1, final=0.02),
+        lambda optax: optax.warmup_cosine_decay_schedule(0.1, 0.5, warmup_steps=8, decay_steps=30, end_value=0.02),
+    ),
+    "one_cycle": ScheduleCase(lambda s: s.one_cycle(0.5, 40), lambda optax: optax.cosine_onecycle_schedule(40, 0.5)),
+    "one_cycle_factors": ScheduleCase(
+        lambda s: s.one_cycle(0.5, 40, 0.25, 10.0, 100.0), lambda optax: optax.cosine_onecycle_schedule(40, 0.5, 0.25, 10.0, 100.0)
+    ),
+}
+SCHEDULE_STEPS = np.arange(50)  # each schedule's end and some steps beyond
+
+
+@contextlib.contextmanager
+def _optax_in(dtype: str) -> Iterator[Any]:
+    """optax, under JAX's usual promotion of dtypes and ranks, which the tests make stricter, in the precision asked for."""
+    import jax
+    import optax
+
+    with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield optax
+
+
+def optax_schedule(name: str) -> Arrays:
+    with _optax_in("float64") as optax:
+        schedule = SCHEDULES[name].optax(optax)
+        return {"values": np.array([schedule(np.int32(step)) for step in SCHEDULE_STEPS], np.float64)}
+
+
+# Optimizers: both libraries, both precisions.
+
+
+class OptimizerCase(NamedTuple):
+    """One setting in funcnet and in the library that has it. Where eps sits differs between the two, hence two cases."""
+
+    ours: Callable[[Any], Any]  # funcnet.optimizers -> Optimizer
+    theirs: Callable[[Any], Any]  # optax -> GradientTransformation, or torch.optim -> (parameters -> Optimizer)
+
+
+def _falling(step: Any) -> Any:
+    """A schedule that both take."""
+    return 0.1 / (2.0 + step.astype(float))
+
+
+OPTAX: dict[str, OptimizerCase] = {
+    "sgd": OptimizerCase(lambda o: o.sgd(0.1), lambda optax: optax.sgd(0.1)),
+    "momentum": OptimizerCase(lambda o: o.momentum(0.05), lambda optax: optax.sgd(0.05, momentum=0.9)),
+    "nesterov": OptimizerCase(
+        lambda o: o.momentum(0.05, 0.8, nesterov=True), lambda optax: optax.sgd(0.05, momentum=0.8, nesterov=True)
+    ),
+    "adagrad": OptimizerCase(lambda o: o.adagrad(0.1, 0.0, eps_root=1e-7, initial_sum=0.1), lambda optax: optax.adagrad(0.1)),
+    "rmsprop": OptimizerCase(lambda o: o.rmsprop(0.01, eps=0.0, eps_root=1e-8), lambda optax: optax.rmsprop(0.01)),
+    "rmsprop_eps": OptimizerCase(
+        lambda o: o.rmsprop(0.01, 0.95, 1e-3), lambda optax: optax.rmsprop(0.01, decay=0.95, eps=1e-3, eps_in_sqrt=False)
+    ),
+    "adam": OptimizerCase(lambda o: o.adam(0.01), lambda optax: optax.adam(0.01)),
+    "adam_constants": OptimizerCase(
+        lambda o: o.adam(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3), lambda optax: optax.adam(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3)
+    ),
+    "adamw": OptimizerCase(lambda o: o.adamw(0.01, weight_decay=0.1), lambda optax: optax.adamw(0.01, weight_decay=0.1)),
+    "adadelta": OptimizerCase(lambda o: o.adadelta(0.5), lambda optax: optax.adadelta(0.5)),
+    "nadam": OptimizerCase(lambda o: o.nadam(0.01), lambda optax: optax.nadam(0.01)),
+    "lion": OptimizerCase(lambda o: o.lion(0.01, weight_decay=1e-3), lambda optax: optax.lion(0.01)),
+    "clip_by_global_norm": OptimizerCase(
+        lambda o: o.chain(o.clip_by_global_norm(1.5), o.momentum(0.1)),
+        lambda optax: optax.chain(optax.clip_by_global_norm(1.5), optax.sgd(0.1, momentum=0.9)),
+    ),
+    "adam_of_a_schedule": OptimizerCase(lambda o: o.adam(_falling), lambda optax: optax.adam(_falling)),
+}
+
+TORCH: dict[str, OptimizerCase] = {
+    "sgd": OptimizerCase(lambda o: o.sgd(0.1), lambda optim: lambda p: optim.SGD(p, 0.1)),
+    "momentum": OptimizerCase(lambda o: o.momentum(0.05), lambda optim: lambda p: optim.SGD(p, 0.05, momentum=0.9)),
+    "nesterov": OptimizerCase(
+        lambda o: o.momentum(0.05, 0.8, nesterov=True), lambda optim: lambda p: optim.SGD(p, 0.05, momentum=0.8, nesterov=True)
+    ),
+    "adagrad": OptimizerCase(lambda o: o.adagrad(0.1), lambda optim: lambda p: optim.Adagrad(p, 0.1)),
+    "adagrad_constants": OptimizerCase(
+        lambda o: o.adagrad(0.1, 1e-2, initial_sum=0.2),
+        lambda optim: lambda p: optim.Adagrad(p, 0.1, eps=1e-2, initial_accumulator_value=0.2),
+    ),
+    "rmsprop": OptimizerCase(lambda o: o.rmsprop(0.01, 0.99), lambda optim: lambda p: optim.RMSprop(p, 0.01)),
+    "adam": OptimizerCase(lambda o: o.adam(0.01), lambda optim: lambda p: optim.Adam(p, 0.01)),
+    "adam_constants": OptimizerCase(
+        lambda o: o.adam(0.02, 0.8, 0.95, 1e-2), lambda optim: lambda p: optim.Adam(p, 0.02, betas=(0.8, 0.95), eps=1e-2)
+    ),
+    "adamw": OptimizerCase(lambda o: o.adamw(0.01), lambda optim: lambda p: optim.AdamW(p, 0.01)),
+    "adadelta": OptimizerCase(lambda o: o.adadelta(), lambda optim: lambda p: optim.Adadelta(p)),
+    "nadam": OptimizerCase(lambda o: o.nadam(0.01, momentum_decay=0.004), lambda optim: lambda p: optim.NAdam(p, 0.01)),
+}
+
+
+def descent_inputs() -> Arrays:
+    """A bowl and the noise on its slope: params {"weight": (2, 3), "bias": (3,)}, gradient = curvature * params + noise."""
+    rng = _rng("descent")
+    shapes = {"weight": (2, 3), "bias": (3,)}
+    return {
+        f"{what}/{key}": draw(shape)
+        for key, shape in shapes.items()
+        for what, draw in {
+            "params": lambda shape: 2 * rng.normal(size=shape),
+            "curvature": lambda shape: rng.uniform(0.5, 2, size=shape),
+            "noise": lambda shape: rng.normal(size=(STEPS, *shape)),
+        }.items()
+    }
+
+
+def descent(dtype: str, asarray: Callable[[np.ndarray], Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """The initial params and gradient(params, step), as arrays of any library."""
+    inputs = {key: asarray(value.astype(dtype)) for key, value in descent_inputs().items()}
+    params = {"weight": inputs["params/weight"], "bias": inputs["params/bias"]}
+    return params, lambda p, step: {key: inputs[f"curvature/{key}"] * p[key] + inputs[f"noise/{key}"][step] for key in p}
+
+
+def optax_descent(name: str, dtype: str) -> Arrays:
+    with _optax_in(dtype) as optax:
+        return jax_descent(OPTAX[name].theirs(optax), dtype)
+
+
+def jax_descent(optimizer: Any, dtype: str) -> Arrays:
+    """The params after each of the kept steps, for anything with init and update."""
+    import jax
+
+    params, gradient = descent(dtype, jax.numpy.asarray)
+
+    def one(carry, step):
+        params, state = carry
+        updates, state = optimizer.update(gradient(params, step), state, params)
+        params = jax.tree.map(lambda p, u: p + u, params, updates)
+        return (params, state), params
+
+    _, path = jax.jit(lambda: jax.lax.scan(one, (params, optimizer.init(params)), jax.numpy.arange(STEPS)))()
+    return {key: np.asarray(value)[KEPT] for key, value in path.items()}
+
+
+def torch_descent(name: str, dtype: str) -> Arrays:
+    import torch
+
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))  # NAdam keeps the product of its momenta in it
+    try:
+        return _torch_descent(torch, name, dtype)
+    finally:
+        torch.set_default_dtype(usual)
+
+
+def _torch_descent(torch: Any, name: str, dtype: str) -> Arrays:
+    start, gradient = descent(dtype, torch.tensor)
+    params = {key: value.requires_grad_() for key, value in start.items()}
+    optimizer = TORCH[name].theirs(torch.optim)(list(params.values()))
+    path: dict[str, list[np.ndarray]] = {key: [] for key in params}
+    for step in range(STEPS):
+        with torch.no_grad():
+            for key, grad in gradient(params, step).items():
+                params[key].grad = grad
+        optimizer.step()
+        for key, value in params.items():
+            path[key].append(value.detach().numpy().copy())
+    return {key: np.stack(values)[KEPT] for key, values in path.items()}
+
+
+# The files.
+
+
+def compute() -> dict[str, Callable[[], Arrays]]:
+    """Every reference by name: what makes it. The name's first part is its file."""
+    makers: dict[str, Callable[[], Arrays]] = {}
+    makers |= {f"layers/{name}": lambda name=name: torch_layer(name) for name in LAYERS}
+    makers |= {f"losses/{name}": lambda name=name: torch_loss(name) for name in LOSSES}
+    makers |= {f"schedules/{name}": lambda name=name: optax_schedule(name) for name in SCHEDULES}
+    for dtype in ("float64", "float32"):
+        makers |= {f"optax/{name}/{dtype}": lambda name=name, dtype=dtype: optax_descent(name, dtype) for name in OPTAX}
+        makers |= {f"torch/{name}/{dtype}": lambda name=name, dtype=dtype: torch_descent(name, dtype) for name in TORCH}
+    return makers
+
+
+def load(name: str) -> Arrays:
+    """One reference from its file."""
+    file, _, prefix = name.partition("/")
+    with np.load(HERE / f"{file}.npz", allow_pickle=False) as arrays:
+        found = {key.removeprefix(prefix + "/"): arrays[key] for key in arrays.files if key.startswith(prefix + "/")}
+    if not found:
+        raise KeyError(f"{name} is not in {file}.npz; run this file")
+    return found
+
+
+def main() -> None:
+    files: dict[str, Arrays] = {}
+    for name, make in compute().items():
+        file, _, prefix = name.partition("/")
+        files.setdefault(file, {}).update({f"{prefix}/{key}": value for key, value in make().items()})
+    for file, arrays in files.items():
+        np.savez_compressed(HERE / f"{file}.npz", **arrays)
+        print(f"{file}.npz: {len(arrays)} arrays")
+
+
+if __name__ == "__main__":
+    main()
