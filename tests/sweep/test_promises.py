@@ -1,0 +1,241 @@
+"""What a sweep promises: identity, quarantine, no surprise compilation, bounded memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+from properties import assert_close, assert_same_bits
+
+import funcnet as fn
+
+ROOT = Path(__file__).parents[2]
+KEY = jax.random.key(5)
+SETTINGS = dict(key=KEY, num_steps=25, batch_size=8, eval_every=10, chunk_size=4, progress=False)
+
+
+def make_data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5)).astype(np.float32)
+    return fn.split(fn.Dataset(x, (x[:, 0] > 0).astype(int) + (x[:, 1] > 0)), key=jax.random.key(0))
+
+
+DATA = make_data()
+TRACES = []
+
+
+def recipe(learning_rate, l2=1e-3, drop=0.2, activation="relu", optimizer="adam"):
+    made = fn.training(
+        fn.mlp((7, 3), activation, drop),
+        fn.cross_entropy,
+        fn.optimizer(optimizer, learning_rate),
+        in_shape=(5,),
+        penalty=fn.l2(l2),
+        metrics=["accuracy"],
+    )
+
+    def step(state, batch, key):
+        TRACES.append(optimizer)
+        return made.step(state, batch, key)
+
+    return made._replace(step=step)
+
+
+RATES = np.geomspace(1e-3, 1.0, 64).tolist()
+
+
+@pytest.fixture(scope="module")
+def sixty_four():
+    return fn.sweep(recipe, fn.grid(learning_rate=RATES), DATA, **SETTINGS)
+
+
+def assert_rows_equal(result, row, other, other_row):
+    """The same bits: every metric, every point of every curve, every leaf of the state."""
+    for name in result.metrics:
+        assert result.table[name][row].tobytes() == other.table[name][other_row].tobytes()
+        np.testing.assert_array_equal(result.curves[name][row], other.curves[name][other_row])
+    assert_same_bits(result.state(row), other.state(other_row))
+
+
+# Identity.
+
+
+@pytest.mark.parametrize("row", [0, 21, 63])
+def test_alone_as_in_a_sweep_of_64(sixty_four, row):
+    assert_rows_equal(sixty_four, row, fn.sweep(recipe, [{"learning_rate": RATES[row]}], DATA, **SETTINGS), 0)
+
+
+def test_with_a_diverging_neighbour_and_in_another_order(sixty_four):
+    rows = [9, 2, 40]
+    neighbours = [{"learning_rate": RATES[rows[0]]}, {"learning_rate": 1e38}, *({"learning_rate": RATES[row]} for row in rows[1:])]
+    result = fn.sweep(recipe, neighbours, DATA, **SETTINGS)
+    assert result.table["status"].tolist() == ["completed", "diverged", "completed", "completed"]
+    for row, other in zip(rows, (0, 2, 3), strict=True):
+        assert_rows_equal(sixty_four, row, result, other)
+
+
+_ON_DEVICES = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
+import jax
+import funcnet as fn
+import test_promises as t
+assert jax.local_device_count() == {count}
+rates = [{{"learning_rate": rate}} for rate in t.RATES[:12]] + [{{"learning_rate": 1e38}}]
+fn.sweep(t.recipe, rates, t.DATA, **t.SETTINGS).save(sys.argv[1])
+"""
+
+
+def test_on_one_two_and_four_devices(sixty_four, tmp_path):
+    for count in (1, 2, 4):
+        code = _ON_DEVICES.format(root=str(ROOT), tests=str(ROOT / "tests"), here=str(Path(__file__).parent), count=count)
+        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / str(count))], env=environment, check=True)
+        result = fn.load_result(tmp_path / str(count), recipe)
+        assert result.table["status"][12] == "diverged"
+        for row in range(12):
+            assert_rows_equal(sixty_four, row, result, row)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"batch_size": 5}, {"batch_size": None}, {"num_steps": 13}, {"num_examples": 17}, {"num_examples": 17, "batch_size": None}],
+    ids=str,
+)
+def test_a_row_is_what_fit_gives(extra):
+    """To rounding: fit is another program. num_examples is what fit gives on the first so many examples."""
+    drop = 0.0 if extra == {"num_examples": 17, "batch_size": None} else 0.3  # all examples draw, seen or not: other draws than fit's
+    variants = [{"learning_rate": rate, "l2": 1e-2, "drop": drop, **extra} for rate in (0.003, 0.03)]
+    result = fn.sweep(recipe, variants, DATA, replicates=2, **SETTINGS)
+    limit = extra.get("num_examples", len(DATA.train.y))
+    seen = DATA._replace(train=fn.Dataset(DATA.train.x[:limit], DATA.train.y[:limit]))
+    for row in range(4):
+        settings = {name: value for name, value in result.hyperparameters(row).items() if name in ("learning_rate", "l2", "drop")}
+        key = jax.random.fold_in(KEY, int(result.table["replicate"][row]))
+        fitted = fn.fit(
+            recipe(**settings), seen, key=key, num_steps=extra.get("num_steps", 25), batch_size=extra.get("batch_size", 8), eval_every=10
+        )
+        assert_close(result.state(row), jax.device_get(fitted.state), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(result.curves["step"], fitted.curves["step"])
+        names = ["train/loss", "validation/loss", "validation/accuracy", *([] if "num_examples" in extra else ["train/accuracy"])]
+        for name in names:
+            np.testing.assert_allclose(result.curves[name][row], fitted.curves[name], rtol=1e-4, atol=1e-5)
+            assert result.table[name][row] == result.curves[name][row][-1]
+
+
+# Quarantine.
+
+
+def test_a_diverged_run_is_frozen_marked_and_never_best():
+    result = fn.sweep(recipe, fn.grid(learning_rate=[1e38, 0.01], optimizer=["sgd"]), DATA, **SETTINGS)
+    assert result.table["status"].tolist() == ["diverged", "completed"]
+    assert 0 <= result.table["steps"][0] < 5 and result.table["steps"][1] == 25
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(result.state(0)))
+    assert result.state(0).step == result.table["steps"][0]  # the last finite state: no later step has touched it
+    for name in result.metrics:
+        assert np.isnan(result.table[name][0]) and np.all(np.isnan(result.curves[name][0]))
+        assert result.best(name, "min").row == result.best(name, "max").row == 1
+
+
+def test_when_every_run_diverges_best_says_so():
+    result = fn.sweep(recipe, fn.grid(learning_rate=[1e38], optimizer=["sgd"]), DATA, **SETTINGS)
+    with pytest.raises(ValueError, match="best: needs a row that completed, got none: every one diverged; try lower learning rates"):
+        result.best()
+    assert "1 run, 1 diverged" in str(result)
+
+
+# No surprise compilation.
+
+
+class Compilations:
+    """Counts what XLA compiles while it is entered."""
+
+    def __enter__(self):
+        self.count, self.listening = 0, True
+
+        def listen(event: str, seconds: float, **_):
+            self.count += self.listening and event == "/jax/core/compile/backend_compile_duration"
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        return self
+
+    def __exit__(self, *_):
+        self.listening = False
+
+
+def test_64_numeric_variants_compile_each_program_once_and_a_second_sweep_nothing():
+    def fresh(learning_rate, l2):
+        return recipe(learning_rate, l2, activation="softplus")
+
+    def variants(seed):
+        return fn.space(learning_rate=fn.log_uniform(1e-3, 1.0), l2=fn.log_uniform(1e-6, 1.0)).sample(64, key=jax.random.key(seed))
+
+    TRACES.clear()
+    first = fn.sweep(fresh, variants(0), DATA, **SETTINGS)
+    assert first.timing["programs"] == 3  # init, advance and evaluate, for 16 chunks
+    traced = len(TRACES)
+    jax.block_until_ready(jax.random.fold_in(jax.random.key(9), 3))
+    with Compilations() as compilations:
+        second = fn.sweep(fresh, variants(1), DATA, **(SETTINGS | {"num_steps": 35, "eval_every": 7, "key": jax.random.key(9)}))
+    # The checks before a sweep try each group's shapes, which traces its step once more; nothing is traced to be compiled.
+    assert (second.timing["programs"], compilations.count) == (0, 0)
+    assert len(TRACES) - traced == 1 < traced
+
+
+def test_a_recipe_written_anew_with_the_same_code_compiles_nothing():
+    def make():
+        def rewritten(learning_rate):
+            return recipe(learning_rate, activation="silu")
+
+        return rewritten
+
+    variants = fn.grid(learning_rate=[0.1, 0.2])
+    first, second = (fn.sweep(make(), variants, DATA, **SETTINGS) for _ in range(2))
+    assert first.timing["programs"] > 0 and second.timing["programs"] == 0
+    assert_rows_equal(first, 1, second, 1)
+
+
+def test_a_constant_that_a_recipe_closes_over_is_part_of_its_program():
+    def make(constant):
+        def scaled(learning_rate):
+            made = recipe(learning_rate, activation="elu")
+            return made._replace(evaluate=lambda state, dataset: {"loss": made.evaluate(state, dataset)["loss"] * constant})
+
+        return scaled
+
+    one, ten = (fn.sweep(make(np.float32(c)), fn.grid(learning_rate=[0.1]), DATA, **SETTINGS) for c in (1, 10))
+    np.testing.assert_allclose(ten.table["train/loss"], 10 * one.table["train/loss"], rtol=1e-6)
+
+
+def test_one_program_a_group():
+    result = fn.sweep(recipe, fn.grid(learning_rate=[0.1, 0.2], activation=["relu", "tanh"], optimizer=["sgd", "adam"]), DATA, **SETTINGS)
+    assert result.timing["lane_widths"] == [4] * 4
+
+
+# Bounded memory.
+
+
+def test_a_memory_budget_narrows_the_lanes_and_keeps_the_results():
+    arguments = {name: value for name, value in SETTINGS.items() if name != "chunk_size"}
+    variants = fn.grid(learning_rate=RATES[:40])
+    wide = fn.sweep(recipe, variants, DATA, **arguments)
+    narrow = fn.sweep(recipe, variants, DATA, memory_budget=100_000, **arguments)
+    assert narrow.timing["lane_widths"][0] < wide.timing["lane_widths"][0]
+    for name in wide.metrics:
+        np.testing.assert_allclose(narrow.table[name], wide.table[name], rtol=1e-4, atol=1e-5)
+    smallest = fn.sweep(recipe, variants[:2], DATA, memory_budget=1, **arguments)
+    assert smallest.timing["lane_widths"] == [1]
+
+
+def test_keep_holds_the_best_states_alone(sixty_four):
+    result = fn.sweep(recipe, fn.grid(learning_rate=RATES), DATA, keep=3, **SETTINGS)
+    best = sixty_four.ranking("validation/loss")
+    for row in best[:3]:
+        assert_same_bits(result.state(int(row)), sixty_four.state(int(row)))
+    with pytest.raises(ValueError, match=r"state: row must be one whose state was kept, got \d+; sweep\(..., keep=n\) keeps the best n by validation/loss"):
+        result.state(int(best[3]))
+    assert result.best("validation/loss").row == best[0]
