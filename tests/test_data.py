@@ -1,0 +1,194 @@
+"""Data: what is accepted, how it is cut, and the order in which training meets it."""
+
+import collections
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas
+import pytest
+from scipy.stats import chisquare
+
+import funcnet as fn
+from funcnet.data import as_dataset
+
+X = np.random.default_rng(0).normal(3, 2, size=(40, 3))
+Y = np.arange(40)
+KEY = jax.random.key(1)
+
+
+# What is accepted.
+
+
+def _memory_mapped(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    return np.load(tmp_path / "x.npy", mmap_mode="r")
+
+
+def _read_only():
+    x = X.copy()
+    x.flags.writeable = False
+    return x
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda _: X,
+        lambda _: X.tolist(),
+        lambda _: [list(row) for row in X],
+        lambda _: pandas.DataFrame(X, columns=list("abc")),
+        lambda _: jnp.asarray(X),
+        lambda _: _read_only(),
+        _memory_mapped,
+        lambda _: np.asfortranarray(X),
+        lambda _: np.repeat(X, 2, axis=0)[::2],
+    ],
+    ids=["float64", "lists", "rows", "pandas", "jax", "read only", "memory mapped", "fortran", "strided"],
+)
+def test_all_kinds_of_arrays_work(make, tmp_path):
+    parts = fn.split(fn.Dataset(make(tmp_path), pandas.Series(Y)), key=KEY, validation=0.25)
+    assert parts.train.x.dtype == np.float32 and parts.train.y.dtype == np.int32
+    np.testing.assert_allclose(parts.train.x, X[parts.train.y].astype(np.float32), rtol=1e-6)  # y says which row it was
+
+
+@pytest.mark.parametrize(("given", "kept"), [(np.uint8, np.uint8), (np.int64, np.int32), (bool, np.int32), (np.float16, np.float16)])
+def test_dtypes(given, kept):
+    assert as_dataset("test", (np.ones((4, 2), given), np.zeros(4))).x.dtype == kept
+
+
+BAD = {
+    "lengths": ((X, Y[:-1]), ValueError, "x and y must have one entry for each example, got 40 and 39", (X[:-1], Y[:-1])),
+    "empty": ((X[:0], Y[:0]), ValueError, "a data set must have at least 2 examples, got 0", (X, Y)),
+    "one example": ((X[:1], Y[:1]), ValueError, "a data set must have at least 2 examples, got 1", (X[:2], Y[:2])),
+    "nan": ((np.where(X == X[3, 1], np.nan, X), Y), ValueError, r"x must be finite, got nan at index \(3, 1\); fill or drop such examples", (X, Y)),
+    "infinity": ((X, np.where(Y == 5, np.inf, Y)), ValueError, r"y must be finite, got inf at index \(5,\)", (X, Y)),
+    "float64 that float32 can't hold": ((X * 1e300, Y), ValueError, r"x must be finite, got \S+ at index \(0, 0\)", (X, Y)),
+    "integer that int32 can't hold": ((X, Y + 2**40), ValueError, "y must fit in int32, got 1099511627776", (X, Y)),
+    "objects": ((X.astype(object), Y), TypeError, "x must hold numbers, got dtype object; turn text and categories into numbers first", (X, Y)),
+    "text": ((X, Y.astype(str)), TypeError, "y must hold numbers, got dtype <U", (X, Y)),
+    "complex": ((X + 1j, Y), TypeError, "x must hold numbers, got dtype complex128; complex numbers are not supported", (X, Y)),
+    "ragged": (([[1.0], [1.0, 2.0]], [0, 1]), ValueError, "x must be an array of numbers, got rows of different lengths", ([[1.0], [1.0]], [0, 1])),
+    "no axes": ((1.0, Y), ValueError, r"x must have a first axis of examples, got shape \(\)", (X, Y)),
+    "not a pair": (X, TypeError, r"data must be Dataset\(x, y\) or a Split, got ndarray; such as Dataset\(x, y\)", (X, Y)),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_data_is_refused(name):
+    wrong, error, match, right = BAD[name]
+    with pytest.raises(error, match=f"split: {match}"):
+        fn.split(wrong, key=KEY)
+    with pytest.raises(error, match=f"standardize: {match}"):
+        fn.standardize(fn.Dataset(*wrong) if isinstance(wrong, tuple) else wrong)
+    fn.split(right, key=KEY, validation=0.0)
+
+
+# split and standardize.
+
+
+def test_split_covers_everything_once_in_another_order():
+    parts = fn.split(fn.Dataset(X, Y), key=KEY, validation=0.2, test=0.1)
+    assert [len(part.y) for part in parts] == [28, 8, 4]
+    everything = np.concatenate([part.y for part in parts])
+    assert sorted(everything) == list(range(40)) and list(everything) != list(range(40))
+    again, other = (fn.split(fn.Dataset(X, Y), key=key, validation=0.2, test=0.1) for key in (KEY, jax.random.key(2)))
+    np.testing.assert_array_equal(parts.train.y, again.train.y)
+    assert np.any(parts.train.y != other.train.y)
+
+
+def test_a_share_of_zero_gives_none():
+    parts = fn.split(fn.Dataset(X, Y), key=KEY, validation=0.0)
+    assert parts.validation is None and parts.test is None and len(parts.train.y) == 40
+
+
+def test_split_refuses_shares_that_leave_a_part_empty():
+    with pytest.raises(ValueError, match="split: validation must hold at least one example, got a share of 0.01 of 40"):
+        fn.split(fn.Dataset(X, Y), key=KEY, validation=0.01)
+    with pytest.raises(ValueError, match="split: at least two examples must be left to train on, got 0; lower validation or test"):
+        fn.split(fn.Dataset(X, Y), key=KEY, validation=0.5, test=0.5)
+    with pytest.raises(ValueError, match=r"split: test must be in \[0, 1\), got 1.5"):
+        fn.split(fn.Dataset(X, Y), key=KEY, test=1.5)
+    with pytest.raises(ValueError, match=r"split: validation must be in \[0, 1\), got nan"):
+        fn.split(fn.Dataset(X, Y), key=KEY, validation=float("nan"))
+
+
+def test_standardize_uses_the_training_part_alone():
+    x = X.copy()
+    x[:, 2] = 7  # doesn't vary
+    parts = fn.split(fn.Dataset(x, Y), key=KEY, validation=0.2, test=0.1)
+    done = fn.standardize(parts)
+    np.testing.assert_allclose(done.train.x[:, :2].mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(done.train.x[:, :2].std(0), 1, rtol=1e-5)
+    train, test = (np.asarray(part.x[:, :2], np.float64) for part in (parts.train, parts.test))
+    np.testing.assert_allclose(done.test.x[:, :2], (test - train.mean(0)) / train.std(0), rtol=1e-5)
+    assert all(np.all(part.x[:, 2] == 0) for part in done)
+    np.testing.assert_array_equal(done.validation.y, parts.validation.y)
+    whole = fn.standardize(fn.Dataset(np.arange(6).reshape(3, 2), np.zeros(3)))
+    assert isinstance(whole, fn.Dataset) and whole.x.dtype == np.float32
+    np.testing.assert_allclose(whole.x.std(0), 1, rtol=1e-6)
+
+
+def test_one_hot():
+    np.testing.assert_array_equal(fn.one_hot([2, 0], 3), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(jax.jit(lambda y: fn.one_hot(y, 2))(jnp.array([1])), [[0, 1]])
+    with pytest.raises(ValueError, match=r"one_hot: labels must be in \[0, 2\], got 3"):
+        fn.one_hot([0, 3], 3)
+    with pytest.raises(ValueError, match=r"one_hot: labels must be in \[0, 2\], got -1"):
+        fn.one_hot([-1], 3)
+    with pytest.raises(TypeError, match=r"one_hot: labels must be integers, got float64; such as labels.astype\(int\)"):
+        fn.one_hot([0.0], 3)
+
+
+# The order of minibatches.
+
+
+def batches(key, steps, num_examples, batch_size):
+    return np.asarray(jax.jit(jax.vmap(lambda step: fn.minibatch(key, step, num_examples, batch_size)))(jnp.asarray(steps)))
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size"), [(2, 1), (6, 2), (7, 7), (7, 3), (64, 64), (100, 9), (1079, 64), (5000, 64)])
+def test_every_epoch_shows_each_example_at_most_once_and_misses_less_than_a_batch(num_examples, batch_size):
+    per_epoch = num_examples // batch_size
+    for epoch in range(3):
+        seen = batches(KEY, range(epoch * per_epoch, (epoch + 1) * per_epoch), num_examples, batch_size).ravel()
+        assert len(set(seen)) == len(seen) == per_epoch * batch_size > num_examples - batch_size
+        assert seen.min() >= 0 and seen.max() < num_examples
+
+
+def test_epochs_and_keys_have_orders_of_their_own():
+    orders = [tuple(batches(key, range(e * 10, e * 10 + 10), 100, 10).ravel()) for key in (KEY, jax.random.key(2)) for e in range(3)]
+    assert len(set(orders)) == 6
+
+
+def test_any_step_is_reached_alone_and_traced_counts_change_nothing():
+    together = batches(KEY, range(40), 33, 5)
+    traced = jax.jit(lambda step, count: fn.minibatch(KEY, step, count, 5))
+    for step in (0, 5, 6, 23, 39):
+        np.testing.assert_array_equal(fn.minibatch(KEY, step, 33, 5), together[step])
+        np.testing.assert_array_equal(traced(step, 33), together[step])
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_every_order_is_as_likely(n):
+    """Chi-square over all n! orders of 20,000 epochs; it fails for one correct shuffle in ten thousand."""
+    orders = collections.Counter(map(tuple, batches(KEY, range(20_000), n, n)))
+    counts = [orders[order] for order in itertools.permutations(range(n))]
+    assert chisquare(counts).pvalue > 1e-4
+
+
+def test_places_and_neighbours_are_evenly_spread():
+    orders = batches(KEY, range(5_000), 100, 100)
+    for place in (0, 1, 50, 99):
+        assert chisquare(np.bincount(orders[:, place], minlength=100)).pvalue > 1e-4
+    for first, second in ((0, 1), (98, 99), (3, 71)):
+        apart = (orders[:, second] - orders[:, first]) % 100
+        assert chisquare(np.bincount(apart, minlength=100)[1:]).pvalue > 1e-4
+
+
+def test_minibatch_refuses_a_batch_larger_than_the_data():
+    with pytest.raises(ValueError, match="minibatch: batch_size must be at most the 5 examples, got 6"):
+        fn.minibatch(KEY, 0, 5, 6)
+    with pytest.raises(ValueError, match="minibatch: batch_size must be at least 1, got 0"):
+        fn.minibatch(KEY, 0, 5, 0)

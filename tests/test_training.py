@@ -1,0 +1,289 @@
+"""Training: the objective, a step, evaluation, and fit as a pure function."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from properties import assert_close
+
+import funcnet as fn
+from funcnet.training import evaluation_steps
+
+KEY = jax.random.key(3)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(50, 4)).astype(np.float32)
+Y = (X @ RNG.normal(size=(4, 1)) + 0.1 * RNG.normal(size=(50, 1))).astype(np.float32)
+DATA = fn.split(fn.Dataset(X, Y), key=jax.random.key(0), validation=0.2)
+
+
+def linear(learning_rate=0.1, l2=0.0, **settings):
+    return fn.training(fn.dense(1), fn.squared_error, fn.momentum(learning_rate), in_shape=(4,), penalty=fn.l2(l2), **settings)
+
+
+def test_objective_is_the_mean_loss_plus_the_penalty_once():
+    model = fn.dense(1)
+    params = model.init(KEY, (4,))
+    objective = fn.penalized(model, fn.squared_error, fn.l2(0.3))
+    residual = X @ np.asarray(params["weight"]).T + np.asarray(params["bias"]) - Y
+    penalty = 0.3 * np.sum(np.asarray(params["weight"]) ** 2)
+    np.testing.assert_allclose(objective(params, (X, Y)), np.mean(residual**2) + penalty, rtol=1e-5)
+    weights = RNG.uniform(size=50).astype(np.float32)
+    weighted = np.sum(weights * residual[:, 0] ** 2) / np.sum(weights) + penalty
+    np.testing.assert_allclose(objective(params, fn.WeightedDataset(X, Y, weights)), weighted, rtol=1e-5)
+    some = np.arange(50) < 20
+    np.testing.assert_allclose(objective(params, (X, Y, some.astype(np.float32))), objective(params, (X[:20], Y[:20])), rtol=1e-5)
+
+
+def test_a_weight_of_zero_hides_even_what_is_not_finite():
+    model = fn.dense(1)
+    params = model.init(KEY, (4,))
+    x = X.copy()
+    x[0] = 1e30  # its squared error overflows
+    objective = fn.penalized(model, fn.squared_error)
+    weights = (np.arange(50) > 0).astype(np.float32)
+    np.testing.assert_allclose(objective(params, (x, Y, weights)), objective(params, (X[1:], Y[1:])), rtol=1e-5)
+
+
+def test_steps_agree_with_a_loop_in_numpy():
+    """Ridge regression by heavy-ball descent, written out by hand."""
+    training = linear(0.05, l2=0.01)
+    state = training.init(KEY)
+    w, b = (np.asarray(state.params[name], np.float64) for name in ("weight", "bias"))
+    vw, vb = np.zeros_like(w), np.zeros_like(b)
+    for start in range(0, 50, 10):
+        x, y = X[start : start + 10].astype(np.float64), Y[start : start + 10].astype(np.float64)
+        state, metrics = jax.jit(training.step)(state, fn.Dataset(X[start : start + 10], Y[start : start + 10]), KEY)
+        residual = x @ w.T + b - y
+        np.testing.assert_allclose(metrics["loss"], np.mean(residual**2) + 0.01 * np.sum(w**2), rtol=1e-4)
+        vw = 0.9 * vw - 0.05 * (2 * residual.T @ x / 10 + 0.02 * w)
+        vb = 0.9 * vb - 0.05 * 2 * residual.mean(0)
+        w, b = w + vw, b + vb
+    np.testing.assert_allclose(state.params["weight"], w, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(state.params["bias"], b, rtol=1e-4, atol=1e-6)
+    assert state.step == 5
+
+
+@pytest.mark.parametrize("examples", [5, 256, 257, 700])
+def test_evaluation_in_batches_is_evaluation_at_once(examples):
+    x = RNG.normal(size=(examples, 4)).astype(np.float32)
+    labels = RNG.integers(0, 3, examples)
+    training = fn.training(fn.mlp((6, 3), "tanh", 0.5), fn.cross_entropy, fn.sgd(0.1), in_shape=(4,), metrics=["accuracy", "f1"])
+    state = training.init(KEY)
+    model = fn.mlp((6, 3), "tanh", 0.5)
+    logits = jax.vmap(model.apply, (None, 0))(state.params, x)
+    values = training.evaluate(state, fn.Dataset(x, labels))
+    np.testing.assert_allclose(values["loss"], np.mean(jax.vmap(fn.cross_entropy)(logits, labels)), rtol=1e-5)
+    np.testing.assert_allclose(values["accuracy"], fn.accuracy(logits, labels), rtol=1e-6)
+    np.testing.assert_allclose(values["f1"], fn.f1(logits, labels), rtol=1e-5)
+
+
+def test_metrics_by_name_or_function_and_losses_by_name():
+    training = fn.training(
+        fn.dense(1), "huber", fn.sgd(0.1), in_shape=(4,), metrics={"r2": "r2", "worst": lambda p, t: jnp.max(jnp.abs(p - t))}
+    )
+    values = training.evaluate(training.init(KEY), fn.Dataset(X, Y))
+    assert set(values) == {"loss", "r2", "worst"}
+    single = fn.training(fn.dense(1), fn.squared_error, fn.sgd(0.1), in_shape=(4,), metrics="r2")
+    assert set(single.evaluate(single.init(KEY), fn.Dataset(X, Y[:, 0]))) == {"loss", "r2"}
+
+
+# fit.
+
+
+def test_fit_learns_and_its_curves_are_evaluations():
+    result = fn.fit(linear(metrics=["r2"]), DATA, key=KEY, num_steps=95, batch_size=10, eval_every=20)
+    np.testing.assert_array_equal(result.curves["step"], [20, 40, 60, 80, 95])
+    assert set(result.curves) == {"step", "train/loss", "train/r2", "validation/loss", "validation/r2"}
+    assert result.curves["validation/r2"][-1] > 0.95
+    values = linear(metrics=["r2"]).evaluate(result.state, DATA.validation)
+    for name, value in values.items():
+        np.testing.assert_allclose(result.curves[f"validation/{name}"][-1], value, rtol=1e-5)
+    early = fn.fit(linear(metrics=["r2"]), DATA, key=KEY, num_steps=40, batch_size=10)
+    np.testing.assert_allclose(early.curves["train/loss"], result.curves["train/loss"][1:2], rtol=1e-5)
+
+
+def test_fit_meets_the_minibatches_it_should():
+    """A training whose state records what it is given."""
+
+    def step(seen, batch, key):
+        return seen.at[batch.y].add(1), {"loss": jnp.sum(batch.x)}
+
+    count = fn.Training(lambda key: jnp.zeros(12, jnp.int32), step, lambda seen, dataset: {"loss": jnp.sum(seen).astype(jnp.float32)})
+    data = fn.Dataset(np.ones(12), np.arange(12))
+    for steps, expected in ((3, 1), (9, 3)):
+        np.testing.assert_array_equal(fn.fit(count, data, key=KEY, num_steps=steps, batch_size=4).state, [expected] * 12)
+    np.testing.assert_array_equal(fn.fit(count, data, key=KEY, num_steps=2, batch_size=None).state, [2] * 12)
+
+
+def test_fit_is_a_pure_function_jitted_or_mapped():
+    def run(learning_rate, key):
+        return fn.fit(linear(learning_rate), DATA, key=key, num_steps=30, batch_size=8, eval_every=10)
+
+    rates, keys = jnp.array([0.01, 0.1]), jax.random.split(KEY, 2)
+    eager, jitted = run(rates[1], keys[1]), jax.jit(run)(rates[1], keys[1])
+    assert_close(jitted, eager)
+    mapped = jax.jit(jax.vmap(run))(rates, keys)
+    assert_close(jax.tree.map(lambda leaf: leaf[1], mapped), eager)
+
+
+def test_fit_can_be_differentiated_by_hyperparameters():
+    """The validation loss after 20 steps of Adam with dropout, by learning rate and L2, against central differences."""
+    with jax.enable_x64(True):
+        data = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), DATA)
+
+        @jax.jit
+        def final_loss(log_rate, log_l2):
+            training = fn.training(
+                fn.mlp((5, 1), "tanh", 0.1), fn.squared_error, fn.adam(jnp.exp(log_rate)), in_shape=(4,), penalty=fn.l2(jnp.exp(log_l2))
+            )
+            return fn.fit(training, data, key=KEY, num_steps=20, batch_size=8).curves["validation/loss"][-1]
+
+        at = (jnp.log(0.02), jnp.log(0.03))
+        gradient = jax.jit(jax.grad(final_loss, (0, 1)))(*at)
+        h = 1e-5
+        for i, slope in enumerate(gradient):
+            ahead, behind = ([value + sign * h * (j == i) for j, value in enumerate(at)] for sign in (1, -1))
+            np.testing.assert_allclose(slope, (final_loss(*ahead) - final_loss(*behind)) / (2 * h), rtol=1e-5)
+            assert abs(slope) > 1e-4
+
+
+def test_a_run_that_diverges_is_frozen_at_its_last_finite_state():
+    fine = fn.fit(linear(0.1), DATA, key=KEY, num_steps=20, batch_size=10, eval_every=5)
+    wild = fn.fit(linear(1e9), DATA, key=KEY, num_steps=20, batch_size=10, eval_every=5)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((fine, wild.state)))
+    assert wild.state.step < 20
+    assert np.all(np.isnan(wild.curves["train/loss"][1:]))
+
+
+def test_any_triple_of_functions_will_do():
+    triple = (lambda key: jnp.zeros(()), lambda w, batch, key: (w + 1, {}), lambda w, data: {"loss": w})
+    assert fn.fit(triple, DATA, key=KEY, num_steps=7, batch_size=4).state == 7
+
+
+def test_evaluation_steps():
+    assert evaluation_steps(10, 3) == [3, 6, 9, 10] and evaluation_steps(9, 3) == [3, 6, 9] and evaluation_steps(2, 5) == [2]
+
+
+def run_fit(data=DATA, training=None, **settings):
+    settings = dict(key=KEY, num_steps=3, batch_size=4) | settings
+    return fn.fit(linear() if training is None else training, data, **settings)
+
+
+def classifier():
+    return fn.training(fn.dense(3), fn.cross_entropy, fn.sgd(0.1), in_shape=(4,))
+
+
+BAD = {
+    "no steps": (lambda: run_fit(num_steps=0), ValueError, "fit: num_steps must be at least 1, got 0", lambda: run_fit(num_steps=1)),
+    "half a step": (lambda: run_fit(num_steps=1.5), TypeError, "fit: num_steps must be a whole number, got 1.5", lambda: run_fit(num_steps=1)),
+    "batch": (
+        lambda: run_fit(batch_size=41),
+        ValueError,
+        "fit: batch_size must be at most the 40 examples to train on, got 41; batch_size=None takes them all",
+        lambda: run_fit(batch_size=None),
+    ),
+    "no batch": (lambda: run_fit(batch_size=0), ValueError, "fit: batch_size must be at least 1, got 0", lambda: run_fit(batch_size=1)),
+    "eval_every": (lambda: run_fit(eval_every=0), ValueError, "fit: eval_every must be at least 1, got 0", lambda: run_fit(eval_every=1)),
+    "axes": (
+        lambda: run_fit(fn.Dataset(X[:, 0], Y), fn.training(fn.dense(1), fn.squared_error, fn.sgd(0.1), in_shape=(1,))),
+        ValueError,
+        r"each example must have in_shape \(1,\), got \(\); x\[:, None\] gives every example one axis",
+        lambda: run_fit(fn.Dataset(X[:, :1], Y), fn.training(fn.dense(1), fn.squared_error, fn.sgd(0.1), in_shape=(1,))),
+    ),
+    "features": (
+        lambda: run_fit(fn.Dataset(X[:, :3], Y)),
+        ValueError,
+        r"each example must have in_shape \(4,\), got \(3,\); say so with training\(..., in_shape=\)",
+        run_fit,
+    ),
+    "target shape": (
+        lambda: run_fit(fn.Dataset(X, X)),
+        ValueError,
+        r"squared_error: each target must have the shape of the model's output, \(1,\), got \(4,\)",
+        run_fit,
+    ),
+    "label too large": (
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 4), classifier()),
+        ValueError,
+        r"labels must be in \[0, 2\], as the model has 3 outputs, got 3 in row 3; number the classes from 0, or widen",
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3), classifier()),
+    ),
+    "label negative": (
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3 - 1), classifier()),
+        ValueError,
+        r"labels must be in \[0, 2\], as the model has 3 outputs, got -1 in row 0",
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3), classifier()),
+    ),
+    "label dtype": (
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3 + 0.0), classifier()),
+        TypeError,
+        r"labels must be integers, got float32; such as y.astype\(int\)",
+        lambda: run_fit(fn.Dataset(X, (np.arange(50) % 3 + 0.0).astype(int)), classifier()),
+    ),
+    "not a distribution": (
+        lambda: run_fit(fn.Dataset(X, X[:, :3]), classifier()),
+        ValueError,
+        "each row of y must be a distribution, got one that is negative or doesn't sum to 1",
+        lambda: run_fit(fn.Dataset(X, fn.one_hot(np.arange(50) % 3, 3)), classifier()),
+    ),
+    "not a triple": (
+        lambda: run_fit(training=(1, 2)),
+        TypeError,
+        r"fit: a training must be a triple of functions \(init, step, evaluate\), got tuple of 2; training\(...\) makes one",
+        run_fit,
+    ),
+    "optimizer by name": (
+        lambda: fn.training(fn.dense(1), "squared_error", "adam", in_shape=(4,)),
+        TypeError,
+        r"training: needs an object with init and update, got 'adam'; such as adam\(1e-3\)",
+        lambda: fn.training(fn.dense(1), "squared_error", fn.optimizer("adam", 1e-3), in_shape=(4,)),
+    ),
+    "metric": (
+        lambda: linear(metrics=["acuracy"]),
+        ValueError,
+        "training: unknown metric 'acuracy'; did you mean 'accuracy'",
+        lambda: linear(metrics=["accuracy"]),
+    ),
+    "loss": (
+        lambda: fn.training(fn.dense(1), "squared_eror", fn.sgd(0.1), in_shape=(4,)),
+        ValueError,
+        "training: unknown loss 'squared_eror'; did you mean 'squared_error'",
+        lambda: fn.training(fn.dense(1), "squared_error", fn.sgd(0.1), in_shape=(4,)),
+    ),
+    "a metric called loss": (
+        lambda: linear(metrics={"loss": fn.r2}),
+        ValueError,
+        "training: a metric must have a name of its own, got 'loss'",
+        lambda: linear(metrics={"score": fn.r2}),
+    ),
+    "model": (
+        lambda: fn.training(fn.dense, "squared_error", fn.sgd(0.1), in_shape=(4,)),
+        TypeError,
+        "training: needs an object with init and apply",
+        lambda: fn.training(fn.dense(1), "squared_error", fn.sgd(0.1), in_shape=(4,)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name):
+    wrong, error, match, right = BAD[name]
+    with pytest.raises(error, match=match):
+        wrong()
+    right()
+
+
+def test_targets_of_binary_and_hinge_losses_are_checked():
+    def run(loss, y, width=1):
+        return run_fit(fn.Dataset(X, y), fn.training(fn.dense(width), loss, fn.sgd(0.1), in_shape=(4,)))
+
+    sides = np.where(X[:, 0] > 0, 1, -1)
+    with pytest.raises(ValueError, match=r"binary_cross_entropy: targets must be in \[0, 1\], got -1 in row"):
+        run("binary_cross_entropy", sides)
+    run("binary_cross_entropy", (sides + 1) // 2)
+    with pytest.raises(ValueError, match=r"hinge: targets must be -1 or 1, got 0 in row \d+; such as 2 \* y - 1"):
+        run("hinge", (sides + 1) // 2)
+    run("hinge", sides)
+    with pytest.raises(ValueError, match=r"hinge: labels must be in \[0, 1\]"):
+        run("hinge", sides, width=2)
+    run("hinge", (sides + 1) // 2, width=2)
