@@ -43,7 +43,12 @@ for _name, _ours, _theirs in [
         f"{_name}_macro": (_ours, LOGITS, LABELS, _theirs(LABELS, PREDICTED, average="macro")),
         f"{_name}_absent_in_both": (_ours, RARE_LOGITS, RARE, _theirs(RARE, RARE_LOGITS.argmax(1), average="macro")),
         f"{_name}_absent_in_targets": (_ours, LOGITS, RARE, _theirs(RARE, PREDICTED, average="macro", zero_division=0)),
-        f"{_name}_absent_in_predictions": (_ours, RARE_LOGITS, LABELS, _theirs(LABELS, RARE_LOGITS.argmax(1), average="macro", zero_division=0)),
+        f"{_name}_absent_in_predictions": (
+            _ours,
+            RARE_LOGITS,
+            LABELS,
+            _theirs(LABELS, RARE_LOGITS.argmax(1), average="macro", zero_division=0),
+        ),
         f"{_name}_binary": (lambda p, t, ours=_ours: ours(p, t, average="binary"), MARGINS, SIDES, _theirs(SIDES, SAID)),
         f"{_name}_binary_two_logits": (
             lambda p, t, ours=_ours: ours(p, t, average="binary"),

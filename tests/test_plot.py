@@ -37,7 +37,10 @@ def test_learning_curves_show_every_run_and_the_best_of_each_kind(result):
     assert [line.get_label() for line in bold] == ["relu", "tanh"]
     for line in bold:
         rows = (result.table["activation"] == line.get_label()) & (result.table["status"] == "completed")
-        means = [np.mean(result.table["validation/loss"][rows & (result.table["variant"] == v)]) for v in np.unique(result.table["variant"][rows])]
+        means = [
+            np.mean(result.table["validation/loss"][rows & (result.table["variant"] == v)])
+            for v in np.unique(result.table["variant"][rows])
+        ]
         assert line.get_ydata()[-1] == min(means)  # the mean over the two replicates of the best variant
     assert len(ax.collections) == 2  # a band over the replicates of each
     assert ax.get_xlabel() == "steps" and ax.get_ylabel() == "validation loss"
@@ -49,7 +52,9 @@ def test_over_hyperparameter_draws_a_point_a_run_and_marks_the_diverged(result):
     fine, lost = np.concatenate(drawn[0::2]), np.concatenate(drawn[1::2])
     completed = result.table["status"] == "completed"
     assert completed.sum() == 12 and len(fine) == 12
-    assert set(map(tuple, fine)) == set(zip(result.table["learning_rate"][completed], result.table["validation/loss"][completed], strict=True))
+    assert set(map(tuple, fine)) == set(
+        zip(result.table["learning_rate"][completed], result.table["validation/loss"][completed], strict=True)
+    )
     np.testing.assert_array_equal(lost, [[1e30, 1.0]] * 4)
     assert ax.get_xscale() == "log" and ax.get_xlabel() == "learning rate"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["relu", "tanh"]

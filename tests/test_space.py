@@ -87,11 +87,23 @@ def test_static_and_traced_mark_values_and_distributions():
         (lambda: fn.integers(3, 3), ValueError, "integers: low must be below high = 3, got 3; high itself is left out"),
         (lambda: fn.integers(0.5, 3), TypeError, "integers: low must be a whole number, got 0.5"),
         (lambda: fn.choice([]), ValueError, "choice: options must have at least one value, got none"),
-        (lambda: fn.choice("relu"), TypeError, r"choice: options must be a list of values, got 'relu'; options=\['relu'\] is a list of one"),
+        (
+            lambda: fn.choice("relu"),
+            TypeError,
+            r"choice: options must be a list of values, got 'relu'; options=\['relu'\] is a list of one",
+        ),
         (lambda: fn.grid(a=0.1), TypeError, r"grid: a must be a list of values, got 0.1; a=\[0.1\] is a list of one"),
         (lambda: fn.grid(a=[]), ValueError, "grid: a must have at least one value, got none"),
-        (lambda: fn.space(), ValueError, r"space: needs at least one hyperparameter, got none; such as learning_rate=log_uniform\(1e-4, 1\)"),
-        (lambda: fn.space(a=[1, 2]), TypeError, r"space: a must be a distribution or one value, got \[1, 2\]; choice\(\[1, 2\]\) draws from a list"),
+        (
+            lambda: fn.space(),
+            ValueError,
+            r"space: needs at least one hyperparameter, got none; such as learning_rate=log_uniform\(1e-4, 1\)",
+        ),
+        (
+            lambda: fn.space(a=[1, 2]),
+            TypeError,
+            r"space: a must be a distribution or one value, got \[1, 2\]; choice\(\[1, 2\]\) draws from a list",
+        ),
         (lambda: fn.space(a=1).sample(0, key=KEY), ValueError, "sample: n must be at least 1, got 0"),
         (lambda: fn.space(a=1).sample(1, key=KEY, method="sobel"), ValueError, "sample: unknown method 'sobel'; did you mean 'sobol'"),
         (lambda: as_variants("sweep", fn.space(a=1)), TypeError, r"sweep: variants must be a list of dicts, got a space; draw some with"),
@@ -102,7 +114,9 @@ def test_static_and_traced_mark_values_and_distributions():
 )
 def test_bad_input(wrong, error, match):
     if match is None:  # variants may be joined before they are checked: the sweep, which needs them alike, says so
-        with pytest.raises(ValueError, match="every variant must name the same hyperparameters, got 'a', 'b' in only one of variants 0 and 1"):
+        with pytest.raises(
+            ValueError, match="every variant must name the same hyperparameters, got 'a', 'b' in only one of variants 0 and 1"
+        ):
             as_variants("sweep", wrong())
     else:
         with pytest.raises(error, match=match):

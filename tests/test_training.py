@@ -175,7 +175,12 @@ def classifier():
 
 BAD = {
     "no steps": (lambda: run_fit(num_steps=0), ValueError, "fit: num_steps must be at least 1, got 0", lambda: run_fit(num_steps=1)),
-    "half a step": (lambda: run_fit(num_steps=1.5), TypeError, "fit: num_steps must be a whole number, got 1.5", lambda: run_fit(num_steps=1)),
+    "half a step": (
+        lambda: run_fit(num_steps=1.5),
+        TypeError,
+        "fit: num_steps must be a whole number, got 1.5",
+        lambda: run_fit(num_steps=1),
+    ),
     "batch": (
         lambda: run_fit(batch_size=41),
         ValueError,

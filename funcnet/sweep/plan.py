@@ -225,12 +225,11 @@ def _check_shapes(training: Training, data: Split, batch_size: int | None) -> No
     key = jax.eval_shape(lambda: jax.random.key(0))
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size or len(leaf), *leaf.shape[1:]), leaf.dtype), data.train)
     state = jax.eval_shape(training.init, key)
-    try:
-        after, metrics = jax.eval_shape(training.step, state, batch, key)
-    except ValueError as error:
-        if "unpack" in str(error):
-            raise TypeError(f"step must return (state, metrics), metrics a dict of scalars: {error}") from error
-        raise
+    result = jax.eval_shape(training.step, state, batch, key)
+    if not isinstance(result, tuple) or len(result) != 2:
+        got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+        raise TypeError(check.message("step", "must return (state, metrics), metrics a dict of scalars", got))
+    after, metrics = result
     before, behind = (jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree) for tree in (state, after))
     if before != behind:
         raise TypeError(check.message("step", f"must keep the structure, shapes and dtypes of the state {before}", behind))

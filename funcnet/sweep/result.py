@@ -1,10 +1,13 @@
 """What a sweep leaves: a table, curves, and the states that were kept; it can be saved and loaded safely."""
 
 import html
+import io
 import json
 import math
 import os
 import re
+import zipfile
+import zlib
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -178,12 +181,15 @@ class SweepResult:
             arrays |= {f"states/{i}": np.stack(same) for i, same in enumerate(zip(*leaves, strict=True))}
         else:
             arrays |= {f"state/{row}/{i}": np.asarray(leaf) for row, own in zip(rows, leaves, strict=True) for i, leaf in enumerate(own)}
+        foreign = {name: str(array.dtype) for name, array in arrays.items() if array.dtype.kind == "V"}  # bfloat16 and its kind
+        arrays |= {name: np.atleast_1d(arrays[name])[..., None].view(np.uint8) for name in foreign}
         rest = {
             "format": _FORMAT,
             "hyperparameters": [{name: _written(value) for name, value in setting.items()} for setting in self._hyperparameters],
             "arguments": self._arguments,
             "timing": self.timing,
             "kept": rows,
+            "dtypes": foreign,
             "states": shapes,
         }
         _replace(folder / _ARRAYS, lambda file: np.savez(file, allow_pickle=False, **arrays))
@@ -241,27 +247,33 @@ def load_result(path: str | os.PathLike, recipe: Callable[..., Training] | None 
     folder = Path(path)
     try:
         rest = json.loads((folder / _REST).read_bytes())
-        with np.load(folder / _ARRAYS, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         if rest["format"] != _FORMAT:
-            raise ValueError(
-                check.message("load_result", f"format must be {_FORMAT}", rest["format"], "written by another version of funcnet")
-            )
+            raise ValueError(f"format must be {_FORMAT}, got {rest['format']}; written by another version of funcnet")
+        with np.load(io.BytesIO((folder / _ARRAYS).read_bytes()), allow_pickle=False) as file:
+            arrays = {name: _native(file[name], rest["dtypes"].get(name)) for name in file.files}
         settings = [{name: _read(value) for name, value in setting.items()} for setting in rest["hyperparameters"]]
-        states = _read_states(rest, arrays)
         outcome, curves = (
-            {name.partition("/")[2]: values for name, values in arrays.items() if name.startswith(f"{kind}/")}
-            for kind in ("outcome", "curves")
+            {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(kind)} for kind in ("outcome/", "curves/")
         )
-        return SweepResult(settings, outcome, curves, states, recipe, rest["arguments"], rest["timing"])
+        return SweepResult(settings, outcome, curves, _read_states(rest, arrays), recipe, rest["arguments"], rest["timing"])
     except FileNotFoundError as error:
         raise ValueError(
             check.message("load_result", f"the folder must hold {_ARRAYS} and {_REST}", str(folder), "save(path) writes them")
         ) from error
-    except (KeyError, TypeError, IndexError, OSError, json.JSONDecodeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            check.message("load_result", "the files must be whole", f"{type(error).__name__}: {error}", "save the result again")
+            check.message("load_result", "the files must be whole and unaltered", f"{type(error).__name__}: {error}")
         ) from error
+
+
+def _native(array: np.ndarray, dtype: str | None) -> np.ndarray:
+    """An array that was written as bytes, in its own dtype, such as bfloat16."""
+    if dtype is None:
+        return array
+    own = np.dtype(dtype)
+    if own.kind != "V" or own.hasobject:
+        raise ValueError(f"a dtype must be a number's, got {dtype}")
+    return array.view(own)[..., 0]
 
 
 def _read_states(rest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[int, PyTree]:
@@ -313,11 +325,11 @@ def _rebuilt(node: Any, leaf: Callable[[int], np.ndarray]) -> PyTree:
     if kind == "named":
         fields, items = (value for _, value in others)
         if not all(re.fullmatch(r"[A-Za-z]\w*", name) for name in [content, *fields]):
-            raise ValueError(check.message("load_result", "a state's names must be identifiers", [content, *fields]))
+            raise ValueError(f"a state's names must be identifiers, got {[content, *fields]}")
         own = _NAMED.get(content)
         make = own if own is not None and list(own._fields) == fields else namedtuple(content, fields)  # type: ignore[misc]
         return make(*(_rebuilt(item, leaf) for item in items))  # type: ignore[operator]
-    raise ValueError(check.message("load_result", "a state's nodes must be known", kind))
+    raise ValueError(f"a state's nodes must be known, got {kind}")
 
 
 def _written(value: Any) -> Any:

@@ -18,7 +18,21 @@ ROOT = Path(__file__).parents[2]
 def out(tmp_path_factory):
     """One run of the command, with 12 variants."""
     folder = tmp_path_factory.mktemp("digits")
-    command = [sys.executable, "-W", "error", "-m", "experiments.digits_sweep", "--variants", "12", "--steps", "60", "--seed", "3", "--out", str(folder)]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "experiments.digits_sweep",
+        "--variants",
+        "12",
+        "--steps",
+        "60",
+        "--seed",
+        "3",
+        "--out",
+        str(folder),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return folder, done.stdout, done.stderr
 
@@ -55,4 +69,6 @@ def test_the_parts_of_the_digits_are_disjoint_and_standardized():
 
 def test_the_space_covers_every_optimizer_and_activation():
     variants = digits_sweep.search_space().sample(256, key=digits_sweep.jax.random.key(0), method="sobol")
-    assert {(v["optimizer"], v["activation"]) for v in variants} == {(o, a) for o in digits_sweep.OPTIMIZERS for a in digits_sweep.ACTIVATIONS}
+    assert {(v["optimizer"], v["activation"]) for v in variants} == {
+        (o, a) for o in digits_sweep.OPTIMIZERS for a in digits_sweep.ACTIVATIONS
+    }

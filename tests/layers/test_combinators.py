@@ -189,7 +189,12 @@ def branching(params, x, *, key=None):
             r"^mlp: widths must be a sequence of whole numbers, got 10; such as \(64, 10\)$",
             lambda: mlp((64, 10)),
         ),
-        "drop of one": (lambda: mlp((3, 2), drop=1.0), ValueError, r"^mlp: drop must be in \[0, 1\), got 1.0$", lambda: mlp((3, 2), drop=0.9)),
+        "drop of one": (
+            lambda: mlp((3, 2), drop=1.0),
+            ValueError,
+            r"^mlp: drop must be in \[0, 1\), got 1.0$",
+            lambda: mlp((3, 2), drop=0.9),
+        ),
         "shape no tuple": (
             init(lambda: mlp((3, 2)), 4),
             TypeError,

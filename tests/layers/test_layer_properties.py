@@ -116,7 +116,9 @@ def test_gradients(name):
     case = LAYERS[name]
     numbers, params, x = lane(inputs(name), 1)
     with jax.enable_x64(True):
-        numbers, params, x = jax.tree.map(lambda leaf: leaf if leaf.dtype == jnp.int32 else jnp.array(leaf, jnp.float64), (numbers, params, x))
+        numbers, params, x = jax.tree.map(
+            lambda leaf: leaf if leaf.dtype == jnp.int32 else jnp.array(leaf, jnp.float64), (numbers, params, x)
+        )
 
         def run(numbers, params, *floating):
             layer = case.make(**numbers)

@@ -103,9 +103,7 @@ LAYERS: dict[str, LayerCase] = {
     "max_pool_1d": LayerCase(
         lambda layers: layers.max_pool(3, stride=2, padding=1), (2, 9), {}, lambda torch, p, x: torch.nn.functional.max_pool1d(x, 3, 2, 1)
     ),
-    "max_pool_2d": LayerCase(
-        lambda layers: layers.max_pool(2), (2, 6, 7), {}, lambda torch, p, x: torch.nn.functional.max_pool2d(x, 2)
-    ),
+    "max_pool_2d": LayerCase(lambda layers: layers.max_pool(2), (2, 6, 7), {}, lambda torch, p, x: torch.nn.functional.max_pool2d(x, 2)),
     "max_pool_2d_overlap": LayerCase(
         lambda layers: layers.max_pool((3, 2), stride=(2, 1), padding="VALID"),
         (2, 7, 6),
@@ -295,9 +293,7 @@ def _falling(step: Any) -> Any:
 OPTAX: dict[str, OptimizerCase] = {
     "sgd": OptimizerCase(lambda o: o.sgd(0.1), lambda optax: optax.sgd(0.1)),
     "momentum": OptimizerCase(lambda o: o.momentum(0.05), lambda optax: optax.sgd(0.05, momentum=0.9)),
-    "nesterov": OptimizerCase(
-        lambda o: o.momentum(0.05, 0.8, nesterov=True), lambda optax: optax.sgd(0.05, momentum=0.8, nesterov=True)
-    ),
+    "nesterov": OptimizerCase(lambda o: o.momentum(0.05, 0.8, nesterov=True), lambda optax: optax.sgd(0.05, momentum=0.8, nesterov=True)),
     "adagrad": OptimizerCase(lambda o: o.adagrad(0.1, 0.0, eps_root=1e-7, initial_sum=0.1), lambda optax: optax.adagrad(0.1)),
     "rmsprop": OptimizerCase(lambda o: o.rmsprop(0.01, eps=0.0, eps_root=1e-8), lambda optax: optax.rmsprop(0.01)),
     "rmsprop_eps": OptimizerCase(

@@ -38,7 +38,11 @@ def test_every_program_lowers_for_cpu_cuda_and_tpu(recipe, in_shape, shared):
     data = fn.Split(part, part)
     run = jax.eval_shape(functions.init, lanes)
     step = jax.ShapeDtypeStruct((), np.int32)
-    for function, arguments in ((functions.init, (lanes,)), (functions.advance, (lanes, run, data, step, step)), (functions.evaluate, (lanes, run, data))):
+    for function, arguments in (
+        (functions.init, (lanes,)),
+        (functions.advance, (lanes, run, data, step, step)),
+        (functions.evaluate, (lanes, run, data)),
+    ):
         exported = jax.export.export(jax.jit(function), platforms=("cpu", "cuda", "tpu"))(*arguments)
         assert exported.platforms == ("cpu", "cuda", "tpu")
         assert {value.shape[0] for value in exported.out_avals} == {LANES}

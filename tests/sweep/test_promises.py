@@ -236,6 +236,8 @@ def test_keep_holds_the_best_states_alone(sixty_four):
     best = sixty_four.ranking("validation/loss")
     for row in best[:3]:
         assert_same_bits(result.state(int(row)), sixty_four.state(int(row)))
-    with pytest.raises(ValueError, match=r"state: row must be one whose state was kept, got \d+; sweep\(..., keep=n\) keeps the best n by validation/loss"):
+    with pytest.raises(
+        ValueError, match=r"state: row must be one whose state was kept, got \d+; sweep\(..., keep=n\) keeps the best n by validation/loss"
+    ):
         result.state(int(best[3]))
     assert result.best("validation/loss").row == best[0]
