@@ -8,7 +8,7 @@ demo: .venv/experiments
 	$(BIN)/python -m experiments.digits_sweep
 
 test: .venv/experiments .venv/test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/test
 	$(BIN)/ruff format --check .

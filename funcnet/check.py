@@ -48,8 +48,12 @@ def in_range(where: str, name: str, value: Any, low: float, high: float = math.i
 
 def as_number(where: str, name: str, value: Any) -> float:
     """The Python float of a number or of an array of shape (); anything else is a TypeError."""
-    if isinstance(value, bool | np.bool_) or not (isinstance(value, numbers.Real) or (is_array(value) and np.shape(value) == ())):
-        kind = f"shape {np.shape(value)}" if is_array(value) else repr(value)
+    if is_array(value):
+        one = np.shape(value) == () and jax.numpy.issubdtype(value.dtype, jax.numpy.number)
+    else:
+        one = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not one:
+        kind = f"shape {np.shape(value)}" if is_array(value) and np.shape(value) else repr(value)
         raise TypeError(message(where, f"{name} must be one number", kind))
     try:
         return float(value)

@@ -1,5 +1,7 @@
 """What dropping does: the share, the scale, the draws; neurons and connections."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +40,7 @@ def test_a_higher_rate_drops_what_a_lower_one_drops_and_more():
     masks = [np.asarray(dropout(rate).apply((), ONES, key=KEY) == 0) for rate in (0.2, 0.5, 0.8)]
     together = jax.vmap(lambda rate: dropout(rate).apply((), ONES, key=KEY) == 0)(jnp.array([0.2, 0.5, 0.8]))
     np.testing.assert_array_equal(together, masks)
-    for lower, higher in zip(masks, masks[1:]):
+    for lower, higher in itertools.pairwise(masks):
         assert np.all(higher[lower]) and higher.sum() > lower.sum()
 
 

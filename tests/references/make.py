@@ -272,7 +272,7 @@ def _optax_in(dtype: str) -> Iterator[Any]:
 def optax_schedule(name: str) -> Arrays:
     with _optax_in("float64") as optax:
         schedule = SCHEDULES[name].optax(optax)
-        return {"values": np.array([schedule(np.int32(step)) for step in SCHEDULE_STEPS], np.float64)}
+        return {"values": np.array([schedule(np.float64(step)) for step in SCHEDULE_STEPS], np.float64)}
 
 
 # Optimizers: both libraries, both precisions.

@@ -1,0 +1,315 @@
+"""What is particular to each layer: how it starts, what it takes, and what it says of a wrong input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from properties import assert_close, check_mistake, mistakes
+
+from funcnet.layers import (
+    CELLS,
+    INITIALIZERS,
+    avg_pool,
+    conv,
+    dense,
+    embedding,
+    flatten,
+    layer_norm,
+    max_pool,
+    out_shape,
+    recurrent,
+)
+
+KEY = jax.random.key(11)
+
+
+def start(layer, *in_shape):
+    return layer.init(KEY, in_shape)
+
+
+def applied(layer, in_shape, x):
+    return lambda: layer().apply(start(layer(), *in_shape), x)
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_initializers_are_jaxs_in_its_layout_of_weights(name):
+    """(window..., inputs, outputs): so a convolution's fan-in counts its window, and its inputs, not its outputs."""
+    theirs = {"zeros": jax.nn.initializers.zeros, "ones": jax.nn.initializers.ones}.get(name) or getattr(jax.nn.initializers, name)()
+    weight = start(conv(3, (2, 5), initializer=name), 4, 8, 8)["weight"]
+    assert weight.shape == (3, 4, 2, 5)
+    np.testing.assert_array_equal(weight, np.transpose(theirs(KEY, (2, 5, 4, 3), jnp.float32), (3, 2, 0, 1)))
+    np.testing.assert_array_equal(start(dense(3, initializer=name), 4)["weight"], theirs(KEY, (4, 3), jnp.float32).T)
+
+
+def test_an_initializer_may_be_a_function():
+    def halves(key, shape, dtype):
+        return jnp.full(shape, 0.5, dtype)
+
+    for layer, shape in (
+        (dense(2, initializer=halves), (3,)),
+        (conv(2, 3, initializer=halves), (1, 4)),
+        (embedding(4, 2, initializer=halves), (3,)),
+    ):
+        weight = next(leaf for leaf in jax.tree.leaves(start(layer, *shape)) if leaf.ndim > 1)
+        np.testing.assert_array_equal(weight, np.full(weight.shape, 0.5))
+
+
+def test_biases_start_at_zero_and_keys_give_other_weights():
+    for layer, shape in ((dense(3), (4,)), (conv(3, 3), (2, 5)), (recurrent(3, cell="lstm"), (4, 2))):
+        params, other = layer.init(KEY, shape), layer.init(jax.random.key(1), shape)
+        for name, leaf in params.items():
+            assert bool(jnp.all(leaf == 0)) == ("bias" in name)
+            assert bool(jnp.any(leaf != other[name])) == ("bias" not in name)
+
+
+def test_recurrent_weights_of_each_gate_are_orthogonal():
+    for cell, (gates, *_) in CELLS.items():
+        blocks = start(recurrent(5, cell=cell), 3, 2)["recurrent"].reshape(gates, 5, 5)
+        assert_close(jnp.einsum("gij,gik->gjk", blocks, blocks), np.broadcast_to(np.eye(5), (gates, 5, 5)), atol=1e-5)
+        if gates > 1:
+            assert np.any(np.asarray(blocks[0] != blocks[1]))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_last_state_ends_the_sequence(cell):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)), jnp.float32)
+    whole, last = recurrent(3, cell=cell, return_sequence=True), recurrent(3, cell=cell)
+    params = start(last, 4, 2)
+    sequence = whole.apply(params, x)
+    assert sequence.shape == (4, 3)
+    assert_close(sequence[-1], last.apply(params, x))
+    assert_close(sequence[:2], whole.apply(params, x[:2]))  # the past does not depend on the future
+
+
+def test_gates_stay_sigmoids_when_the_activation_is_another():
+    """An activation of zero leaves a GRU's state at zero, whatever its gates do; and a state of zero an LSTM's."""
+    for cell in ("gru", "lstm"):
+        layer = recurrent(3, cell=cell, activation="relu", initializer="ones")
+        negative = layer.apply(start(layer, 4, 2), jnp.full((4, 2), -1.0))
+        assert_close(negative, jnp.zeros(3))
+        assert float(layer.apply(start(layer, 4, 2), jnp.full((4, 2), 1.0)).max()) > 0.5
+
+
+def test_whole_numbers_are_taken_in_the_weights_dtype():
+    """Images as bytes go in as they are."""
+    pixels = np.arange(12, dtype=np.uint8)
+    for layer, shape in ((dense(2), (12,)), (conv(2, 3), (1, 12)), (recurrent(2), (6, 2)), (layer_norm(), (12,))):
+        params = start(layer, *shape)
+        y = layer.apply(params, jnp.asarray(pixels.reshape(shape)))
+        assert y.dtype == jnp.float32
+        assert_close(y, layer.apply(params, jnp.asarray(pixels.reshape(shape), jnp.float32)))
+
+
+def test_max_pool_never_picks_its_padding():
+    assert_close(max_pool(3, padding=1).apply((), jnp.full((1, 3), -5.0)), jnp.full((1, 1), -5.0))
+
+
+def test_flatten_is_row_major():
+    x = jnp.arange(12.0).reshape(2, 3, 2)
+    np.testing.assert_array_equal(flatten().apply((), x), np.asarray(x).ravel())
+
+
+def test_layer_norm_has_mean_zero_and_variance_one():
+    x = jnp.asarray(np.random.default_rng(0).normal(5, 3, size=(2, 50)), jnp.float32)
+    y = np.asarray(layer_norm().apply(start(layer_norm(), 2, 50), x))
+    np.testing.assert_allclose(y.mean(-1), 0, atol=1e-6)
+    np.testing.assert_allclose(y.var(-1), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int32])
+def test_a_symbol_out_of_range_gives_nan_and_never_another_symbols_vector(dtype):
+    """A vocabulary of 300 is more than 8 bits can count, so that counting in them could wrap around."""
+    layer = embedding(300, 2, initializer="ones")
+    params = start(layer, 2)
+    assert np.all(np.asarray(layer.apply(params, jnp.array([0, 100], dtype))) == 1)
+    if jnp.issubdtype(dtype, jnp.signedinteger):
+        assert np.all(np.isnan(layer.apply(params, jnp.array([-1, -100], dtype))))
+    small = embedding(5, 2, initializer="ones")
+    np.testing.assert_array_equal(np.isnan(small.apply(start(small, 2), jnp.array([4, 5], dtype)))[:, 0], [False, True])
+
+
+def test_numpy_inputs_are_taken():
+    layer = dense(2)
+    params = start(layer, 3)
+    assert_close(layer.apply(params, np.ones(3, np.float32)), layer.apply(params, jnp.ones(3)))
+
+
+@mistakes(
+    {
+        "width of zero": (lambda: dense(0), ValueError, "^dense: width must be at least 1, got 0$", lambda: dense(1)),
+        "width negative": (lambda: recurrent(-2), ValueError, "^recurrent: width must be at least 1, got -2$", lambda: recurrent(2)),
+        "width no whole number": (lambda: dense(2.5), TypeError, "^dense: width must be a whole number, got 2.5$", lambda: dense(2)),
+        "width traced": (
+            lambda: jax.jit(lambda width: start(dense(width), 3))(2),
+            TypeError,
+            "^dense: width must be a whole number, got ",
+            lambda: jax.jit(lambda: start(dense(2), 3))(),
+        ),
+        "channels of zero": (lambda: conv(0, 3), ValueError, "^conv: channels must be at least 1, got 0$", lambda: conv(1, 3)),
+        "vocabulary of zero": (
+            lambda: embedding(0, 3),
+            ValueError,
+            "^embedding: vocabulary must be at least 1, got 0$",
+            lambda: embedding(1, 3),
+        ),
+        "another shape": (
+            applied(lambda: dense(2), (3,), jnp.ones(4)),
+            ValueError,
+            r"^dense: x must have shape \(3,\), got \(4,\)$",
+            applied(lambda: dense(2), (4,), jnp.ones(4)),
+        ),
+        "a batch for dense": (
+            applied(lambda: dense(2), (3,), jnp.ones((32, 3))),
+            ValueError,
+            r"^dense: x must have shape \(3,\), got \(32, 3\); for a batch, use jax.vmap$",
+            lambda: jax.vmap(dense(2).apply, (None, 0))(start(dense(2), 3), jnp.ones((32, 3))),
+        ),
+        "a batch for conv": (
+            applied(lambda: conv(2, 3), (1, 5), jnp.ones((4, 1, 5))),
+            ValueError,
+            r"^conv: x must have shape \(1, length\), got \(4, 1, 5\); for a batch, use jax.vmap$",
+            lambda: jax.vmap(conv(2, 3).apply, (None, 0))(start(conv(2, 3), 1, 5), jnp.ones((4, 1, 5))),
+        ),
+        "channels last": (
+            applied(lambda: conv(2, 3), (3, 8, 8), jnp.ones((8, 8, 3))),
+            ValueError,
+            r"^conv: x must have shape \(3, rows, columns\), got \(8, 8, 3\); channels come first$",
+            applied(lambda: conv(2, 3), (3, 8, 8), jnp.moveaxis(jnp.ones((8, 8, 3)), -1, 0)),
+        ),
+        "a batch for a pool": (
+            applied(lambda: max_pool(2), (1, 4, 4), jnp.ones((7, 1, 4, 4))),
+            ValueError,
+            r"^max_pool: x must have shape \(channels, \*spatial\), got \(7, 1, 4, 4\); for a batch, use jax.vmap$",
+            lambda: jax.vmap(max_pool(2).apply, (None, 0))((), jnp.ones((7, 1, 4, 4))),
+        ),
+        "a batch for recurrent": (
+            applied(lambda: recurrent(2), (5, 3), jnp.ones((7, 5, 3))),
+            ValueError,
+            r"^recurrent: x must have shape \(time, 3\), got \(7, 5, 3\); for a batch, use jax.vmap$",
+            lambda: jax.vmap(recurrent(2).apply, (None, 0))(start(recurrent(2), 5, 3), jnp.ones((7, 5, 3))),
+        ),
+        "time last": (
+            applied(lambda: recurrent(2), (5, 3), jnp.ones((3, 5))),
+            ValueError,
+            r"^recurrent: x must have shape \(time, 3\), got \(3, 5\); time comes first$",
+            applied(lambda: recurrent(2), (5, 3), jnp.ones((3, 5)).T),
+        ),
+        "other features for layer_norm": (
+            applied(lambda: layer_norm(), (3,), jnp.ones(4)),
+            ValueError,
+            r"^layer_norm: the last axis of x must have shape \(3,\), got \(4,\)$",
+            applied(lambda: layer_norm(), (4,), jnp.ones(4)),
+        ),
+        "eps of zero": (
+            lambda: layer_norm(eps=0.0),
+            ValueError,
+            r"^layer_norm: eps must be in \(0, inf\), got 0.0$",
+            lambda: layer_norm(eps=1e-6),
+        ),
+        "floats for symbols": (
+            applied(lambda: embedding(5, 2), (3,), jnp.ones(3)),
+            TypeError,
+            "^embedding: x must hold integers, got float32; the symbols are numbered from 0$",
+            applied(lambda: embedding(5, 2), (3,), jnp.ones(3).astype(int)),
+        ),
+        "axes for dense": (
+            lambda: start(dense(2), 4, 4),
+            ValueError,
+            r"^dense: in_shape must have 1 axes, got \(4, 4\); it is one example's shape, without a batch axis$",
+            lambda: start(dense(2), 4),
+        ),
+        "axes for conv": (
+            lambda: start(conv(2, 3), 4),
+            ValueError,
+            r"^conv: in_shape must have 2 or 3 axes, got \(4,\)",
+            lambda: start(conv(2, 3), 1, 4),
+        ),
+        "shape no tuple": (
+            lambda: dense(2).init(KEY, 3),
+            TypeError,
+            "^dense: in_shape must be a tuple of whole numbers, got 3; one example's shape$",
+            lambda: dense(2).init(KEY, (3,)),
+        ),
+        "axis of zero": (
+            lambda: start(dense(2), 0),
+            ValueError,
+            r"^dense: every axis of in_shape must be at least 1, got \(0,\)$",
+            lambda: start(dense(2), 1),
+        ),
+        "window of zero": (lambda: conv(2, 0), ValueError, "^conv: window must be at least 1, got 0$", lambda: conv(2, 1)),
+        "window no whole number": (
+            lambda: max_pool(1.5),
+            TypeError,
+            "^max_pool: window must be a whole number, got 1.5$",
+            lambda: max_pool(2),
+        ),
+        "window of other axes": (
+            lambda: start(conv(2, (3, 3)), 1, 8),
+            ValueError,
+            r"^conv: window must have one size for each of the 1 spatial axes, got \(3, 3\)$",
+            lambda: start(conv(2, (3,)), 1, 8),
+        ),
+        "stride of zero": (
+            lambda: avg_pool(2, stride=0),
+            ValueError,
+            "^avg_pool: stride must be at least 1, got 0$",
+            lambda: avg_pool(2, stride=1),
+        ),
+        "window too large": (
+            lambda: out_shape(max_pool(5), (1, 4)),
+            ValueError,
+            r"^max_pool: the window \(5,\) must fit the input, got spatial shape \(4,\); padding='SAME' fits any",
+            lambda: out_shape(max_pool(5, padding="SAME"), (1, 4)),
+        ),
+        "padding unknown": (
+            lambda: conv(2, 3, padding="SAM"),
+            ValueError,
+            r"^conv: unknown padding 'SAM'; did you mean 'SAME'\?$",
+            lambda: conv(2, 3, padding="SAME"),
+        ),
+        "padding None": (
+            lambda: conv(2, 3, padding=None),
+            TypeError,
+            r"^conv: padding must be a whole number, got None; one number, or one or \(before, after\) for each axis$",
+            lambda: (conv(2, 3, padding=1), conv(2, 3, padding=(1, 1)), conv(2, 3, padding=((1, 0),))),
+        ),
+        "padding of three": (
+            lambda: conv(2, 3, padding=((1, 2, 3),)),
+            TypeError,
+            r"^conv: padding must be a whole number, got \(1, 2, 3\); ",
+            lambda: conv(2, 3, padding=((1, 2),)),
+        ),
+        "padding negative": (
+            lambda: conv(2, 3, padding=-1),
+            ValueError,
+            r"^conv: padding must be at least 0, got -1; ",
+            lambda: conv(2, 3, padding=0),
+        ),
+        "padding of other axes": (
+            lambda: out_shape(conv(2, 3, padding=(1, 1)), (1, 8)),
+            ValueError,
+            r"^conv: padding must have one entry for each of the 1 spatial axes, got \(1, 1\)",
+            lambda: out_shape(conv(2, 3, padding=(1,)), (1, 8)),
+        ),
+        "initializer unknown": (
+            lambda: dense(2, initializer="he_norml"),
+            ValueError,
+            r"^dense: unknown initializer 'he_norml'; did you mean 'he_normal'\?$",
+            lambda: dense(2, initializer="he_normal"),
+        ),
+        "cell unknown": (
+            lambda: recurrent(2, cell="ltsm"),
+            ValueError,
+            r"^recurrent: unknown cell 'ltsm'; did you mean 'lstm'\?$",
+            lambda: recurrent(2, cell="lstm"),
+        ),
+        "cell no name": (
+            lambda: recurrent(2, cell=None),
+            TypeError,
+            "^recurrent: cell must be a name, got None; there are 'rnn'",
+            lambda: recurrent(2),
+        ),
+    }
+)
+def test_mistakes(mistake):
+    check_mistake(mistake)

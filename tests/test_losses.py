@@ -1,0 +1,316 @@
+"""Losses: every property over the registry, and their numbers against torch's, scikit-learn's and closed forms."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import ours
+import pytest
+from properties import (
+    assert_close,
+    assert_quarantined,
+    check_gradient,
+    check_mistake,
+    lane,
+    mistakes,
+    traced_once,
+)
+from references import make
+from registries import EXAMPLES, LOSSES, VARIANTS, stacked, variant
+from scipy import special
+
+from funcnet import losses
+from funcnet.batching import on_batch
+from funcnet.losses import absolute_error, binary_cross_entropy, check_targets, cross_entropy, hinge, huber, squared_error
+
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def target_of(case, dtype=jnp.float32):
+    return jnp.asarray(case.target, case.target.dtype if case.target.dtype == np.int32 else dtype)
+
+
+@functools.cache
+def programs(name):
+    """A batch's losses and the gradient of their sum, for one variant and for all together; compiled once."""
+    case = LOSSES[name]
+
+    def run(numbers, prediction):
+        def total(prediction):
+            each = jax.vmap(case.make(**numbers))(prediction, target_of(case))
+            return jnp.sum(each), each
+
+        return jax.grad(total, has_aux=True)(prediction)
+
+    return traced_once(run, f"loss_{name}"), jax.jit(jax.vmap(run))
+
+
+def inputs(name):
+    predictions = jnp.asarray(LOSSES[name].prediction, jnp.float32)
+    return stacked(LOSSES[name].numbers), jnp.stack([predictions, 1.5 * predictions, predictions - 0.3])
+
+
+def test_registry_holds_every_loss():
+    assert set(losses.LOSSES) <= set(LOSSES)
+
+
+@every_loss
+def test_gives_one_number_of_the_predictions_dtype(name):
+    case = LOSSES[name]
+    loss = case.make(**variant(case.numbers, 1))
+    for dtype in (jnp.float32, jnp.bfloat16):
+        y = loss(jnp.asarray(case.prediction[0], dtype), target_of(case)[0])
+        assert (y.shape, y.dtype) == ((), dtype)
+        full = loss(jnp.asarray(case.prediction[0], jnp.float32), target_of(case)[0])
+        np.testing.assert_allclose(float(y), float(full), rtol=0.03, atol=0.02)
+
+
+@every_loss
+def test_jit_equals_no_jit(name):
+    case = LOSSES[name]
+    numbers, predictions = lane(inputs(name), 1)
+    loss = case.make(**variant(case.numbers, 1))
+    each = jnp.stack([loss(p, t) for p, t in zip(predictions, target_of(case))])
+    assert_close(programs(name)[0](numbers, predictions)[1], each)
+
+
+@every_loss
+def test_batch_form_equals_vmap(name):
+    case = LOSSES[name]
+    loss = case.make(**variant(case.numbers, 1))
+    predictions = jnp.asarray(case.prediction, jnp.float32)
+    batch = on_batch(loss, argnums=(0, 1))(jnp.moveaxis(predictions, 0, -1), jnp.moveaxis(target_of(case), 0, -1))
+    assert batch.shape == (EXAMPLES,)
+    assert_close(batch, jax.vmap(loss)(predictions, target_of(case)))
+
+
+@every_loss
+def test_variants_together_equal_each_alone_without_a_new_trace(name):
+    alone, together = programs(name)
+    outputs = together(*inputs(name))
+    for i in range(VARIANTS):
+        assert_close(lane(outputs, i), alone(*lane(inputs(name), i)))
+
+
+@every_loss
+def test_nan_variant_leaves_the_others_alone(name):
+    assert_quarantined(programs(name)[1], inputs(name), 1)
+
+
+@every_loss
+def test_gradients(name):
+    """In the prediction, in the numbers, and in a target that is not a label."""
+    case = LOSSES[name]
+    with jax.enable_x64(True):
+        arguments = (lane(stacked(case.numbers, jnp.float64), 1), jnp.asarray(case.prediction))
+        target = target_of(case, jnp.float64)
+        arguments = arguments if target.dtype == jnp.int32 else (*arguments, target)
+        check_gradient(lambda numbers, p, t=target: jax.vmap(case.make(**numbers))(p, t), arguments)
+
+
+@pytest.mark.parametrize("dtype", ours.TOLERANCE)
+@pytest.mark.parametrize("name", make.LOSSES)
+def test_agrees_with_torch(name, dtype):
+    ours.assert_agree(ours.loss(name, dtype), make.load(f"losses/{name}"), dtype)
+
+
+def test_agrees_with_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    case = LOSSES["cross_entropy"]
+    scores, labels = jnp.asarray(case.prediction, jnp.float32), jnp.asarray(case.target)
+    mean = {loss: jnp.mean(jax.vmap(loss)(scores, labels)) for loss in (cross_entropy, hinge)}
+    assert_close(mean[cross_entropy], metrics.log_loss(case.target, special.softmax(case.prediction, -1), labels=[0, 1, 2]))
+    assert_close(mean[hinge], metrics.hinge_loss(case.target, np.asarray(scores), labels=np.arange(3)))
+    numbers = LOSSES["squared_error"]
+    for loss, theirs in ((squared_error, metrics.mean_squared_error), (absolute_error, metrics.mean_absolute_error)):
+        error = jnp.mean(jax.vmap(loss)(jnp.asarray(numbers.prediction, jnp.float32), target_of(numbers)))
+        assert_close(error, theirs(numbers.target, numbers.prediction))
+
+
+def test_hinge_against_its_closed_form():
+    case = LOSSES["hinge"]
+    for scores, label in zip(case.prediction, case.target):
+        expected = max(0, 1 + max(np.delete(scores, label)) - scores[label])
+        assert_close(hinge(jnp.asarray(scores, jnp.float32), jnp.asarray(label)), expected)
+    sides = LOSSES["hinge_sides"]
+    assert_close(
+        hinge(jnp.asarray(sides.prediction[0], jnp.float32), target_of(sides)[0]),
+        np.maximum(0, 1 - sides.target * sides.prediction)[0].mean(),
+    )
+
+
+@pytest.mark.parametrize("loss", [squared_error, absolute_error, huber])
+def test_a_perfect_fit_stays_where_it_is(loss):
+    np.testing.assert_array_equal(jax.grad(loss)(jnp.array([1.0, -2.0]), jnp.array([1.0, -2.0])), [0, 0])
+
+
+def test_large_logits_stay_finite():
+    big = jnp.array([1e4, -1e4])
+    for loss, target in (
+        (cross_entropy, jnp.array(1)),
+        (binary_cross_entropy, jnp.array([0.0, 1.0])),
+        (cross_entropy, jnp.array([0.5, 0.5])),
+    ):
+        value, grad = jax.value_and_grad(loss)(big, target)
+        assert np.isfinite(value) and np.all(np.isfinite(grad)) and np.any(grad)
+
+
+def test_a_label_equals_its_one_hot_distribution():
+    logits = jnp.array([0.3, -1.0, 2.0])
+    for label in range(3):
+        assert_close(cross_entropy(logits, jnp.array(label)), cross_entropy(logits, jnp.eye(3)[label]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16, jnp.int32, jnp.uint32])
+def test_labels_of_any_integer_dtype_name_one_class(dtype):
+    """300 classes are more than 8 bits can count: counted in the label's own dtype, two classes would be label 5."""
+    logits = jnp.linspace(-3.0, 3.0, 300)
+    label = jnp.array(5, dtype)
+    assert_close(cross_entropy(logits, label), -jax.nn.log_softmax(logits)[5])
+    assert_close(hinge(logits, label), 1 + logits[299] - logits[5])
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, hinge])
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_out_of_range_gives_nan(loss, label):
+    """Traced, it cannot raise; and it must not count as some other class."""
+    assert np.isnan(jax.jit(loss)(jnp.array([1.0, 2.0, 3.0]), jnp.array(label)))
+
+
+def test_whole_numbers_as_predictions_are_taken_as_floats():
+    assert_close(squared_error(jnp.array([1, 2]), jnp.array([1, 4])), 2.0)
+    assert_close(cross_entropy(jnp.array([1, 1]), jnp.array(0)), np.log(2))
+    assert hinge(jnp.array([1, 2, 4]), jnp.array(0)).dtype == jnp.float32
+
+
+def test_a_single_output_may_stand_without_its_axis():
+    for loss in (squared_error, absolute_error, huber, binary_cross_entropy):
+        assert_close(loss(jnp.array([0.3]), jnp.array(1.0)), loss(jnp.array([0.3]), jnp.array([1.0])))
+        assert_close(loss(jnp.array(0.3), jnp.array([1.0])), loss(jnp.array([0.3]), jnp.array([1.0])))
+
+
+two, three = jnp.zeros(2), jnp.zeros(3)
+
+
+@mistakes(
+    {
+        "other shape": (
+            lambda: squared_error(three, two),
+            ValueError,
+            r"^squared_error: target must have the prediction's shape \(3,\), got \(2,\)$",
+            lambda: squared_error(three, three),
+        ),
+        "labels for numbers": (
+            lambda: absolute_error(three, jnp.array(1)),
+            ValueError,
+            r"^absolute_error: target must have the prediction's shape \(3,\), got \(\); integer labels go with cross_entropy or hinge$",
+            lambda: (cross_entropy(three, jnp.array(1)), hinge(three, jnp.array(1))),
+        ),
+        "delta of zero": (
+            lambda: huber(three, three, 0.0),
+            ValueError,
+            r"^huber: delta must be in \(0, inf\), got 0.0$",
+            lambda: huber(three, three, 0.1),
+        ),
+        "delta NaN": (lambda: huber(three, three, float("nan")), ValueError, "^huber: delta .* got nan$", lambda: huber(three, three)),
+        "floats as labels": (
+            lambda: cross_entropy(three, jnp.array(1.0)),
+            TypeError,
+            r"^cross_entropy: a label must be an integer, got float32; or give a distribution over the classes$",
+            lambda: (cross_entropy(three, jnp.array(1)), cross_entropy(three, jnp.array([0.0, 1.0, 0.0]))),
+        ),
+        "floats as labels of hinge": (
+            lambda: hinge(three, jnp.array(1.0)),
+            TypeError,
+            r"^hinge: a label must be an integer, got float32",
+            lambda: hinge(three, jnp.array(1)),
+        ),
+        "distribution over other classes": (
+            lambda: cross_entropy(three, jnp.array([0.5, 0.5])),
+            ValueError,
+            r"^cross_entropy: a distribution must have shape \(3,\), got \(2,\)$",
+            lambda: cross_entropy(two, jnp.array([0.5, 0.5])),
+        ),
+        "logits of two axes": (
+            lambda: cross_entropy(jnp.zeros((2, 3)), jnp.array(1)),
+            ValueError,
+            r"^cross_entropy: logits must have shape \(classes,\), got \(2, 3\)$",
+            lambda: jax.vmap(cross_entropy, (0, None))(jnp.zeros((2, 3)), jnp.array(1)),
+        ),
+    }
+)
+def test_mistakes(mistake):
+    check_mistake(mistake)
+
+
+def given(loss, outputs, targets):
+    return lambda: check_targets(loss, outputs, np.asarray(targets))
+
+
+@mistakes(
+    {
+        "label too large": (
+            given(cross_entropy, (3,), [0, 2, 3]),
+            ValueError,
+            r"^cross_entropy: labels must be in \[0, 2\], as the model has 3 outputs, got 3 in row 2; "
+            r"number the classes from 0, or widen the model's last layer$",
+            lambda: (given(cross_entropy, (4,), [0, 2, 3])(), given(cross_entropy, (3,), [0, 1, 2])()),
+        ),
+        "label negative": (
+            given(hinge, (3,), [0, -1]),
+            ValueError,
+            r"^hinge: labels must be in \[0, 2\].* got -1 in row 1",
+            given(hinge, (3,), [0, 1]),
+        ),
+        "labels as floats": (
+            given(cross_entropy, (3,), [0.0, 1.0]),
+            TypeError,
+            r"^cross_entropy: labels must be integers, got float64; such as y.astype\(int\); or give a distribution over the classes$",
+            lambda: (given(cross_entropy, (3,), np.array([0.0, 1.0]).astype(int))(), given(cross_entropy, (2,), [[0.0, 1.0]])()),
+        ),
+        "distribution that sums to 2": (
+            given(cross_entropy, (2,), [[0.5, 0.5], [1.0, 1.0]]),
+            ValueError,
+            r"^cross_entropy: each row of y must be a distribution, got one that is negative or doesn't sum to 1$",
+            given(cross_entropy, (2,), [[0.5, 0.5], [0.0, 1.0]]),
+        ),
+        "distribution over other classes": (
+            given(cross_entropy, (3,), [[0.5, 0.5]]),
+            ValueError,
+            r"^cross_entropy: each row of y must have shape \(3,\), got \(2,\)$",
+            given(cross_entropy, (2,), [[0.5, 0.5]]),
+        ),
+        "no probability": (
+            given(binary_cross_entropy, (1,), [0, 2]),
+            ValueError,
+            r"^binary_cross_entropy: targets must be in \[0, 1\], got 2 in row 1$",
+            given(binary_cross_entropy, (1,), [0, 1]),
+        ),
+        "no side": (
+            given(hinge, (1,), [0, 1]),
+            ValueError,
+            r"^hinge: targets must be -1 or 1, got 0 in row 0; such as 2 \* y - 1$",
+            given(hinge, (1,), 2 * np.array([0, 1]) - 1),
+        ),
+        "other shape": (
+            given(squared_error, (3,), [1.0, 2.0]),
+            ValueError,
+            r"^squared_error: each target must have the shape of the model's output, \(3,\), got \(\)$",
+            lambda: (given(squared_error, (1,), [1.0, 2.0])(), given(huber, (3,), np.ones((2, 3)))()),
+        ),
+    }
+)
+def test_wrong_targets(mistake):
+    check_mistake(mistake)
+
+
+def test_a_loss_of_ones_own_checks_its_targets_itself():
+    def own(prediction, target):
+        return jnp.sum(prediction) * target
+
+    check_targets(own, (3,), np.array([1.0]))  # nothing is known of it
+    seen = []
+    own.check_targets = lambda outputs, y: seen.append((outputs, y.shape))
+    check_targets(own, (3,), np.array([1.0]))
+    assert seen == [((3,), (1,))]

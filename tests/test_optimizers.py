@@ -1,0 +1,356 @@
+"""Optimizers: every property over the registry, and 100 steps against optax's and torch's."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import ours
+import pytest
+from properties import assert_close, assert_quarantined, check_gradient, check_mistake, lane, mistakes, stack, traced_once
+from references import make
+from registries import OPTIMIZERS, VARIANTS, optimizer_params, stacked, variant
+
+from funcnet import optimizers
+from funcnet.optimizers import (
+    Optimizer,
+    adadelta,
+    adagrad,
+    adam,
+    adamw,
+    apply_updates,
+    chain,
+    clip_by_global_norm,
+    lion,
+    momentum,
+    nadam,
+    optimizer,
+    rmsprop,
+    sgd,
+)
+from funcnet.schedules import constant, linear
+
+every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+STEPS = 4
+
+
+def step_of(optimizer):
+    """One step down a bowl that tilts from step to step."""
+
+    def one(carry, tilt):
+        params, state = carry
+        grads = jax.tree.map(lambda p: p + tilt.astype(p.dtype), params)
+        updates, state = optimizer.update(grads, state, params)
+        return (apply_updates(params, updates), state), None
+
+    return one
+
+
+def steps(optimizer, params, count=STEPS):
+    return jax.lax.scan(step_of(optimizer), (params, optimizer.init(params)), jnp.sin(1.0 + jnp.arange(float(count))))[0]
+
+
+@functools.cache
+def programs(name):
+    """A few steps of one variant, and of all together; compiled once."""
+
+    def run(numbers, params):
+        return steps(OPTIMIZERS[name][0](**numbers), params)
+
+    return traced_once(run, f"optimizer_{name}"), jax.jit(jax.vmap(run))
+
+
+def inputs(name):
+    return stacked(OPTIMIZERS[name][1]), stack([optimizer_params(seed) for seed in range(VARIANTS)])
+
+
+def test_registry_holds_every_optimizer_and_every_number():
+    assert set(optimizers.OPTIMIZERS) <= set(OPTIMIZERS)
+    for name, factory in optimizers.OPTIMIZERS.items():
+        own = {key for key in inspect.signature(factory).parameters if key not in ("where", "nesterov")}
+        assert own == set(OPTIMIZERS[name][1]), name
+
+
+@every_optimizer
+def test_dtypes_and_structure_are_kept(name):
+    """Of params, updates and state; and in bfloat16 the steps are the same, as well as eight bits can say."""
+    make, numbers = OPTIMIZERS[name]
+    opt = make(**variant(numbers, 2))  # the decays nearest to one, which bfloat16 would round to it
+    for dtype in (jnp.float32, jnp.bfloat16):
+        params = optimizer_params(dtype=dtype)
+        state = opt.init(params)
+        updates, after = jax.eval_shape(opt.update, params, state, params)
+        assert jax.tree.structure(updates) == jax.tree.structure(params)
+        assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(updates)] == [(p.shape, p.dtype) for p in jax.tree.leaves(params)]
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        assert [(a.shape, a.dtype) for a in jax.tree.leaves(after)] == [(s.shape, s.dtype) for s in jax.tree.leaves(state)]
+    start = optimizer_params()
+    full, _ = programs(name)[0](lane(inputs(name)[0], 2), start)
+    short, _ = jax.jit(lambda params: steps(opt, params))(optimizer_params(dtype=jnp.bfloat16))
+    for key, moved in jax.tree.map(lambda a, b: a - b, full, start).items():
+        reach = float(jnp.max(jnp.abs(moved)))
+        rounding = 2**-8 * float(jnp.max(jnp.abs(start[key]))) * STEPS
+        np.testing.assert_allclose(np.asarray(short[key], np.float32), full[key], atol=0.1 * reach + rounding)
+
+
+@every_optimizer
+def test_jit_equals_no_jit(name):
+    make, numbers = OPTIMIZERS[name]
+    opt = make(**variant(numbers, 1))
+    carry = (optimizer_params(1), opt.init(optimizer_params(1)))
+    for step in range(STEPS):
+        carry, _ = step_of(opt)(carry, jnp.sin(1.0 + step))
+    assert_close(programs(name)[0](*lane(inputs(name), 1)), carry)
+
+
+@every_optimizer
+def test_variants_together_equal_each_alone_without_a_new_trace(name):
+    alone, together = programs(name)
+    outputs = together(*inputs(name))
+    for i in range(VARIANTS):
+        assert_close(lane(outputs, i), alone(*lane(inputs(name), i)))
+
+
+@every_optimizer
+def test_nan_variant_leaves_the_others_alone(name):
+    assert_quarantined(programs(name)[1], inputs(name), 1)
+
+
+@every_optimizer
+def test_gradients_through_training(name):
+    """A whole training can be differentiated: in every hyperparameter and in the initial parameters."""
+    make, numbers = OPTIMIZERS[name]
+    with jax.enable_x64(True):
+        arguments = (lane(stacked(numbers, jnp.float64), 2), optimizer_params(1, jnp.float64))
+        check_gradient(lambda numbers, params: steps(make(**numbers), params, 3)[0], arguments)
+
+
+@every_optimizer
+def test_gradients_are_finite_where_the_slope_is_zero(name):
+    """Parameters that have no gradient yet, such as those behind a dead relu, must not turn the hypergradient NaN."""
+    make, numbers = OPTIMIZERS[name]
+
+    def run(numbers):
+        opt, params = make(**numbers), optimizer_params()
+        updates, _ = opt.update(jax.tree.map(jnp.zeros_like, params), opt.init(params), params)
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(apply_updates(params, updates)))
+
+    grads = jax.jit(jax.grad(run))(lane(stacked(numbers), 0))
+    assert all(bool(jnp.isfinite(grad)) for grad in jax.tree.leaves(grads))
+
+
+@every_optimizer
+def test_takes_a_learning_rate_of_zero_and_gradients_of_zero(name):
+    make, numbers = OPTIMIZERS[name]
+    params = optimizer_params()
+    still = make(**(variant(numbers, 0) | {"learning_rate": 0.0}))
+    updates, _ = still.update(params, still.init(params), params)
+    assert_close(apply_updates(params, updates), params, rtol=0, atol=0)
+    opt = make(**variant(numbers, 0))
+    updates, _ = opt.update(jax.tree.map(jnp.zeros_like, params), opt.init(params), params)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(updates))
+
+
+REFERENCES = [(library, name) for library, table in (("optax", make.OPTAX), ("torch", make.TORCH)) for name in table]
+
+
+@pytest.mark.parametrize("dtype", ours.TOLERANCE)
+@pytest.mark.parametrize("library, name", REFERENCES)
+def test_agrees_with_the_library_over_100_steps(library, name, dtype):
+    ours.assert_same_path(ours.descent(library, name, dtype), make.load(f"{library}/{name}/{dtype}"), dtype)
+
+
+def test_references_cover_the_registry():
+    only_optax = {"lion"}
+    assert set(optimizers.OPTIMIZERS) <= set(make.OPTAX)
+    assert set(optimizers.OPTIMIZERS) - only_optax <= set(make.TORCH)
+
+
+def test_a_schedule_gives_each_step_its_learning_rate():
+    params = jnp.array([1.0, -2.0])
+    opt = sgd(linear(0.4, 0.1, 3))
+    state = opt.init(params)
+    for rate in (0.4, 0.3, 0.2, 0.1, 0.1):
+        updates, state = opt.update(params, state)
+        assert_close(updates, -rate * params)
+    assert int(state.step) == 5
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_a_constant_schedule_is_its_number(name):
+    settings = variant(OPTIMIZERS[name][1], 1)
+    rate = settings.pop("learning_rate")
+    scheduled, _ = steps(optimizer(name, constant(rate), **settings), optimizer_params(), 2)
+    plain, _ = steps(optimizer(name, rate, **settings), optimizer_params(), 2)
+    assert_close(scheduled, plain)
+
+
+def test_weight_decay_spares_what_where_leaves_out():
+    params = {"weight": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    grads = jax.tree.map(jnp.zeros_like, params)
+    for make in (adamw, lion):
+        opt = make(0.5, weight_decay=0.1, where=lambda leaf: leaf.ndim > 1)
+        updates, _ = opt.update(grads, opt.init(params), params)
+        assert_close(updates, {"weight": jnp.full((2, 2), -0.05), "bias": jnp.zeros(2)})
+
+
+def test_clipping_shortens_what_is_too_long_and_nothing_else():
+    clip = clip_by_global_norm(1.0)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        long = {"a": jnp.array([3.0], dtype), "b": jnp.array([[4.0]], dtype)}
+        short = jax.tree.map(lambda leaf: leaf / 10, long)
+        clipped, _ = clip.update(long, clip.init(long))
+        assert {leaf.dtype for leaf in jax.tree.leaves(clipped)} == {jnp.dtype(dtype)}
+        assert_close(clipped, {"a": jnp.array([0.6]), "b": jnp.array([[0.8]])}, rtol=0.01)
+        assert_close(clip.update(short, ())[0], short, rtol=0, atol=0)
+    zero = jnp.zeros(3)
+    assert_close(clip.update(zero, ())[0], zero)
+
+
+def test_chain_runs_in_order_and_keeps_each_state():
+    params = jnp.array([3.0, 4.0])
+    opt = chain(clip_by_global_norm(1.0), momentum(0.5))
+    updates, state = opt.update(params, opt.init(params), params)
+    assert_close(updates, -0.5 * params / 5)
+    assert_close(state[1].velocity, updates)
+    other_way = chain(momentum(0.5), clip_by_global_norm(1.0))
+    assert_close(other_way.update(params, other_way.init(params))[0], -params / 5)
+    assert_close(chain().update(params, chain().init(params))[0], params)
+
+
+def test_chain_takes_any_object_with_init_and_update():
+    """As another library's gradient transformations are."""
+    negate = Optimizer(lambda params: None, lambda grads, state, params=None: (jax.tree.map(jnp.negative, grads), state))
+    opt = chain(negate, sgd(0.5))
+    assert_close(opt.update(jnp.array([2.0]), opt.init(jnp.array([1.0])))[0], jnp.array([1.0]))
+
+
+def test_apply_updates_keeps_the_params_dtypes():
+    params = {"weight": jnp.ones(2, jnp.bfloat16), "bias": jnp.ones(2)}
+    after = apply_updates(params, jax.tree.map(lambda leaf: jnp.full(2, 0.5), params))
+    assert (after["weight"].dtype, after["bias"].dtype) == (jnp.bfloat16, jnp.float32)
+    assert_close(after, {"weight": jnp.full(2, 1.5), "bias": jnp.full(2, 1.5)})
+
+
+def test_adadelta_needs_no_learning_rate():
+    params = optimizer_params()
+    assert_close(steps(adadelta(), params, 1)[0], steps(adadelta(1.0), params, 1)[0], rtol=0, atol=0)
+
+
+def test_optimizer_by_name():
+    params = optimizer_params()
+    assert_close(steps(optimizer("adam", 0.1, b1=0.5), params, 1)[0], steps(adam(0.1, b1=0.5), params, 1)[0], rtol=0, atol=0)
+
+
+def positive(name, setting, make):
+    """A negative number, NaN and infinity are refused, and zero is taken."""
+    return {
+        f"{name} {setting} {bad}": (
+            lambda bad=bad: make(bad),
+            ValueError,
+            rf"^{name}: {setting} must be in \[0, inf\), got {bad}$",
+            lambda: make(0.0),
+        )
+        for bad in (-1.0, float("nan"), float("inf"))
+    }
+
+
+def share(name, setting, make):
+    return {
+        f"{name} {setting} {bad}": (
+            lambda bad=bad: make(bad),
+            ValueError,
+            rf"^{name}: {setting} must be in \[0, 1\), got {bad}$",
+            lambda: make(0.5),
+        )
+        for bad in (-0.1, 1.0, float("nan"))
+    }
+
+
+def rows():
+    """Every number of every optimizer: shares in [0, 1), the others not negative."""
+    table = {}
+    for name, factory in optimizers.OPTIMIZERS.items():
+        for setting in OPTIMIZERS[name][1]:
+            rule = share if setting in ("decay", "b1", "b2", "rho") else positive
+            table |= rule(name, setting, lambda value, f=factory, s=setting: f(**({"learning_rate": 0.1} | {s: value})))
+    return table
+
+
+@mistakes(
+    rows()
+    | {
+        "rate no number": (lambda: sgd("0.1"), TypeError, r"^sgd: learning_rate must be one number, got '0.1'$", lambda: sgd(0.1)),
+        "rates": (
+            lambda: jax.jit(lambda rates: sgd(rates).update(jnp.ones(2), ())[0])(jnp.array([0.1, 0.2])),
+            TypeError,
+            r"^sgd: learning_rate must be one number, got shape \(2,\); use jax.vmap for several",
+            lambda: jax.vmap(lambda rate: sgd(rate).update(jnp.ones(2), ())[0])(jnp.array([0.1, 0.2])),
+        ),
+        "rate missing": (
+            lambda: adam(),
+            TypeError,
+            r"^adam\(\) missing 1 required positional argument: 'learning_rate'$",
+            lambda: adam(1e-3),
+        ),
+        "with a schedule": (
+            lambda: rmsprop(constant(0.1), decay=1.5),
+            ValueError,
+            r"^rmsprop: decay must be in \[0, 1\), got 1.5$",
+            lambda: rmsprop(constant(0.1), decay=0.9),
+        ),
+        "no params": (
+            lambda: adamw(0.1).update(jnp.ones(2), adamw(0.1).init(jnp.ones(2))),
+            ValueError,
+            r"^adamw: update needs params for its weight decay, got None; call update\(grads, state, params\)$",
+            lambda: adamw(0.1).update(jnp.ones(2), adamw(0.1).init(jnp.ones(2)), jnp.ones(2)),
+        ),
+        "no params for lion": (
+            lambda: lion(0.1, weight_decay=0.1).update(jnp.ones(2), lion(0.1).init(jnp.ones(2))),
+            ValueError,
+            "^lion: update needs params for its weight decay, got None",
+            lambda: (
+                lion(0.1).update(jnp.ones(2), lion(0.1).init(jnp.ones(2))),
+                lion(0.1, weight_decay=0.1).update(jnp.ones(2), lion(0.1).init(jnp.ones(2)), jnp.ones(2)),
+            ),
+        ),
+        "norm of zero": (
+            lambda: clip_by_global_norm(0),
+            ValueError,
+            r"^clip_by_global_norm: max_norm must be in \(0, inf\), got 0$",
+            lambda: clip_by_global_norm(1e-6),
+        ),
+        "factory for optimizer": (
+            lambda: chain(clip_by_global_norm(1.0), adam),
+            TypeError,
+            r"^chain: optimizer 1: needs an object with init and update, got <function adam.*; "
+            r"an optimizer is made by a call, such as adam\(1e-3\)$",
+            lambda: chain(clip_by_global_norm(1.0), adam(1e-3)),
+        ),
+        "unknown name": (
+            lambda: optimizer("adma", 0.1),
+            ValueError,
+            r"^optimizer: unknown optimizer 'adma'; did you mean 'adam'\?$",
+            lambda: optimizer("adam", 0.1),
+        ),
+        "unknown setting": (
+            lambda: optimizer("momentum", 0.1, decai=0.9),
+            TypeError,
+            r"^optimizer: momentum has no argument 'decai'; did you mean 'decay'\?$",
+            lambda: optimizer("momentum", 0.1, decay=0.9),
+        ),
+        "bad setting by name": (
+            lambda: optimizer("adagrad", -0.1),
+            ValueError,
+            r"^adagrad: learning_rate must be in \[0, inf\), got -0.1$",
+            lambda: optimizer("adagrad", 0.1),
+        ),
+    }
+)
+def test_mistakes(mistake):
+    check_mistake(mistake)
+
+
+def test_every_named_optimizer_is_tried_above():
+    assert {sgd, momentum, adagrad, rmsprop, adam, adamw, adadelta, nadam, lion} == set(optimizers.OPTIMIZERS.values())

@@ -1,0 +1,134 @@
+"""Penalties: every property over the registry, and their numbers against NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from properties import assert_close, assert_quarantined, check_gradient, check_mistake, lane, mistakes, stack, traced_once
+from registries import PENALTIES, VARIANTS, penalty_params, stacked, variant
+
+from funcnet import penalties
+from funcnet.penalties import is_weight, l1, l2, l3, l4, lp, penalty
+
+every_penalty = pytest.mark.parametrize("name", PENALTIES)
+
+
+@functools.cache
+def programs(name):
+    def run(numbers, params):
+        return jax.value_and_grad(PENALTIES[name][0](**numbers))(params)
+
+    return traced_once(run, f"penalty_{name}"), jax.jit(jax.vmap(run))
+
+
+def inputs(name):
+    return stacked(PENALTIES[name][1]), stack([penalty_params(seed) for seed in range(VARIANTS)])
+
+
+def by_hand(params, **strengths):
+    """strength * sum |w|^p over the leaves with two axes or more, in NumPy."""
+    weights = [np.abs(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(params) if leaf.ndim >= 2]
+    return sum(strength * sum((weight ** int(name[1:])).sum() for weight in weights) for name, strength in strengths.items())
+
+
+def test_registry_holds_every_penalty():
+    assert set(penalties.PENALTIES) <= set(PENALTIES)
+
+
+@every_penalty
+def test_gives_one_number_of_the_params_dtype(name):
+    make, numbers = PENALTIES[name]
+    for i in range(VARIANTS):
+        y = make(**variant(numbers, i))(penalty_params(dtype=jnp.float32))
+        short = make(**variant(numbers, i))(penalty_params(dtype=jnp.bfloat16))
+        assert (y.shape, y.dtype, short.shape, short.dtype) == ((), jnp.float32, (), jnp.bfloat16)
+        np.testing.assert_allclose(float(short), float(y), rtol=0.05)
+
+
+@every_penalty
+def test_jit_equals_no_jit(name):
+    make, numbers = PENALTIES[name]
+    for i in range(VARIANTS):
+        eager = jax.value_and_grad(make(**variant(numbers, i)))(penalty_params(i))
+        assert_close(programs(name)[0](*lane(inputs(name), i)), eager)
+
+
+@every_penalty
+def test_variants_together_equal_each_alone_without_a_new_trace(name):
+    alone, together = programs(name)
+    outputs = together(*inputs(name))
+    for i in range(VARIANTS):
+        assert_close(lane(outputs, i), alone(*lane(inputs(name), i)))
+
+
+@every_penalty
+def test_nan_variant_leaves_the_others_alone(name):
+    assert_quarantined(programs(name)[1], inputs(name), 1)
+
+
+@every_penalty
+def test_gradients(name):
+    """In the weights, the strengths and the power."""
+    make, numbers = PENALTIES[name]
+    with jax.enable_x64(True):
+        arguments = (lane(stacked(numbers, jnp.float64), 1), penalty_params(dtype=jnp.float64))
+        check_gradient(lambda numbers, params: make(**numbers)(params), arguments)
+
+
+def test_agrees_with_numpy():
+    params = penalty_params(3)
+    for p, make in enumerate((l1, l2, l3, l4), start=1):
+        expected = by_hand(params, **{f"l{p}": 0.3})
+        assert_close(make(0.3)(params), expected)
+        assert_close(lp(p, 0.3)(params), expected)
+        assert_close(jax.jit(lambda p: lp(p, 0.3)(params))(float(p)), expected)  # traced, it takes another way
+    assert_close(penalty(l1=0.1, l2=0.2, l3=0.3, l4=0.4)(params), by_hand(params, l1=0.1, l2=0.2, l3=0.3, l4=0.4))
+    weights = np.concatenate([np.abs(np.asarray(leaf)).ravel() for leaf in jax.tree.leaves(params) if leaf.ndim >= 2])
+    assert_close(lp(1.5, 2.0)(params), 2 * (weights**1.5).sum())
+
+
+def test_only_weights_count_unless_where_says_otherwise():
+    params = {"weight": jnp.full((2, 2), 2.0), "bias": jnp.full(3, 5.0)}
+    assert_close(l2(1.0)(params), 16.0)
+    assert_close(l2(1.0, where=lambda leaf: leaf.ndim == 1)(params), 75.0)
+    assert_close(penalty(l1=1.0, where=lambda leaf: True)(params), 23.0)
+    assert [is_weight(jnp.zeros(shape)) for shape in ((), (3,), (2, 2), (1, 2, 3))] == [False, False, True, True]
+
+
+def test_nothing_to_count_is_zero_in_the_params_dtype():
+    """A loss in bfloat16 plus no penalty must stay bfloat16."""
+    for make in (lambda: penalty(), lambda: l2(0.1, where=lambda leaf: False), lambda: penalty(l1=0.0, l2=0.0)):
+        for dtype in (jnp.float32, jnp.bfloat16):
+            zero = make()({"weight": jnp.ones((2, 2), dtype)})
+            assert (float(zero), zero.shape, zero.dtype) == (0.0, (), dtype)
+    assert float(penalty()(())) == 0.0
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3, 4])
+def test_gradient_at_zero_is_zero(p):
+    """Weights that start at zero, or arrive there, must not turn NaN; whether p is known or traced."""
+    zeros = {"weight": jnp.zeros((2, 2))}
+    for grad in (jax.grad(lp(p, 1.0))(zeros), jax.jit(lambda p: jax.grad(lp(p, 1.0))(zeros))(float(p))):
+        np.testing.assert_array_equal(grad["weight"], np.zeros((2, 2)))
+
+
+@mistakes(
+    {
+        "strength negative": (lambda: l2(-0.1), ValueError, r"^lp: strength must be in \[0, inf\), got -0.1$", lambda: l2(0.1)),
+        "strength NaN": (lambda: l1(float("nan")), ValueError, r"^lp: strength must be in \[0, inf\), got nan$", lambda: l1(0.0)),
+        "strength infinite": (lambda: l3(float("inf")), ValueError, r"^lp: strength must be in \[0, inf\), got inf$", lambda: l3(10)),
+        "strength no number": (lambda: l4("much"), TypeError, "^lp: strength must be one number, got 'much'$", lambda: l4(0.1)),
+        "strengths": (lambda: l4([0.1, 0.2]), TypeError, r"^lp: strength must be one number, got \[0.1, 0.2\]$", lambda: l4(0.1)),
+        "power below one": (lambda: lp(0.5, 0.1), ValueError, r"^lp: p must be in \[1, inf\), got 0.5$", lambda: lp(1, 0.1)),
+        "one of several negative": (
+            lambda: penalty(l1=0.1, l3=-1),
+            ValueError,
+            r"^penalty: l3 must be in \[0, inf\), got -1$",
+            lambda: penalty(l1=0.1, l3=1),
+        ),
+    }
+)
+def test_mistakes(mistake):
+    check_mistake(mistake)
