@@ -48,16 +48,20 @@ def search_space() -> fn.Space:
 
 
 def digits(key: jax.Array) -> fn.Split:
-    """1,797 scans of handwritten digits, 8 x 8 pixels: 60% to train on, 20% to choose by, 20% for the report."""
+    """1,797 scans of handwritten digits, 8 x 8 pixels: 60% to train on, 20% to choose by, 20% for the report.
+
+    Ink runs from 0 to 16. One scale for all pixels serves digits better than one for each: a pixel at the rim that is
+    hardly ever inked would count as much as one in the middle.
+    """
     x, y = load_digits(return_X_y=True)
-    return fn.standardize(fn.split(fn.Dataset(x, y), key=key, validation=0.2, test=0.2))
+    return fn.split(fn.Dataset(x / 8 - 1, y), key=key, validation=0.2, test=0.2)
 
 
-def run(variants: int = 256, steps: int = 600, seed: int = 0, progress: bool | None = None) -> tuple[fn.SweepResult, fn.Split]:
+def run(variants: int = 256, steps: int = 500, seed: int = 0, progress: bool | None = None) -> tuple[fn.SweepResult, fn.Split]:
     data_key, space_key, sweep_key = jax.random.split(jax.random.key(seed), 3)
     data = digits(data_key)
     drawn = search_space().sample(variants, key=space_key, method="sobol")
-    every = max(1, steps // 20)
+    every = max(1, steps // 12)
     result = fn.sweep(recipe, drawn, data, key=sweep_key, num_steps=steps, batch_size=64, eval_every=every, progress=progress)
     return result, data
 
@@ -102,7 +106,7 @@ def draw_learning_rates(result: fn.SweepResult, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.digits_sweep", description=__doc__.splitlines()[0])
     parser.add_argument("--variants", type=int, default=256, help="how many variants to draw and train (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=600, help="minibatches each variant trains on (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=500, help="minibatches each variant trains on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides everything random (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/digits_sweep"), help="folder to write to (default: %(default)s)")
     arguments = parser.parse_args()

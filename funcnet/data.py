@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
+from funcnet.draws import bits, mixed
 
 
 class Dataset(NamedTuple):
@@ -167,35 +168,28 @@ def minibatch(key: jax.Array, step: Any, num_examples: Any, batch_size: int) -> 
     batches = jnp.maximum(count // np.uint32(batch_size), np.uint32(1))
     epoch = step // batches
     places = (step % batches) * np.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
-    return _shuffled(jax.random.fold_in(key, epoch), places, count).astype(jnp.int32)
+    return _shuffled(key, epoch, places, count).astype(jnp.int32)
 
 
 _ROUNDS = 24
 
 
-def _shuffled(key: jax.Array, places: jax.Array, count: jax.Array) -> jax.Array:
-    """The permutation of 0 .. count - 1 that key stands for, at these places; all uint32.
+def _shuffled(key: jax.Array, epoch: jax.Array, places: jax.Array, count: jax.Array) -> jax.Array:
+    """The permutation of 0 .. count - 1 that key and epoch stand for, at these places; all but the key uint32.
 
     In each round every place has a partner, the two the same distance from a random pivot, and a coin for the pair
     decides whether they swap.
     """
-    bits = jax.random.bits(key, (2, _ROUNDS), jnp.uint32)
-    pivots, coins = bits[0] % count, bits[1]
+    words = bits(key, 2 * _ROUNDS, epoch)
+    pivots, coins = words[:_ROUNDS] % count, words[_ROUNDS:]
 
     def one_round(i: jax.Array, places: jax.Array) -> jax.Array:
         partner = pivots[i] - places
         partner = jnp.where(places > pivots[i], partner + count, partner)
-        swap = _mixed(jnp.maximum(places, partner) ^ coins[i]) >> np.uint32(31)
+        swap = mixed(jnp.maximum(places, partner) ^ coins[i]) >> np.uint32(31)
         return jnp.where(swap == 1, partner, places)
 
     return jax.lax.fori_loop(0, _ROUNDS, one_round, places)
-
-
-def _mixed(bits: jax.Array) -> jax.Array:
-    """MurmurHash3's finalizer (Appleby 2011): every bit of the result depends on every bit given."""
-    bits = (bits ^ (bits >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return bits ^ (bits >> np.uint32(16))
 
 
 def as_split(where: str, data: Any) -> Split:

@@ -59,7 +59,9 @@ def all_finite(tree: PyTree) -> jax.Array:
       False True
     """
     leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])) if leaves else jnp.array(True)
+    if not leaves:
+        return jnp.array(True)
+    return jnp.all(jnp.concatenate([jnp.isfinite(leaf).ravel() for leaf in leaves]))  # one reduction compiles faster than many
 
 
 def where(condition: jax.Array, left: PyTree, right: PyTree) -> PyTree:

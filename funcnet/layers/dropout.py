@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from funcnet import check
 from funcnet.batching import examples_last
+from funcnet.draws import bits
 from funcnet.layers.layer import Layer, Shape, apply_batch, no_params
 from funcnet.tree import Params, Scalar, at_least_float32
 
@@ -81,9 +82,9 @@ def drop_connect(layer: Layer, rate: Scalar) -> Layer:
 def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
     """Zeroes entries of x with probability rate, shape (), to the nearest 1 / 65,536, and scales the others so that the mean stays.
 
-    Random bits cost more than the products they disturb: 16 are enough to tell rates apart, so each word serves twice.
+    Sixteen bits are enough to tell rates apart, so each word serves twice.
     """
-    words = jax.random.bits(key, ((x.size + 1) // 2,), jnp.uint32)
+    words = bits(key, (x.size + 1) // 2)
     draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
     threshold = jnp.round(jnp.asarray(rate, jnp.float32) * 65536).astype(jnp.int32)
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
