@@ -61,14 +61,14 @@ def run(variants: int = 256, steps: int = 500, seed: int = 0, progress: bool | N
     data_key, space_key, sweep_key = jax.random.split(jax.random.key(seed), 3)
     data = digits(data_key)
     drawn = search_space().sample(variants, key=space_key, method="sobol")
-    every = max(1, steps // 12)
+    every = max(1, steps // 10)
     result = fn.sweep(recipe, drawn, data, key=sweep_key, num_steps=steps, batch_size=64, eval_every=every, progress=progress)
     return result, data
 
 
 def draw_learning_curves(result: fn.SweepResult, path: Path) -> None:
     ax = plot.learning_curves(result, ERROR, by="optimizer")
-    ax.set(xlabel="steps (minibatches of 64 digits)", title=f"{len(result)} runs in one sweep (grey), and the best of each optimizer")
+    ax.set(xlabel="steps (minibatches of 64 digits)", title=f"{len(result)} runs in one sweep (grey: each run)")
     _percent_axis(ax)
     ax.set_ylabel("validation error (share of digits misread)")
     _save(ax.figure, path)

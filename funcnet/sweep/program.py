@@ -197,9 +197,9 @@ def _lower(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool
         jax.jit(functions.advance, keep_unused=True, donate_argnums=1).lower(lanes, run, data, step, step),
         jax.jit(functions.evaluate, keep_unused=True).lower(lanes, run, data),
     ]
-    # Initialization runs once: on a CPU most of its compilation is spent on making it fast.
+    # Initialization runs once, evaluation now and then: on a CPU most of their compilation is spent on making them fast.
     quick = (("xla_backend_optimization_level", 1),) if device.platform == "cpu" else ()
-    return [(low, _text_key(low, device, options), options) for low, options in zip(lowered, (quick, (), ()), strict=True)]
+    return [(low, _text_key(low, device, options), options) for low, options in zip(lowered, (quick, (), quick), strict=True)]
 
 
 def _text_key(lowered: Any, device: jax.Device, options: tuple) -> tuple:
