@@ -30,7 +30,7 @@ def layer(name, dtype):
 
         argnums = (0, 1) if jnp.issubdtype(x.dtype, jnp.floating) else (0,)
         (dparams, *dx), y = jax.jit(jax.grad(total, argnums, has_aux=True))(params, x)
-        found = {"y": y} | {f"d{key}": value for key, value in dict(dparams).items()} | {"dx": value for value in dx}
+        found = {"y": y} | {f"d{key}": value for key, value in dict(dparams).items()} | dict(zip(["dx"], dx))
         return {key: np.asarray(value) for key, value in found.items()}
 
 

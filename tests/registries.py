@@ -164,8 +164,8 @@ SCHEDULES: dict[str, tuple[Callable[..., schedules.Schedule], Numbers]] = {
 _LEARNING_RATES = (1e-3, 0.03, 0.2)
 _DECAYS = (0.0, 0.5, 0.95)
 _SLOW_DECAYS = (0.9, 0.99, 0.999)
-_EPS = (1e-8, 1e-3, 0.1)
-_ADAM: Numbers = {"learning_rate": _LEARNING_RATES, "b1": _DECAYS, "b2": _SLOW_DECAYS, "eps": _EPS, "eps_root": (0.0, 1e-4, 1e-2)}
+_EPS = (0.1, 1e-3, 1e-8)
+_ADAM: Numbers = {"learning_rate": _LEARNING_RATES, "b1": _DECAYS, "b2": _SLOW_DECAYS, "eps": _EPS, "eps_root": (1e-2, 1e-4, 0.0)}
 _LION: Numbers = {"learning_rate": _LEARNING_RATES, "b1": _DECAYS, "b2": _SLOW_DECAYS, "weight_decay": (0.0, 0.1, 1.0)}
 
 
@@ -186,15 +186,15 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optimizers.Optimizer], Numbers]] = {
     ),
     "adagrad": (
         optimizers.adagrad,
-        {"learning_rate": _LEARNING_RATES, "eps": _EPS, "eps_root": (0.0, 1e-4, 1e-2), "initial_sum": (0.0, 0.1, 1.0)},
+        {"learning_rate": _LEARNING_RATES, "eps": _EPS, "eps_root": (1e-2, 1e-4, 0.0), "initial_sum": (1.0, 0.1, 0.0)},
     ),
     "rmsprop": (
         optimizers.rmsprop,
-        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS, "eps_root": (0.0, 1e-4, 1e-2)},
+        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS, "eps_root": (1e-2, 1e-4, 0.0)},
     ),
     "adam": (optimizers.adam, _ADAM),
     "adamw": (optimizers.adamw, _ADAM | {"weight_decay": (0.0, 0.1, 1.0)}),
-    "adadelta": (optimizers.adadelta, {"learning_rate": _LEARNING_RATES, "rho": _SLOW_DECAYS, "eps": (1e-6, 1e-4, 1e-2)}),
+    "adadelta": (optimizers.adadelta, {"learning_rate": _LEARNING_RATES, "rho": _SLOW_DECAYS, "eps": (1e-4, 1e-2, 1e-6)}),
     "nadam": (optimizers.nadam, _ADAM | {"momentum_decay": (0.0, 0.004, 0.1)}),
     "nadam_constant": (optimizers.nadam, _ADAM),
     "lion": (optimizers.lion, _LION),

@@ -41,13 +41,12 @@ def test_the_own_form_is_used_where_there_is_one():
     assert weighted.__name__ == "weighted" and "batch" in weighted.__doc__
 
 
-def test_both_forms_work_under_vmap_jit_and_grad():
-    weights = jnp.stack([weight, 2 * weight])
-    for fn in (weighted, by_hand):
-        batch = on_batch(fn, argnums=(1, 2))
-        together = jax.jit(jax.vmap(batch, (0, None, None)))(weights, xs, ys)
-        assert_close(together, jnp.stack([batch(weight, xs, ys), batch(2 * weight, xs, ys)]))
-        assert_close(jax.grad(lambda w: jnp.sum(batch(w, xs, ys)))(weight), jnp.broadcast_to(jnp.sum(xs * ys, 1), (2, 3)))
+@pytest.mark.parametrize("fn", [weighted, by_hand])
+def test_both_forms_work_under_vmap_jit_and_grad(fn):
+    batch, weights = on_batch(fn, argnums=(1, 2)), jnp.stack([weight, 2 * weight])
+    together = jax.jit(jax.vmap(batch, (0, None, None)))(weights, xs, ys)
+    assert_close(together, jnp.stack([batch(weight, xs, ys), batch(2 * weight, xs, ys)]))
+    assert_close(jax.grad(lambda w: jnp.sum(batch(w, xs, ys)))(weight), jnp.broadcast_to(jnp.sum(xs * ys, 1), (2, 3)))
 
 
 def test_numpy_inputs_are_taken():

@@ -51,8 +51,8 @@ def descend(optimizer, params, grads, steps=3):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_ours_work_inside_optax_chain_and_theirs_inside_ours(name):
-    make_ours, numbers = OPTIMIZERS[name]
-    opt = make_ours(**variant(numbers, 1))
+    build, numbers = OPTIMIZERS[name]
+    opt = build(**variant(numbers, 1))
     params, grads = optimizer_params(), optimizer_params(5)
     mixed = descend(optax.chain(optax.clip_by_global_norm(0.5), opt), params, grads)
     assert_close(mixed, descend(optimizers.chain(optax.clip_by_global_norm(0.5), opt), params, grads), rtol=1e-5)
@@ -78,14 +78,19 @@ def test_schedules_and_updates_are_exchangeable():
     assert_close(optax.apply_updates(params, grads), optimizers.apply_updates(params, grads))
 
 
-@pytest.mark.parametrize("name", [name for name, case in LAYERS.items() if not name.startswith("by_hand")])
+def has_params(name):
+    case = LAYERS[name]
+    return bool(
+        jax.tree.leaves(jax.eval_shape(lambda key: case.make(**variant(case.numbers, 1)).init(key, case.in_shape), jax.random.key(0)))
+    )
+
+
+@pytest.mark.parametrize("name", list(filter(has_params, LAYERS)))
 def test_every_layer_trains_with_either_chain(name):
     """The gradients of any layer's params go through funcnet's and optax's objects in one chain, in either order."""
     case = LAYERS[name]
     layer = case.make(**variant(case.numbers, 1))
     params, x = layer.init(jax.random.key(0), case.in_shape), case.x(2)
-    if not jax.tree.leaves(params):
-        return  # nothing to train, and nothing that could be wrong
     ours_then_theirs = optimizers.chain(optimizers.momentum(0.1), optax.scale(0.5))
     theirs_then_ours = optax.chain(optax.scale(0.5), optimizers.momentum(0.1))
 

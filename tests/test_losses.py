@@ -95,7 +95,7 @@ def test_variants_together_equal_each_alone_without_a_new_trace(name):
 
 @every_loss
 def test_nan_variant_leaves_the_others_alone(name):
-    assert_quarantined(programs(name)[1], inputs(name), 1)
+    assert_quarantined(programs(name)[1], inputs(name), 1, shown=lambda outputs: outputs[1])  # a hinge's slope may be zero there
 
 
 @every_loss

@@ -34,8 +34,8 @@ def test_registry_holds_every_schedule():
 
 @every_schedule
 def test_gives_one_float_for_a_step_of_any_kind(name):
-    make, numbers = SCHEDULES[name]
-    schedule = make(**variant(numbers, 1))
+    build, numbers = SCHEDULES[name]
+    schedule = build(**variant(numbers, 1))
     values = [schedule(step) for step in (3, 3.0, np.int64(3), jnp.array(3), jnp.array(3.0), jnp.array(3, jnp.uint32))]
     assert {(value.shape, value.dtype) for value in values} == {((), jnp.dtype(jnp.float32))}
     assert len({float(value) for value in values}) == 1
@@ -44,19 +44,19 @@ def test_gives_one_float_for_a_step_of_any_kind(name):
 @every_schedule
 def test_numbers_may_be_bfloat16_or_whole(name):
     """A sweep over bfloat16 rates, or lengths given as integers, must not change the dtype of a learning rate."""
-    make, numbers = SCHEDULES[name]
+    build, numbers = SCHEDULES[name]
     short = {key: jnp.asarray(value, jnp.bfloat16) for key, value in variant(numbers, 1).items()}
-    assert_close(make(**short)(3), make(**variant(numbers, 1))(3), rtol=0.05)
-    assert make(**short)(3).dtype == jnp.float32
+    assert_close(build(**short)(3), build(**variant(numbers, 1))(3), rtol=0.05)
+    assert build(**short)(3).dtype == jnp.float32
     whole = {key: int(value) if "steps" in key else value for key, value in variant(numbers, 1).items()}
-    assert_close(make(**whole)(3), make(**variant(numbers, 1))(3), rtol=1e-6)
+    assert_close(build(**whole)(3), build(**variant(numbers, 1))(3), rtol=1e-6)
 
 
 @every_schedule
 def test_jit_equals_no_jit(name):
-    make, numbers = SCHEDULES[name]
+    build, numbers = SCHEDULES[name]
     for i in range(VARIANTS):
-        schedule = make(**variant(numbers, i))
+        schedule = build(**variant(numbers, i))
         values = programs(name)[0](lane(stacked(numbers), i))
         assert_close(values[::9], jnp.stack([schedule(step) for step in STEPS[::9]]))
 

@@ -14,7 +14,7 @@ def dropout(rate: Scalar) -> Layer:
     """In training, sets each number to zero with probability rate and scales the rest by 1 / (1 - rate).
 
     Args:
-      rate: shape (), share dropped, in [0, 1); may be traced. Variants that share a key share the draws: a higher rate
+      rate: shape (), share dropped, in [0, 1), to the nearest 1 / 65,536; may be traced. Variants that share a key share the draws: a higher rate
         drops what a lower one drops, and more.
 
     Returns:
@@ -86,7 +86,7 @@ def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
     """
     words = bits(key, (x.size + 1) // 2)
     draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
-    threshold = jnp.round(jnp.asarray(rate, jnp.float32) * 65536).astype(jnp.int32)
+    threshold = jnp.minimum(jnp.round(jnp.asarray(rate, jnp.float32) * 65536), 65535).astype(jnp.int32)
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
     scale = 1 / (1 - jnp.asarray(rate, at_least_float32(dtype)))  # in bfloat16 a rate of 0.999 is 1
     return jnp.where(draws.astype(jnp.int32) >= threshold, x.astype(dtype) * scale.astype(dtype), jnp.zeros((), dtype))

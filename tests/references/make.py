@@ -124,10 +124,8 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "rnn_tanh": _recurrent_case("rnn", "RNN", 1),
     "rnn_relu": _recurrent_case("rnn", "RNN", 1, "relu", sequence=True),
-    "gru": _recurrent_case("gru", "GRU", 3),
-    "gru_sequence": _recurrent_case("gru", "GRU", 3, sequence=True),
-    "lstm": _recurrent_case("lstm", "LSTM", 4),
-    "lstm_sequence": _recurrent_case("lstm", "LSTM", 4, sequence=True),
+    "gru": _recurrent_case("gru", "GRU", 3, sequence=True),
+    "lstm": _recurrent_case("lstm", "LSTM", 4, sequence=True),
     "layer_norm": LayerCase(
         lambda layers: layers.layer_norm(),
         (6,),
