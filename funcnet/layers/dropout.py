@@ -14,8 +14,8 @@ def dropout(rate: Scalar) -> Layer:
     """In training, sets each number to zero with probability rate and scales the rest by 1 / (1 - rate).
 
     Args:
-      rate: shape (), share dropped, in [0, 1), to the nearest 1 / 65,536; may be traced. Variants that share a key share the draws: a higher rate
-        drops what a lower one drops, and more.
+      rate: shape (), share dropped, in [0, 1), to the nearest 1 / 65,536; may be traced. Variants that share a key share
+        the draws: a higher rate drops what a lower one drops, and more.
 
     Returns:
       A `Layer` without parameters that keeps its input's shape; without a key it is the identity.
