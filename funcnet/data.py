@@ -92,7 +92,7 @@ def standardize(data: Split | Dataset) -> Any:
     parts = as_split("standardize", data)
     train = np.asarray(parts.train.x, np.float64)
     mean, deviation = train.mean(0), train.std(0)
-    flat = deviation <= 1e-12 * np.maximum(1, np.abs(mean))
+    flat = deviation <= 1e-12 * np.abs(mean)
 
     def scaled(part: Dataset | None) -> Dataset | None:
         if part is None:
@@ -234,15 +234,16 @@ def _numeric(where: str, name: str, values: Any) -> np.ndarray:
     if array.dtype == bool:
         return array.astype(np.int32)
     is_float = jnp.issubdtype(array.dtype, jnp.floating)
-    if not is_float and not np.issubdtype(array.dtype, np.integer):
+    if not is_float and array.dtype.kind not in "iu":
         kind = (
             "complex numbers are not supported"
             if np.issubdtype(array.dtype, np.complexfloating)
             else "turn text and categories into numbers first"
         )
         raise TypeError(check.message(where, f"{name} must hold numbers", f"dtype {array.dtype}", kind))
+    native = np.dtype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):
-        cast = array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+        cast = array.astype(jax.dtypes.canonicalize_dtype(native), copy=False)
     if is_float and not np.all(np.isfinite(cast)):
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(cast))[0])
         raise ValueError(

@@ -1,7 +1,7 @@
 """Random bits that cost less than the products they disturb.
 
 JAX's own generator is made to be unpredictable, and a layer's dropout mask from it takes as long as the layer. A mask or
-a shuffle needs bits that are even and independent; a hash of a counter under the key gives those for a tenth of the price.
+a shuffle needs bits that are even and independent; a hash of a counter under the key gives those several times cheaper.
 Keys are JAX's, and are split and folded by JAX.
 """
 

@@ -180,8 +180,9 @@ def r2(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     predictions, targets = _numbers("r2", predictions, targets)
     residual = jnp.sum((predictions - targets) ** 2, axis=0)
     total = jnp.sum((targets - jnp.mean(targets, axis=0, keepdims=True)) ** 2, axis=0)
+    varies = jnp.any(targets != targets[:1], axis=0) & (total != 0)  # total alone won't tell: the mean of equal numbers is rounded
     flat = jnp.where(residual == 0, 1, 0).astype(residual.dtype)
-    return jnp.mean(jnp.where(total > 0, 1 - residual / jnp.where(total > 0, total, 1), flat))
+    return jnp.mean(jnp.where(varies, 1 - residual / jnp.where(varies, total, 1), flat))
 
 
 METRICS: dict[str, Callable[..., jax.Array]] = {

@@ -44,8 +44,10 @@ def _read_only():
         _memory_mapped,
         lambda _: np.asfortranarray(X),
         lambda _: np.repeat(X, 2, axis=0)[::2],
+        lambda _: X.astype(">f8"),
+        lambda _: X.astype(np.longdouble),
     ],
-    ids=["float64", "lists", "rows", "pandas", "jax", "read only", "memory mapped", "fortran", "strided"],
+    ids=["float64", "lists", "rows", "pandas", "jax", "read only", "memory mapped", "fortran", "strided", "big-endian", "long double"],
 )
 def test_all_kinds_of_arrays_work(make, tmp_path):
     parts = fn.split(fn.Dataset(make(tmp_path), pandas.Series(Y)), key=KEY, validation=0.25)
@@ -53,9 +55,29 @@ def test_all_kinds_of_arrays_work(make, tmp_path):
     np.testing.assert_allclose(parts.train.x, X[parts.train.y].astype(np.float32), rtol=1e-6)  # y says which row it was
 
 
-@pytest.mark.parametrize(("given", "kept"), [(np.uint8, np.uint8), (np.int64, np.int32), (bool, np.int32), (np.float16, np.float16)])
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (np.uint8, np.uint8),
+        (np.int64, np.int32),
+        (">i8", np.int32),
+        (bool, np.int32),
+        (np.float16, np.float16),
+        (jnp.bfloat16, jnp.bfloat16),
+        (">f4", np.float32),
+    ],
+)
 def test_dtypes(given, kept):
-    assert as_dataset("test", (np.ones((4, 2), given), np.zeros(4))).x.dtype == kept
+    made = as_dataset("test", (np.ones((4, 2), given), np.zeros(4, given)))
+    assert made.x.dtype == made.y.dtype == kept and made.x.dtype.isnative
+    np.testing.assert_array_equal(made.x.astype(np.float32), 1)
+
+
+def test_frames_of_several_targets_and_lists_of_bools_work():
+    parts = fn.split(fn.Dataset(pandas.DataFrame(X), pandas.DataFrame({"a": Y, "b": -Y})), key=KEY)
+    assert parts.train.y.shape == (32, 2) and np.all(parts.train.y.sum(1) == 0)
+    sides = fn.split(fn.Dataset(X.tolist(), [True, False] * 20), key=KEY).train.y
+    assert sides.dtype == np.int32 and set(sides.tolist()) == {0, 1}
 
 
 BAD = {
@@ -70,6 +92,13 @@ BAD = {
     ),
     "infinity": ((X, np.where(Y == 5, np.inf, Y)), ValueError, r"y must be finite, got inf at index \(5,\)", (X, Y)),
     "float64 that float32 can't hold": ((X * 1e300, Y), ValueError, r"x must be finite, got \S+ at index \(0, 0\)", (X, Y)),
+    "big-endian that float32 can't hold": (
+        (X.astype(">f8") * 1e300, Y),
+        ValueError,
+        r"x must be finite, got \S+ at index \(0, 0\)",
+        (X, Y),
+    ),
+    "durations": ((X, Y.astype("m8[s]")), TypeError, "y must hold numbers, got dtype timedelta64", (X, Y)),
     "integer that int32 can't hold": ((X, Y + 2**40), ValueError, "y must fit in int32, got 1099511627776", (X, Y)),
     "objects": (
         (X.astype(object), Y),
@@ -145,6 +174,14 @@ def test_standardize_uses_the_training_part_alone():
     np.testing.assert_allclose(whole.x.std(0), 1, rtol=1e-6)
 
 
+def test_standardize_tells_small_numbers_from_equal_ones():
+    small = np.random.default_rng(1).normal(size=(30, 1)) * 1e-14
+    x = np.hstack([small, np.full((30, 1), 1e6), np.full((30, 1), 0.1), np.zeros((30, 1))])
+    done = fn.standardize(fn.Dataset(x, np.zeros(30)))
+    np.testing.assert_allclose(done.x.std(0), [1, 0, 0, 0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(done.x.mean(0), 0, atol=1e-6)
+
+
 def test_one_hot():
     np.testing.assert_array_equal(fn.one_hot([2, 0], 3), [[0, 0, 1], [1, 0, 0]])
     np.testing.assert_array_equal(jax.jit(lambda y: fn.one_hot(y, 2))(jnp.array([1])), [[0, 1]])
@@ -183,6 +220,10 @@ def test_any_step_is_reached_alone_and_traced_counts_change_nothing():
     for step in (0, 5, 6, 23, 39):
         np.testing.assert_array_equal(fn.minibatch(KEY, step, 33, 5), together[step])
         np.testing.assert_array_equal(traced(step, 33), together[step])
+    counts, keys = jnp.array([33, 5, 100]), jax.random.split(KEY, 3)
+    mapped = jax.jit(jax.vmap(lambda key, count: fn.minibatch(key, 7, count, 5)))(keys, counts)
+    for i, count in enumerate((33, 5, 100)):
+        np.testing.assert_array_equal(mapped[i], fn.minibatch(keys[i], 7, count, 5))
 
 
 @pytest.mark.parametrize("n", [3, 4, 5])

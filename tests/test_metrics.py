@@ -18,6 +18,8 @@ SIDES = RNG.integers(0, 2, N)
 SAID = (MARGINS > 0).astype(int)
 OUTPUTS = RNG.normal(size=(N, 3)).astype(np.float32)
 TARGETS = (OUTPUTS + 0.5 * RNG.normal(size=(N, 3))).astype(np.float32)
+FLAT = np.stack([TARGETS[:, 0], np.full(N, 0.1, np.float32), TARGETS[:, 2]], 1)  # the mean of many 0.1s is not quite 0.1
+TIED = np.round(LOGITS)  # many classes share the largest logit, and many margins are zero
 RARE = np.where(LABELS == 3, 0, LABELS)  # class 3 never occurs
 RARE_LOGITS = np.where(np.arange(4) == 3, -9, LOGITS)  # and is never predicted
 
@@ -31,6 +33,11 @@ CASES = {
     "mean_absolute_error": (metrics.mean_absolute_error, OUTPUTS, TARGETS, theirs.mean_absolute_error(TARGETS, OUTPUTS)),
     "r2": (metrics.r2, OUTPUTS, TARGETS, theirs.r2_score(TARGETS, OUTPUTS)),
     "r2_single": (metrics.r2, OUTPUTS[:, :1], TARGETS[:, 0], theirs.r2_score(TARGETS[:, 0], OUTPUTS[:, 0])),
+    "r2_one_constant": (metrics.r2, OUTPUTS, FLAT, (theirs.r2_score(FLAT, OUTPUTS, multioutput="raw_values")[[0, 2]].sum() + 0) / 3),
+    "r2_constant_inexact": (metrics.r2, OUTPUTS[:, 0], np.full(N, 3.3, np.float32), 0.0),
+    "accuracy_tied": (metrics.accuracy, TIED, LABELS, theirs.accuracy_score(LABELS, TIED.argmax(1))),  # the first of equals
+    "accuracy_binary_tied": (metrics.accuracy, TIED[:, 0], SIDES, theirs.accuracy_score(SIDES, TIED[:, 0] > 0)),
+    "top_k_accuracy_tied": (metrics.top_k_accuracy, np.array([[1, 1, 1.0], [3, 2, 1]]), np.array([2, 2]), 0.5),  # a tie is among them
     "r2_constant_missed": (metrics.r2, OUTPUTS[:, 0], np.ones(N, np.float32), theirs.r2_score(np.ones(N), OUTPUTS[:, 0])),
     "r2_constant_met": (metrics.r2, np.ones(N, np.float32), np.ones(N, np.float32), theirs.r2_score(np.ones(N), np.ones(N))),
 }
@@ -50,6 +57,13 @@ for _name, _ours, _theirs in [
             _theirs(LABELS, RARE_LOGITS.argmax(1), average="macro", zero_division=0),
         ),
         f"{_name}_binary": (lambda p, t, ours=_ours: ours(p, t, average="binary"), MARGINS, SIDES, _theirs(SIDES, SAID)),
+        f"{_name}_binary_column": (
+            lambda p, t, ours=_ours: ours(p, t, average="binary"),
+            MARGINS[:, None],
+            SIDES[:, None],
+            _theirs(SIDES, SAID),
+        ),
+        f"{_name}_macro_single_logit": (_ours, MARGINS, SIDES, _theirs(SIDES, SAID, average="macro")),
         f"{_name}_binary_two_logits": (
             lambda p, t, ours=_ours: ours(p, t, average="binary"),
             LOGITS[:, :2],
@@ -77,13 +91,13 @@ def test_agrees_with_scikit_learn_eagerly_jitted_and_under_vmap(name):
     np.testing.assert_allclose(both, [expected, metric_fn(predictions[::-1], targets)], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "precision_macro", "mean_squared_error", "r2"])
+@every_case
 def test_bfloat16_predictions_will_do(name):
     metric_fn, predictions, targets, _ = CASES[name]
     short = jnp.asarray(predictions, jnp.bfloat16)
     value = metric_fn(short, jnp.asarray(targets))
     assert jnp.issubdtype(value.dtype, jnp.floating)
-    np.testing.assert_allclose(float(value), metric_fn(short.astype(jnp.float32), jnp.asarray(targets)), rtol=0.02)
+    np.testing.assert_allclose(float(value), metric_fn(short.astype(jnp.float32), jnp.asarray(targets)), rtol=0.02, atol=1e-6)
 
 
 def test_all_right_is_exactly_one_in_a_compiled_program():

@@ -119,6 +119,33 @@ def test_fit_meets_the_minibatches_it_should():
     np.testing.assert_array_equal(fn.fit(count, data, key=KEY, num_steps=2, batch_size=None).state, [2] * 12)
 
 
+def test_every_step_draws_anew_and_the_initial_draws_apart():
+    """A training whose state records the keys it is given."""
+
+    def init(key):
+        return jnp.zeros((6, 2), jnp.uint32).at[5].set(jax.random.key_data(key)), jnp.zeros((), jnp.int32)
+
+    def step(state, batch, key):
+        keys, count = state
+        return (keys.at[count].set(jax.random.key_data(key)), count + 1), {}
+
+    record = fn.Training(init, step, lambda state, dataset: {"count": state[1]})
+    for eval_every in (None, 2):
+        keys, count = fn.fit(record, DATA, key=KEY, num_steps=5, batch_size=None, eval_every=eval_every).state
+        assert count == 5 and len({tuple(key) for key in keys.tolist()}) == 6
+
+
+def test_fit_takes_traced_data():
+    def run(x):
+        return fn.fit(linear(0.03), fn.Dataset(x, Y), key=KEY, num_steps=10, batch_size=None, eval_every=5)
+
+    assert_close(jax.jit(run)(X), run(X))
+    slope = jax.grad(lambda scale: run(scale * X).curves["train/loss"][-1])(jnp.float32(1))
+    h = np.float32(1e-2)
+    ahead, behind = (run((1 + sign * h) * X).curves["train/loss"][-1] for sign in (1, -1))
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-2)
+
+
 def test_fit_is_a_pure_function_jitted_or_mapped():
     def run(learning_rate, key):
         return fn.fit(linear(learning_rate), DATA, key=key, num_steps=30, batch_size=8, eval_every=10)

@@ -19,6 +19,7 @@ from funcnet.space import Static, Traced, Variants
 from funcnet.training import Training, as_training, check_batch_size, check_data
 
 RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
+_COLUMNS = ("variant", "replicate", "status", "steps")  # names that the table of the result has for itself
 Recipe = Callable[..., Training]
 
 
@@ -147,6 +148,9 @@ def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> set[str]:
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
     for name in setting:
+        if name in _COLUMNS:
+            rule = "a hyperparameter must have a name that the result's table doesn't use itself"
+            raise ValueError(check.message("sweep", rule, repr(name), "give it another"))
         if name not in names and name not in RESERVED and not takes_any:
             raise ValueError(f"sweep: recipe has no hyperparameter {name!r}; {check.nearest(name, [*names, *RESERVED])}")
     for p in parameters:
@@ -187,8 +191,11 @@ def _plain(where: str, name: str, value: Any) -> Any:
     """Arrays of shape () as Python numbers, lists as tuples; the marks static and traced stay on."""
     if isinstance(value, Static | Traced):
         inner = _plain(where, name, value.value)
-        if isinstance(value, Traced) and not isinstance(inner, int | float):
-            raise TypeError(check.message(where, f"traced {name} must be a number", repr(inner)))
+        if isinstance(value, Traced):
+            if isinstance(inner, bool) or not isinstance(inner, int | float):
+                raise TypeError(check.message(where, f"traced {name} must be a number", repr(inner)))
+            if isinstance(inner, int) and not -(2**31) <= inner < 2**31:
+                raise ValueError(check.message(where, f"traced {name} must fit in int32", inner, "a float of that size will do"))
         return type(value)(inner)
     if check.is_array(value) and np.shape(value) == ():
         return value.item()
@@ -212,12 +219,14 @@ def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups
     first = {rows[group.rows[0]].variant for group in groups}
     for i, variant in enumerate(parts):
         try:
-            training = as_training("sweep", recipe(**variant.static, **variant.traced))
-            if i in first:
-                check_data(training, data)
-                _check_shapes(training, data, variant.batch_size)
+            with np.errstate(over="ignore"):  # of a number beyond float32, which is infinite there: its run diverges
+                training = as_training("sweep", recipe(**variant.static, **variant.traced))
+                if i in first:
+                    check_data(training, data)
+                    _check_shapes(training, data, variant.batch_size)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"sweep: variant {i} {_brief(variants[i])}: {error}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError  # some of JAX's own can't be made from a text
+            raise kind(f"sweep: variant {i} {_brief(variants[i])}: {error}") from error
 
 
 def _check_shapes(training: Training, data: Split, batch_size: int | None) -> None:
@@ -235,8 +244,10 @@ def _check_shapes(training: Training, data: Split, batch_size: int | None) -> No
         raise TypeError(check.message("step", f"must keep the structure, shapes and dtypes of the state {before}", behind))
     values = jax.eval_shape(training.evaluate, state, data.train)
     for where, result in (("step", metrics), ("evaluate", values)):
-        if not isinstance(result, Mapping) or any(leaf.shape != () for leaf in jax.tree.leaves(result)):
+        if not isinstance(result, Mapping) or any(getattr(value, "shape", None) != () for value in result.values()):
             raise TypeError(check.message(where, "metrics must be a dict of scalars", jax.tree.map(lambda leaf: leaf.shape, result)))
+    if not values:
+        raise ValueError(check.message("evaluate", "must measure something", "no metrics", 'such as {"loss": ...}'))
 
 
 def _brief(setting: Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """What a sweep leaves: a table, curves, and the states that were kept; it can be saved and loaded safely."""
 
+import functools
 import html
 import io
 import json
 import math
 import os
-import re
 import zipfile
 import zlib
 from collections import namedtuple
@@ -22,6 +22,7 @@ from funcnet.tree import PyTree
 
 _FORMAT = 1
 _ARRAYS, _REST = "arrays.npz", "result.json"
+_DAMAGES = (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OSError, RuntimeError, MemoryError, OverflowError)
 _NAMED: dict[str, Any] = {
     kind.__name__: kind for kind in [TrainState, *vars(optimizers).values()] if hasattr(kind, "_fields")
 }  # states by name
@@ -172,17 +173,18 @@ class SweepResult:
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         rows = sorted(self._states)
-        shape, leaves = (_described(self._states[rows[0]]), [jax.tree.leaves(self._states[row]) for row in rows]) if rows else (None, [])
+        shape = _described(self._states[rows[0]]) if rows else None
+        leaves = [[_plain(leaf) for leaf in jax.tree.leaves(self._states[row])] for row in rows]
         kinds = {json.dumps(_described(self._states[row])) for row in rows}
         shapes = [shape] if len(kinds) == 1 else [_described(self._states[row]) for row in rows]
         arrays = {f"outcome/{name}": self.table[name] for name in self.table if name not in self._hyperparameters[0]}
         arrays |= {f"curves/{name}": values for name, values in self.curves.items()}
-        if len(kinds) == 1 and len({tuple(np.shape(leaf) for leaf in own) for own in leaves}) == 1:
+        if len(kinds) == 1 and len({tuple((leaf.shape, leaf.dtype) for leaf in own) for own in leaves}) == 1:
             arrays |= {f"states/{i}": np.stack(same) for i, same in enumerate(zip(*leaves, strict=True))}
         else:
-            arrays |= {f"state/{row}/{i}": np.asarray(leaf) for row, own in zip(rows, leaves, strict=True) for i, leaf in enumerate(own)}
+            arrays |= {f"state/{row}/{i}": leaf for row, own in zip(rows, leaves, strict=True) for i, leaf in enumerate(own)}
         foreign = {name: str(array.dtype) for name, array in arrays.items() if array.dtype.kind == "V"}  # bfloat16 and its kind
-        arrays |= {name: np.atleast_1d(arrays[name])[..., None].view(np.uint8) for name in foreign}
+        arrays |= {name: arrays[name][..., None].view(np.uint8) for name in foreign}
         rest = {
             "format": _FORMAT,
             "hyperparameters": [{name: _written(value) for name, value in setting.items()} for setting in self._hyperparameters],
@@ -213,7 +215,7 @@ class SweepResult:
     def _summary(self) -> str:
         diverged = int(np.sum(self.table["status"] == "diverged"))
         runs = f"{len(self)} run{'s' if len(self) > 1 else ''}"
-        shown = min(10, len(self) - diverged)
+        shown = min(10, len(self.ranking(default_metric(self.metrics))))
         return f"{runs}, {diverged} diverged; the {shown} best by {default_metric(self.metrics)}:"
 
     def _ten_best(self) -> tuple[list[str], list[list[str]]]:
@@ -260,7 +262,7 @@ def load_result(path: str | os.PathLike, recipe: Callable[..., Training] | None 
         raise ValueError(
             check.message("load_result", f"the folder must hold {_ARRAYS} and {_REST}", str(folder), "save(path) writes them")
         ) from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (*_DAMAGES, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             check.message("load_result", "the files must be whole and unaltered", f"{type(error).__name__}: {error}")
         ) from error
@@ -305,7 +307,7 @@ def _described(tree: PyTree) -> Any:
             return {type(node).__name__: [walk(item) for item in node]}
         leaves = jax.tree.leaves(node)
         if len(leaves) == 1 and leaves[0] is node:
-            return {"leaf": next(count)}
+            return {"key": next(count), "kind": str(jax.random.key_impl(node))} if _is_key(node) else {"leaf": next(count)}
         return {"list": [walk(leaf) for leaf in leaves]}
 
     return walk(tree)
@@ -317,6 +319,8 @@ def _rebuilt(node: Any, leaf: Callable[[int], np.ndarray]) -> PyTree:
     ((kind, content), *others) = node.items()
     if kind == "leaf":
         return leaf(int(content))
+    if kind == "key":
+        return jax.random.wrap_key_data(leaf(int(content)), impl=node["kind"])
     if kind == "dict":
         return {_read(name): _rebuilt(item, leaf) for name, item in content}
     if kind in ("list", "tuple"):
@@ -324,12 +328,27 @@ def _rebuilt(node: Any, leaf: Callable[[int], np.ndarray]) -> PyTree:
         return items if kind == "list" else tuple(items)
     if kind == "named":
         fields, items = (value for _, value in others)
-        if not all(re.fullmatch(r"[A-Za-z]\w*", name) for name in [content, *fields]):
+        if not all(isinstance(name, str) and name.isidentifier() for name in [content, *fields]):
             raise ValueError(f"a state's names must be identifiers, got {[content, *fields]}")
         own = _NAMED.get(content)
-        make = own if own is not None and list(own._fields) == fields else namedtuple(content, fields)  # type: ignore[misc]
-        return make(*(_rebuilt(item, leaf) for item in items))  # type: ignore[operator]
+        make = own if own is not None and list(own._fields) == fields else _kind(content, tuple(fields))
+        return make(*(_rebuilt(item, leaf) for item in items))
     raise ValueError(f"a state's nodes must be known, got {kind}")
+
+
+@functools.lru_cache
+def _kind(name: str, fields: tuple[str, ...]) -> Any:
+    """One class for all rows, so that their states have one structure."""
+    return namedtuple(name, fields)  # type: ignore[misc]
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """A leaf of a state in a NumPy array, random keys too."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
 def _written(value: Any) -> Any:

@@ -242,10 +242,11 @@ class _Engine:
 
     def _lanes(self, rows: Sequence[int], width: int, shared: bool, device: jax.Device) -> Lanes:
         rows = [*rows, *[rows[0]] * (width - len(rows))]
-        hyperparameters = {
-            name: values.astype(np.int32 if values.dtype.kind in "iu" else jnp.result_type(float))
-            for name, values in traced_values(self.plan, rows).items()
-        }
+        with np.errstate(over="ignore"):  # as when the recipe was checked
+            hyperparameters = {
+                name: values.astype(np.int32 if values.dtype.kind in "iu" else jnp.result_type(float))
+                for name, values in traced_values(self.plan, rows).items()
+            }
         limits = [self.plan.variants[self.plan.rows[row].variant].num_examples for row in rows]
         num_examples = None if limits[0] is None else np.asarray(limits, np.int32)
         if shared:
@@ -279,7 +280,7 @@ class _Engine:
                 "metrics": self.curves[row][active.chunk.num_steps],
             }
             self.best = min(self.best, self._ranked(row))
-            self._keep(row, jax.tree.map(lambda leaf, lane=lane: np.array(leaf[lane]), run.state))
+            self._keep(row, jax.tree.map(lambda leaf, lane=lane: _own(leaf[lane]), run.state))
 
     def _keep(self, row: int, state: PyTree) -> None:
         self.states[row] = state
@@ -343,10 +344,17 @@ def _segment(active: _Active, data: Split, stops: list[tuple[int, bool]]) -> tup
     return run, jax.device_get(measured), at
 
 
+def _own(leaf: Any) -> Any:
+    """A copy that doesn't keep the other lanes' memory alive; a random key, which NumPy can't hold, stays one."""
+    return leaf if isinstance(leaf, jax.Array) else np.array(leaf)
+
+
 def _check_arguments(key, num_steps, chunk_size, memory_budget, randomness, keep) -> None:
-    is_key = check.is_array(key) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32)
-    if not is_key:
+    is_typed = check.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_typed and not (check.is_array(key) and key.dtype == np.uint32):
         raise TypeError(check.message("sweep", "key must be a JAX random key", repr(key), "such as jax.random.key(0)"))
+    if key.ndim != (0 if is_typed else 1):
+        raise ValueError(check.message("sweep", "key must be one key", f"shape {key.shape}", "each replicate gets one of its own from it"))
     check.whole("sweep", "num_steps", num_steps, 1)
     for name, value in (("chunk_size", chunk_size), ("memory_budget", memory_budget), ("keep", keep)):
         if value is not None:

@@ -12,6 +12,7 @@ import pytest
 from properties import assert_close, assert_same_bits
 
 import funcnet as fn
+from funcnet.sweep import run as engine
 
 ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(5)
@@ -129,6 +130,27 @@ def test_a_row_is_what_fit_gives(extra):
             assert result.table[name][row] == result.curves[name][row][-1]
 
 
+def test_with_randomness_of_its_own_a_row_is_what_fit_gives_with_the_variant_folded_in():
+    result = fn.sweep(recipe, fn.grid(learning_rate=[0.01, 0.03]), DATA, replicates=2, randomness="independent", **SETTINGS)
+    assert result.table["variant"][3] == result.table["replicate"][3] == 1
+    key = jax.random.fold_in(jax.random.fold_in(KEY, 1), 1)
+    fitted = jax.jit(lambda rate: fn.fit(recipe(rate), DATA, key=key, num_steps=25, batch_size=8))(0.03)
+    assert_close(result.state(3), jax.device_get(fitted.state), rtol=1e-4, atol=1e-5)
+
+
+def test_each_variant_of_a_mixed_sweep_is_what_it_is_alone():
+    """Batch sizes, lengths and replicates mixed: every row as in a sweep of its variant."""
+    variants = fn.grid(batch_size=[8, None], num_steps=[13, 25], learning_rate=[0.01, 0.1])
+    mixed = fn.sweep(recipe, variants, DATA, replicates=2, **SETTINGS)
+    assert len(mixed.timing["lane_widths"]) == 2 and mixed.table["steps"].tolist() == ([13] * 4 + [25] * 4) * 2
+    for row in (0, 3, 6, 9, 15):
+        variant, replicate = divmod(row, 2)
+        alone = fn.sweep(recipe, [variants[variant]], DATA, replicates=2, **SETTINGS)
+        for name in mixed.metrics:
+            assert alone.table[name][replicate] == mixed.table[name][row]
+        assert_close(alone.state(replicate), mixed.state(row))
+
+
 # Quarantine.
 
 
@@ -141,6 +163,11 @@ def test_a_diverged_run_is_frozen_marked_and_never_best():
     for name in result.metrics:
         assert np.isnan(result.table[name][0]) and np.all(np.isnan(result.curves[name][0]))
         assert result.best(name, "min").row == result.best(name, "max").row == 1
+
+
+def test_a_number_beyond_float32_diverges_in_silence():
+    result = fn.sweep(recipe, fn.grid(learning_rate=[0.01, 1e39]), DATA, **SETTINGS)
+    assert result.table["status"].tolist() == ["completed", "diverged"] and result.table["learning_rate"][1] == 1e39
 
 
 def test_when_every_run_diverges_best_says_so():
@@ -221,12 +248,14 @@ def test_one_program_a_group():
 # Bounded memory.
 
 
-def test_a_memory_budget_narrows_the_lanes_and_keeps_the_results():
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_memory_budget_narrows_the_lanes_and_keeps_the_results(slots, monkeypatch):
+    monkeypatch.setattr(engine, "_slots", lambda: [engine.Slot(jax.devices()[0], i) for i in range(slots)])
     arguments = {name: value for name, value in SETTINGS.items() if name != "chunk_size"}
     variants = fn.grid(learning_rate=RATES[:40])
     wide = fn.sweep(recipe, variants, DATA, **arguments)
-    narrow = fn.sweep(recipe, variants, DATA, memory_budget=100_000, **arguments)
-    assert narrow.timing["lane_widths"][0] < wide.timing["lane_widths"][0]
+    narrow = fn.sweep(recipe, variants, DATA, memory_budget=50_000 * slots, **arguments)
+    assert 1 < narrow.timing["lane_widths"][0] < wide.timing["lane_widths"][0] == 16
     for name in wide.metrics:
         np.testing.assert_allclose(narrow.table[name], wide.table[name], rtol=1e-4, atol=1e-5)
     smallest = fn.sweep(recipe, variants[:2], DATA, memory_budget=1, **arguments)

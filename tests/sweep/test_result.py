@@ -183,6 +183,52 @@ def test_states_of_every_kind_of_node(tmp_path):
         assert_same_bits(leaves, expected)
 
 
+class _Walk(NamedTuple):
+    key: jax.Array
+    place: jax.Array
+
+
+def walk(rate):
+    """A state that carries a random key of its own."""
+
+    def step(state, batch, key):
+        key, now = jax.random.split(state.key)
+        return _Walk(key, state.place + rate * jax.random.normal(now, (2,))), {}
+
+    return lambda key: _Walk(key, jnp.zeros(2)), step, lambda state, data: {"loss": jnp.sum(state.place)}
+
+
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_states_with_random_keys_go_on_where_they_were(tmp_path, kind):
+    key = jax.random.key(1, impl=kind)
+    result = fn.sweep(walk, fn.grid(rate=[0.1, 0.2]), DATA, **(SETTINGS | {"key": key}))
+    result.save(tmp_path)
+    loaded = fn.load_result(tmp_path)
+    assert jax.tree.structure(loaded.state(0)) == jax.tree.structure(loaded.state(1))
+    for row in range(2):
+        state, expected = loaded.state(row), result.state(row)
+        assert type(state).__name__ == "_Walk" and state.key.dtype == key.dtype
+        assert_same_bits(jax.random.bits(state.key, (3,)), jax.random.bits(expected.key, (3,)))
+        assert_same_bits(state.place, expected.place)
+
+
+def test_states_that_differ_in_dtype_or_structure_keep_both(tmp_path):
+    def scalar(dtype, nested):
+        def init(key):
+            value = jax.random.normal(key, ()).astype(dtype)
+            return [value] if nested else value
+
+        return init, lambda state, batch, key: (state, {}), lambda state, data: {"loss": jnp.ones(())}
+
+    for name, variants in (
+        ("dtype", fn.grid(dtype=["bfloat16", "float32"], nested=[False])),
+        ("structure", fn.grid(dtype=["bfloat16"], nested=[False, True])),
+    ):
+        result = fn.sweep(scalar, variants, DATA, **SETTINGS)
+        result.save(tmp_path / name)
+        assert_same(fn.load_result(tmp_path / name), result)
+
+
 def test_hyperparameters_keep_every_bit_and_functions_become_names(tmp_path):
     variants = [{"learning_rate": 0.1 + 0.2, "activation": bend, "more": (1, (2.5, None)), "limit": float("inf")}]
 
@@ -223,6 +269,55 @@ def test_a_truncated_file_is_refused(result, tmp_path, name):
         fn.load_result(tmp_path)
 
 
+def test_whatever_is_damaged_is_refused_or_harmless(result, tmp_path):
+    """Bytes changed at random: a result, or a ValueError; nothing else."""
+    result.save(tmp_path)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for name in ("arrays.npz", "result.json"):
+        whole = (tmp_path / name).read_bytes()
+        for place in rng.integers(0, len(whole), 200):
+            damaged = bytearray(whole)
+            damaged[place] = rng.integers(256)
+            (tmp_path / name).write_bytes(damaged)
+            try:
+                fn.load_result(tmp_path)
+            except ValueError as error:
+                assert str(error).startswith("load_result: the files must be whole and unaltered, got ")
+                refused += 1
+        (tmp_path / name).write_bytes(whole)
+    assert refused > 200
+
+
+def damage_method(content):
+    """Marks every member of a zip as compressed by a method that doesn't exist."""
+    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + offset : at + offset + 2] = b"\x63\x00"
+            at = content.find(signature, at + 4)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("result.json", lambda content: b"[" * 100_000),
+        ("result.json", lambda content: content.replace(b"0x1.4", b"0x1p9999", 1)),
+        ("arrays.npz", damage_method),
+    ],
+    ids=["too deep", "too large", "unknown compression"],
+)
+def test_damage_that_python_reports_in_its_own_ways(result, tmp_path, name, damage):
+    result.save(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    damaged = bytes(damage(bytearray(content)))
+    assert damaged != content
+    (tmp_path / name).write_bytes(damaged)
+    with pytest.raises(ValueError, match="load_result: the files must be whole and unaltered"):
+        fn.load_result(tmp_path)
+
+
 class Bomb:
     def __reduce__(self):
         return exec, ("raise SystemExit('ran')",)
@@ -240,11 +335,12 @@ def test_a_file_cannot_run_code(result, tmp_path):
         fn.load_result(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["__import__('os')", "a b", "_private", "x;y"])
-def test_names_of_nodes_must_be_plain(result, tmp_path, name):
+@pytest.mark.parametrize("part", ["named", "fields"])
+@pytest.mark.parametrize("name", ["__import__('os')", "a b", "x;y", "", 3])
+def test_names_of_nodes_must_be_plain(result, tmp_path, name, part):
     result.save(tmp_path)
     rest = json.loads((tmp_path / "result.json").read_text())
-    rest["states"][0]["named"] = name
+    rest["states"][0][part] = name if part == "named" else [name, "optimizer_state", "step"]
     (tmp_path / "result.json").write_text(json.dumps(rest))
     with pytest.raises(ValueError, match="load_result: .*a state's names must be identifiers"):
         fn.load_result(tmp_path)

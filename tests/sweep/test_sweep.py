@@ -56,14 +56,14 @@ def test_floats_ride_and_everything_else_picks_a_program(values, expected):
 def test_a_recipe_gets_plain_values_and_traced_numbers():
     seen = []
 
-    def record(rate, steps, widths):
-        seen.append((rate, steps, widths))
+    def record(rate, count, widths):
+        seen.append((rate, count, widths))
         return recipe(0.1 * rate)
 
-    fn.sweep(record, [{"rate": np.float32(0.5), "steps": fn.traced(3), "widths": [4, 2]}], DATA, **SETTINGS)
+    fn.sweep(record, [{"rate": np.float32(0.5), "count": fn.traced(3), "widths": [4, 2]}], DATA, **SETTINGS)
     assert seen[0] == (0.5, 3, (4, 2)) and type(seen[0][0]) is float and type(seen[0][1]) is int
-    rate, steps, widths = seen[-1]
-    assert (rate.dtype, steps.dtype, widths) == (jnp.float32, jnp.int32, (4, 2))
+    rate, count, widths = seen[-1]
+    assert (rate.dtype, count.dtype, widths) == (jnp.float32, jnp.int32, (4, 2))
 
 
 def test_names_of_the_sweep_reach_a_recipe_that_declares_them():
@@ -172,6 +172,30 @@ def test_what_was_done_before_an_interruption_is_not_lost(error):
     assert 2 <= done.sum() < 6 and set(result.table["status"][~done]) == {"unfinished"}
     np.testing.assert_allclose(result.table["validation/loss"][done], whole.table["validation/loss"][done], rtol=1e-5)
     assert result.best().row in np.flatnonzero(done)
+    assert str(result).startswith(f"6 runs, 0 diverged; the {done.sum()} best by validation/loss:")
+
+
+def test_an_error_before_any_run_is_done_is_itself():
+    def stop(now):
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        fn.sweep(recipe, fn.grid(learning_rate=[0.1]), DATA, **(SETTINGS | {"progress": stop}))
+
+
+def test_data_without_a_validation_part_is_ranked_by_the_training_loss():
+    result = fn.sweep(recipe, fn.grid(learning_rate=[0.001, 0.1]), fn.Dataset(X, Y), keep=1, **SETTINGS)
+    assert result.metrics == ["train/loss"] and "best by train/loss" in str(result)
+    assert result.best("train/loss").row == np.argmin(result.table["train/loss"])
+    with pytest.raises(ValueError, match="ranking: unknown metric 'validation/loss'"):
+        result.best("validation/loss")
+
+
+@pytest.mark.parametrize("key", [jax.random.PRNGKey(5), jax.random.key(5)], ids=["old", "new"])
+def test_keys_of_both_makes_give_the_same(key):
+    result = fn.sweep(recipe, fn.grid(learning_rate=[0.1]), DATA, **(SETTINGS | {"key": key}))
+    expected = fn.sweep(recipe, fn.grid(learning_rate=[0.1]), DATA, **SETTINGS)
+    assert result.table["validation/loss"] == expected.table["validation/loss"]
 
 
 # Anybody's recipe.
@@ -262,6 +286,22 @@ def only_state(learning_rate=0.1):
     return lambda key: jnp.zeros(3), lambda state, batch, key: state, lambda state, data: {}
 
 
+def measures_nothing(learning_rate=0.1):
+    return lambda key: jnp.zeros(2), lambda state, batch, key: (state, {}), lambda state, data: {}
+
+
+def nested_metric(learning_rate=0.1):
+    return lambda key: jnp.zeros(2), lambda state, batch, key: (state, {}), lambda state, data: {"loss": {"mean": jnp.sum(state)}}
+
+
+def branches(learning_rate=0.1):
+    return (
+        lambda key: jnp.zeros(2),
+        lambda state, batch, key: (state if state[0] > 0 else -state, {}),
+        lambda state, data: {"loss": state[0]},
+    )
+
+
 def jumpy(learning_rate=0.1):
     return recipe(learning_rate, activation=jnp.sign)
 
@@ -331,6 +371,22 @@ REFUSED = {
     ),
     "state grows": (grows, ONE, {}, TypeError, "step: must keep the structure, shapes and dtypes of the state"),
     "metric is a vector": (vector_metric, ONE, {}, TypeError, "evaluate: metrics must be a dict of scalars"),
+    "no metric": (
+        measures_nothing,
+        ONE,
+        {},
+        ValueError,
+        r"variant 0 \(learning_rate=0.1\): evaluate: must measure something, got no metrics",
+    ),
+    "metrics in metrics": (nested_metric, ONE, {}, TypeError, r"evaluate: metrics must be a dict of scalars, got {'loss': {'mean': \(\)}}"),
+    "branch on a number": (branches, ONE, {}, TypeError, r"variant 0 \(learning_rate=0.1\): Attempted boolean conversion of traced array"),
+    "a name of the table": (
+        takes_anything,
+        [{"steps": 3}],
+        {},
+        ValueError,
+        "sweep: a hyperparameter must have a name that the result's table doesn't use itself, got 'steps'; give it another",
+    ),
     "step gives only a state": (
         only_state,
         ONE,
@@ -353,6 +409,14 @@ REFUSED = {
         "value must be a number or something hashable, got ndarray; a tuple will do",
     ),
     "traced text": (takes_anything, [{"value": fn.traced("a")}], {}, TypeError, "traced value must be a number, got 'a'"),
+    "traced bool": (takes_anything, [{"value": fn.traced(True)}], {}, TypeError, "traced value must be a number, got True"),
+    "traced beyond int32": (
+        takes_anything,
+        [{"value": fn.traced(2**31)}],
+        {},
+        ValueError,
+        r"variant 0 \(value=2147483648\): traced value must fit in int32, got 2147483648; a float of that size will do",
+    ),
     "batch": (
         recipe,
         ONE,
@@ -383,6 +447,8 @@ REFUSED = {
     "keep": (recipe, ONE, {"keep": 0}, ValueError, "sweep: keep must be at least 1, got 0"),
     "randomness": (recipe, ONE, {"randomness": "share"}, ValueError, "sweep: unknown randomness 'share'; did you mean 'shared'"),
     "key": (recipe, ONE, {"key": 0}, TypeError, r"sweep: key must be a JAX random key, got 0; such as jax.random.key\(0\)"),
+    "keys": (recipe, ONE, {"key": jax.random.split(KEY, 2)}, ValueError, r"sweep: key must be one key, got shape \(2,\)"),
+    "memory_budget": (recipe, ONE, {"memory_budget": 1e9}, TypeError, "sweep: memory_budget must be a whole number, got 1000000000.0"),
     "progress": (recipe, ONE, {"progress": "loud"}, TypeError, "sweep: progress must be True, False, None or a function, got 'loud'"),
     "recipe": (3, ONE, {}, TypeError, "sweep: recipe must be a function of hyperparameters, got 3"),
 }
