@@ -320,7 +320,7 @@ def _rebuilt(node: Any, leaf: Callable[[int], np.ndarray]) -> PyTree:
     if kind == "leaf":
         return leaf(int(content))
     if kind == "key":
-        return jax.random.wrap_key_data(leaf(int(content)), impl=node["kind"])
+        return jax.random.wrap_key_data(leaf(int(content)), impl=node["kind"])  # type: ignore[arg-type]
     if kind == "dict":
         return {_read(name): _rebuilt(item, leaf) for name, item in content}
     if kind in ("list", "tuple"):
