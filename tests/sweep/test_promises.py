@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.monitoring
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from properties import assert_close, assert_same_bits
@@ -136,6 +137,17 @@ def test_with_randomness_of_its_own_a_row_is_what_fit_gives_with_the_variant_fol
     key = jax.random.fold_in(jax.random.fold_in(KEY, 1), 1)
     fitted = jax.jit(lambda rate: fn.fit(recipe(rate), DATA, key=key, num_steps=25, batch_size=8))(0.03)
     assert_close(result.state(3), jax.device_get(fitted.state), rtol=1e-4, atol=1e-5)
+
+
+def test_in_float64_a_row_is_what_fit_gives_to_ten_digits():
+    fn.sweep(recipe, fn.grid(learning_rate=[0.01, 0.03]), DATA, **SETTINGS)  # in float32: its programs must not serve float64
+    with jax.enable_x64(True):
+        data = jax.tree.map(lambda leaf: leaf.astype(np.float64 if leaf.dtype == np.float32 else np.int64), DATA)
+        result = fn.sweep(recipe, fn.grid(learning_rate=[0.01, 0.03]), data, **SETTINGS)
+        key = jax.random.fold_in(KEY, 0)
+        fitted = jax.jit(lambda rate: fn.fit(recipe(rate), data, key=key, num_steps=25, batch_size=8))(jnp.float64(0.03))
+        assert result.state(1).params[0]["weight"].dtype == np.float64
+        assert_close(result.state(1), jax.device_get(fitted.state), rtol=1e-10, atol=1e-12)
 
 
 def test_each_variant_of_a_mixed_sweep_is_what_it_is_alone():
