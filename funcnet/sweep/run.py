@@ -21,13 +21,13 @@ from funcnet import check
 from funcnet.data import Dataset, Split, as_split
 from funcnet.space import Variants, as_variants
 from funcnet.sweep.plan import Chunk, Plan, Recipe, chunks_of, lane_width, make_plan, shares_keys, traced_values
-from funcnet.sweep.program import Compiled, Lanes, Programs, bytes_needed, trace
+from funcnet.sweep.program import STRETCH, Compiled, Lanes, Programs, bytes_needed, trace
 from funcnet.sweep.progress import Progress, reporter
 from funcnet.sweep.result import SweepResult, default_metric
 from funcnet.training import Run, evaluation_steps, run_keys
 from funcnet.tree import PyTree
 
-_LOOKS = 20  # times the host looks at a chunk while it trains, at the least steps that the evaluations leave
+_LOOKS = 20  # times the host looks at a chunk while it trains, where a run is long
 _CPU_LANES = 16  # wider chunks are no faster on a core, and the last one of a group wastes more
 
 
@@ -265,7 +265,7 @@ class _Engine:
         """Where the next task pauses, and whether it evaluates there."""
         total = active.chunk.num_steps
         evaluations = set(evaluation_steps(total, self.plan.eval_every or total))
-        stride = math.ceil(total / _LOOKS)
+        stride = STRETCH * math.ceil(total / _LOOKS / STRETCH)
         end = min(total, active.done + stride)
         return [(stop, stop in evaluations) for stop in sorted({end, *(step for step in evaluations if active.done < step <= end)})]
 
