@@ -28,10 +28,9 @@ def bits(key: jax.Array, count: int, fold: jax.Array | int = 0) -> jax.Array:
     Source: Salmon et al. (2011), Parallel random numbers: as easy as 1, 2, 3, for generators that hash a counter.
     """
     words = jnp.append(jax.random.key_data(key).astype(jnp.uint32), jnp.asarray(fold, jnp.uint32))
-    hashed = jax.lax.iota(jnp.uint32, count) * np.uint32(0x9E3779B9)  # 2^32 over the golden ratio: neighbours lie far apart
-    for i in range(words.size):
-        hashed = mixed(hashed ^ words[i])
-    return hashed
+    counter = jax.lax.iota(jnp.uint32, count) * np.uint32(0x9E3779B9)  # 2^32 over the golden ratio: neighbours lie far apart
+    # A loop, as XLA would copy anything else into each use: lanes that share their draws would hash them anew in each.
+    return jax.lax.fori_loop(0, words.size, lambda i, hashed: mixed(hashed ^ words[i]), counter)
 
 
 def mixed(word: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet import check
 from funcnet.batching import examples_last
@@ -58,7 +59,7 @@ def drop_connect(layer: Layer, rate: Scalar) -> Layer:
       >>> layer = drop_connect(dense(2, initializer="ones"), 0.5)
       >>> params = layer.init(jax.random.key(0), (4,))
       >>> print(layer.apply(params, jnp.ones(4)), layer.apply(params, jnp.ones(4), key=jax.random.key(1)))
-      [4. 4.] [2. 4.]
+      [4. 4.] [4. 2.]
 
     Source: Wan et al. (2013).
     """
@@ -82,10 +83,12 @@ def drop_connect(layer: Layer, rate: Scalar) -> Layer:
 def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
     """Zeroes entries of x with probability rate, shape (), to the nearest 1 / 65,536, and scales the others so that the mean stays.
 
-    Sixteen bits are enough to tell rates apart, so each word serves twice.
+    Sixteen bits are enough to tell rates apart, so each word serves twice: for the first half of x's rows and for the second.
     """
-    words = bits(key, (x.size + 1) // 2)
-    draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
+    rows = x.shape[0] if x.ndim else 1
+    half = (rows + 1) // 2
+    words = bits(key, half * (x.size // max(rows, 1))).reshape(half, *x.shape[1:])
+    draws = jnp.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)])[:rows].reshape(x.shape)
     threshold = jnp.minimum(jnp.round(jnp.asarray(rate, jnp.float32) * 65536), 65535).astype(jnp.int32)
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
     scale = 1 / (1 - jnp.asarray(rate, at_least_float32(dtype)))  # in bfloat16 a rate of 0.999 is 1
