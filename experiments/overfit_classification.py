@@ -43,7 +43,7 @@ def recipe(name: str) -> fn.Training:
 
 
 def trained(quick: bool, seed: int) -> fn.SweepResult:
-    steps, seeds = (1000, 16) if quick else (2000, 64)
+    steps, seeds = (2000, 16) if quick else (4000, 64)
     variants, key = fn.grid(name=list(MODELS)), jax.random.key(seed)
     return fn.sweep(recipe, variants, GIVEN, key=key, num_steps=steps, batch_size=None, eval_every=10, replicates=seeds, progress=False)
 
