@@ -127,5 +127,5 @@ def draw_curves(result: fn.SweepResult) -> plt.Figure:
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes[0].set(ylabel="share of points misjudged", title=f"Mean of {len(values)} seeds, each with data of its own")
     axes[1].set(ylabel="cross-entropy (nats)", yscale="log", ylim=(1e-3, None), title="The same, as the net is trained: by cross-entropy")
-    axes[1].legend(frameon=False, fontsize=9)
+    axes[0].legend(frameon=False, fontsize=9)
     return figure
