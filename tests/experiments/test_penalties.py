@@ -62,10 +62,15 @@ def test_without_penalty_it_is_least_squares(paths, data):
         np.testing.assert_allclose(paths.state(row).params["weight"][0], least_squares, atol=2e-3)
 
 
+def test_a_change_of_sign_is_not_held_at_zero():
+    w = np.array([[-0.1, 0.3, 0.0], [0.0, 0.1, 1e-6], [0.1, 0.0, -1e-6], [0.2, 0.0, 0.1]])
+    np.testing.assert_array_equal(experiment.held(w).sum(0), [0, 2, 3])
+
+
 def test_the_verdicts_follow_the_figures(paths):
     zeros, agreement = experiment.zeros(paths), experiment.agreement(paths)
     assert zeros.holds and agreement.holds
-    counts = [int(count) for count in zeros.figures["coefficients of 10 that L1 sets to zero, by rising strength"].split(", ")]
+    counts = [int(count) for count in zeros.figures["coefficients of 10 that L1 holds at zero, by rising strength"].split(", ")]
     assert counts[0] == 0 and counts[-1] == 10
     assert [zeros.figures[f"that L{power} does, at most"] for power in (2, 3, 4)] == [0, 0, 0]
     better, same = {power: 0.5 for power in experiment.POWERS} | {0.0: 0.6}, {power: 0.6 for power in (0.0, *experiment.POWERS)}
