@@ -125,7 +125,7 @@ def draw_paths(paths: fn.SweepResult) -> plt.Figure:
             style = dict(color=plot.COLOURS[i % len(plot.COLOURS)], linestyle="-" if i < len(plot.COLOURS) else "--", linewidth=1.8)
             ax.plot(strengths, w[:, i], label=name, **style)
         ax.axhline(0, color="black", linewidth=0.8)
-        ax.set(xscale="log", title=f"L{power:.0f}: at most {held(w).sum(1).max()} of 10 held at zero", xlabel="strength of the penalty")
+        ax.set(xscale="log", title=f"L{power:.0f}: up to {held(w).sum(1).max()} of 10 at zero", xlabel="strength of the penalty")
     axes[0].set_ylabel("coefficient (standard deviations)")
     axes[-1].legend(title="measured", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -140,7 +140,7 @@ def draw_validation(results: list[fn.SweepResult]) -> plt.Figure:
         report.band(ax, table["strength"][rows], losses[:, rows] - losses[:, :1], color=colour, marker=marker, label=f"L{power:.0f}")
     ax.axhline(0, color="black", linewidth=1, linestyle="--", label="no penalty")
     ax.set(
-        xscale="log", ylim=(-0.15, 0.15), xlabel="strength of the penalty", ylabel="change of the squared error on new patients (variances)"
+        xscale="log", ylim=(-0.08, 0.1), xlabel="strength of the penalty", ylabel="change of the squared error on new patients (variances)"
     )
     ax.set_title(f"88 patients to learn from: mean of {len(results)} splits")
     ax.legend(frameon=False, loc="upper left")
