@@ -191,7 +191,7 @@ def fit(
     keys = run_keys(key)
 
     def one_step(run: Run, step: jax.Array) -> tuple[Run, None]:
-        return advance(training, run, parts, draw(keys, step, batch_size, num_examples), step, None), None
+        return advance(training, run, parts, draw(keys, step, batch_size, num_examples), step), None
 
     def block(run: Run, steps: jax.Array) -> tuple[Run, Metrics]:
         run, _ = jax.lax.scan(one_step, run, steps)
@@ -244,16 +244,29 @@ def draw(keys: RunKeys, step: jax.Array, batch_size: int | None, num_examples: j
     return Draws(rows, jax.random.fold_in(keys.step, step))
 
 
-def advance(training: Training, run: Run, data: Split, draws: Draws, step: jax.Array, num_examples: jax.Array | None) -> Run:
-    """One step; a run that has become non-finite stays where it was.
+def take_step(training: Training, state: PyTree, data: Split, draws: Draws, num_examples: jax.Array | None) -> tuple[PyTree, jax.Array]:
+    """One step, and whether the loss it met was finite.
 
     Args:
       num_examples: shape (), traced: how many of the training examples the run may see; None for all of them.
+
+    Returns:
+      The state, and shape (), bool; the state itself may have become non-finite.
     """
-    state, metrics = training.step(run.state, _batch(data.train, draws.rows, num_examples), draws.key)
-    fine = (run.diverged < 0) & all_finite((state, metrics.get("loss", ())))
+    state, metrics = training.step(state, _batch(data.train, draws.rows, num_examples), draws.key)
+    return state, all_finite(metrics.get("loss", ()))
+
+
+def advance(training: Training, run: Run, data: Split, draws: Draws, step: jax.Array) -> Run:
+    """One step; a run that has become non-finite stays where it was."""
+    state, fine = take_step(training, run.state, data, draws, None)
+    return settle(run, state, fine & all_finite(state), step)
+
+
+def settle(run: Run, state: PyTree, fine: jax.Array, step: jax.Array) -> Run:
+    """The run with its new state where all is fine; else as it was, and marked as diverged at this step."""
     diverged = jnp.where(fine | (run.diverged >= 0), run.diverged, step.astype(jnp.int32))
-    return Run(where(fine, state, run.state), diverged)
+    return Run(where(diverged < 0, state, run.state), diverged)
 
 
 def measure(training: Training, run: Run, data: Split, num_examples: jax.Array | None) -> Metrics:

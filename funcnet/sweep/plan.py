@@ -7,6 +7,7 @@ lane width. Nothing here is compiled or trained: everything a user can get wrong
 import inspect
 import itertools
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -223,10 +224,31 @@ def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups
                 training = as_training("sweep", recipe(**variant.static, **variant.traced))
                 if i in first:
                     check_data(training, data)
-                    _check_shapes(training, data, variant.batch_size)
+                    _check_shapes_once(_key(recipe, variant, data), training, data, variant.batch_size)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError  # some of JAX's own can't be made from a text
             raise kind(f"sweep: variant {i} {_brief(variants[i])}: {error}") from error
+
+
+_fitting: OrderedDict[Any, None] = OrderedDict()  # what has passed _check_shapes: a second sweep need not trace to find out
+
+
+def _key(recipe: Recipe, variant: Variant, data: Split) -> Any:
+    arrays, structure = jax.tree.flatten(data)
+    return recipe, _identity(variant), structure, tuple((array.shape, str(array.dtype)) for array in arrays), jax.config.jax_enable_x64
+
+
+def _check_shapes_once(key: Any, training: Training, data: Split, batch_size: int | None) -> None:
+    try:
+        known = key in _fitting
+    except TypeError:  # a recipe without a hash
+        known, key = False, None
+    if not known:
+        _check_shapes(training, data, batch_size)
+        if key is not None:
+            _fitting[key] = None
+        while len(_fitting) > 1024:
+            _fitting.popitem(last=False)
 
 
 def _check_shapes(training: Training, data: Split, batch_size: int | None) -> None:

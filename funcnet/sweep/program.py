@@ -19,9 +19,10 @@ import jax.numpy as jnp
 
 from funcnet.data import Split
 from funcnet.sweep.plan import Group, Recipe, typed
-from funcnet.training import Run, RunKeys, advance, as_training, draw, measure, start
+from funcnet.training import Draws, Run, RunKeys, as_training, draw, measure, settle, start, take_step
+from funcnet.tree import PyTree, all_finite
 
-_STRETCH = 64  # steps whose minibatches and keys are drawn together: a few large operations in place of many small ones
+STRETCH = 64  # steps whose minibatches and keys are drawn together, and after which lanes are looked at: a few large operations
 
 
 class Lanes(NamedTuple):
@@ -156,28 +157,66 @@ def lane_functions(recipe: Recipe, group: Group, shared: bool) -> Programs:
     def init(lane: Lanes) -> Run:
         return start(training(lane), lane.keys)
 
-    def move(lane: Lanes, run: Run, data: Split, first: jax.Array, last: jax.Array) -> Run:
-        rule = training(lane)
+    def one_step(lane: Lanes, state: PyTree, data: Split, draws: Draws) -> tuple[PyTree, jax.Array]:
+        return take_step(training(lane), state, data, draws, lane.num_examples)
+
+    def draws_of(lane: Lanes, data: Split, steps: jax.Array) -> Draws:
         seen = len(data.train.y) if lane.num_examples is None else lane.num_examples
-
-        def stretch(carry: tuple[jax.Array, Run]) -> tuple[jax.Array, Run]:
-            begin, run = carry
-            steps = begin + jnp.arange(_STRETCH, dtype=jnp.int32)
-            draws = jax.vmap(lambda step: draw(lane.keys, step, group.batch_size, seen))(steps)
-
-            def one_step(step: jax.Array, run: Run) -> Run:
-                now = jax.tree.map(lambda drawn: drawn[step - begin], draws)
-                return advance(rule, run, data, now, step, lane.num_examples)
-
-            end = jnp.minimum(begin + _STRETCH, last)
-            return end, jax.lax.fori_loop(begin, end, one_step, run)
-
-        return jax.lax.while_loop(lambda carry: carry[0] < last, stretch, (first, run))[1]
+        return jax.vmap(lambda step: draw(lane.keys, step, group.batch_size, seen))(steps)
 
     def evaluate(lane: Lanes, run: Run, data: Split) -> dict[str, jax.Array]:
         return measure(training(lane), run, data, lane.num_examples)
 
-    return Programs(jax.vmap(init, (axes,)), jax.vmap(move, (axes, 0, None, None, None)), jax.vmap(evaluate, (axes, 0, None)))
+    # Lanes that share their keys and see the same examples share their draws, which then have no axis of lanes.
+    apart = not shared or (group.limits_examples and group.batch_size is not None)
+    own = Draws(None if group.batch_size is None else 1, None if shared else 1)  # type: ignore[arg-type]
+    draw_all = jax.vmap(draws_of, (axes, None, None), own) if apart else draws_of
+    step_all = jax.vmap(one_step, (axes, 0, None, jax.tree.map(lambda axis: axis - 1, own) if apart else None))
+    advance_all = functools.partial(_advance, step_all, draw_all)
+    return Programs(jax.vmap(init, (axes,)), advance_all, jax.vmap(evaluate, (axes, 0, None)))
+
+
+class _Stretch(NamedTuple):
+    """Where a chunk is between two stretches of steps."""
+
+    begin: jax.Array  # shape (), int32: steps taken
+    careful_until: jax.Array  # shape (), int32: before this, stretches are one step long
+    suspects: jax.Array  # (lanes,), bool: which lanes something has happened to in the stretch that is taken again
+    run: Run
+
+
+def _advance(step_all: Callable, draw_all: Callable, lanes: Lanes, run: Run, data: Split, first: jax.Array, last: jax.Array) -> Run:
+    """Steps first .. last - 1 of all lanes.
+
+    To look after each step whether a lane is still finite costs as much as a small net's layer. So the lanes are looked at
+    after a stretch of steps; if one is lost, the stretch is taken again a step at a time, in the same loop's code, and the
+    lane is frozen where it was. A neighbour takes the same steps twice, and has the same bits.
+    """
+
+    def stretch(at: _Stretch) -> _Stretch:
+        careful = at.begin < at.careful_until
+        end = jnp.minimum(jnp.where(careful, at.begin + 1, at.begin + STRETCH - at.begin % STRETCH), last)
+        draws = draw_all(lanes, data, at.begin + jnp.arange(STRETCH, dtype=jnp.int32))
+
+        def one_step(step: jax.Array, carry: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array]:
+            state, fine = carry
+            state, finite = step_all(lanes, state, data, jax.tree.map(lambda drawn: drawn[step - at.begin], draws))
+            return state, fine & finite
+
+        state, fine = jax.lax.fori_loop(at.begin, end, one_step, (at.run.state, jnp.ones_like(at.suspects)))
+        fine &= jax.vmap(all_finite)(state)
+        lost = ~fine & (at.run.diverged < 0)
+        again = jnp.any(lost) & ~careful & (end > at.begin + 1)
+        lost &= at.suspects | ~careful
+        settled = jax.vmap(settle, (0, 0, 0, None))(at.run, state, ~(lost | again), at.begin)
+        run = settled._replace(diverged=jnp.where(again, at.run.diverged, settled.diverged))
+        return _Stretch(jnp.where(again, at.begin, end), jnp.where(again, end, at.careful_until), jnp.where(again, lost, at.suspects), run)
+
+    def goes_on(at: _Stretch) -> jax.Array:
+        return (at.begin < last) & jnp.any(at.run.diverged < 0)
+
+    begin = _Stretch(first, jnp.zeros_like(first), jnp.zeros(run.diverged.shape, bool), run)
+    return jax.lax.while_loop(goes_on, stretch, begin).run
 
 
 def _lower(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[tuple[Any, tuple, tuple]]:

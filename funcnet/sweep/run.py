@@ -21,13 +21,13 @@ from funcnet import check
 from funcnet.data import Dataset, Split, as_split
 from funcnet.space import Variants, as_variants
 from funcnet.sweep.plan import Chunk, Plan, Recipe, chunks_of, lane_width, make_plan, shares_keys, traced_values
-from funcnet.sweep.program import Compiled, Lanes, Programs, bytes_needed, trace
+from funcnet.sweep.program import STRETCH, Compiled, Lanes, Programs, bytes_needed, trace
 from funcnet.sweep.progress import Progress, reporter
 from funcnet.sweep.result import SweepResult, default_metric
-from funcnet.training import Run, evaluation_steps, run_keys
+from funcnet.training import Run, RunKeys, evaluation_steps, run_keys
 from funcnet.tree import PyTree
 
-_LOOKS = 20  # times the host looks at a chunk while it trains, at the least steps that the evaluations leave
+_LOOKS = 20  # times the host looks at a chunk while it trains, where a run is long
 _CPU_LANES = 16  # wider chunks are no faster on a core, and the last one of a group wastes more
 
 
@@ -153,6 +153,8 @@ class _Engine:
         self.states: dict[int, PyTree] = {}
         self.losers: list[tuple[float, int]] = []  # heap of (-metric, -row) of the states kept: the worst first
         self.widths: dict[int, int] = {}
+        self.traced: dict[tuple, Callable[[], Compiled]] = {}  # by group, lane width, sharing and device
+        self.shared_keys: dict[int, RunKeys] = {}  # by replicate
 
     def run(self) -> SweepResult:
         pool = ThreadPoolExecutor(len(self.slots), thread_name_prefix="funcnet")
@@ -236,9 +238,11 @@ class _Engine:
         return max(1, min(width, int(width * share / max(1, bytes_needed(programs)))))
 
     def _trace(self, group: int, width: int, shared: bool, device: jax.Device) -> Callable[[], Compiled]:
-        rows = tuple(self.plan.groups[group].rows[:width])
-        lanes = self._lanes(rows, width, shared, device)
-        return trace(self.plan.recipe, self.plan.groups[group], lanes, self.data[device], shared, device)
+        place = group, width, shared, device
+        if place not in self.traced:
+            lanes = self._lanes(self.plan.groups[group].rows[:width], width, shared, device)
+            self.traced[place] = trace(self.plan.recipe, self.plan.groups[group], lanes, self.data[device], shared, device)
+        return self.traced[place]
 
     def _lanes(self, rows: Sequence[int], width: int, shared: bool, device: jax.Device) -> Lanes:
         rows = [*rows, *[rows[0]] * (width - len(rows))]
@@ -250,7 +254,10 @@ class _Engine:
         limits = [self.plan.variants[self.plan.rows[row].variant].num_examples for row in rows]
         num_examples = None if limits[0] is None else np.asarray(limits, np.int32)
         if shared:
-            keys = run_keys(self._key(rows[0]))
+            replicate = self.plan.rows[rows[0]].replicate
+            if replicate not in self.shared_keys:
+                self.shared_keys[replicate] = run_keys(self._key(rows[0]))
+            keys = self.shared_keys[replicate]
         else:
             keys = jax.vmap(run_keys)(jnp.stack([self._key(row) for row in rows]))
         lanes: Any = Lanes(np.arange(width, dtype=np.int32), hyperparameters, num_examples, keys)  # type: ignore[arg-type]
@@ -265,7 +272,7 @@ class _Engine:
         """Where the next task pauses, and whether it evaluates there."""
         total = active.chunk.num_steps
         evaluations = set(evaluation_steps(total, self.plan.eval_every or total))
-        stride = math.ceil(total / _LOOKS)
+        stride = STRETCH * math.ceil(total / _LOOKS / STRETCH)
         end = min(total, active.done + stride)
         return [(stop, stop in evaluations) for stop in sorted({end, *(step for step in evaluations if active.done < step <= end)})]
 
