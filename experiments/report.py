@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import matplotlib.axes
 import matplotlib.figure
 import matplotlib.pyplot
 import numpy as np
@@ -48,6 +49,19 @@ def interval(values: Any) -> Interval:
         return Interval(mean, mean, mean)
     low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=error)
     return Interval(mean, float(low), float(high))
+
+
+def band(ax: matplotlib.axes.Axes, x: Any, values: Any, **style: Any) -> None:
+    """Draws the mean over seeds, in the band of its confidence interval.
+
+    Args:
+      x: shape (points,).
+      values: shape (seeds, points).
+      style: of the line, as matplotlib's plot takes it.
+    """
+    each = [interval(column) for column in np.transpose(values)]
+    (line,) = ax.plot(x, [one.mean for one in each], linewidth=2, **style)
+    ax.fill_between(x, [one.low for one in each], [one.high for one in each], color=line.get_color(), alpha=0.2, linewidth=0)
 
 
 class Finding(NamedTuple):
