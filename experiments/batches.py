@@ -102,13 +102,13 @@ def less_time(measured: list[Measured]) -> report.Finding:
     fastest = min(minibatches, key=np.mean)
     share = report.interval(fastest / whole)
     return report.Finding(
-        "And the best size of minibatch gets there in less time than the whole set.",
+        f"The best size of minibatch gets to a training loss of {AIM} in less time than the whole set.",
         share.high < 1,
         {
             **{f"milliseconds, {m.name} a step": report.interval(1000 * m.seconds[m.reached]) for m in measured},
             "share of the whole set's time": share,
         },
-        "Depends on the machine: the more it does at once, the less a large batch costs. One at a time is never cheap by the example.",
+        "Depends on the machine: the more it does at once, the less a large batch costs.",
     )
 
 
@@ -116,7 +116,7 @@ def as_accurate(measured: list[Measured]) -> report.Finding:
     *minibatches, whole = (m.error for m in measured)
     more = [report.interval(few - whole) for few in minibatches]
     return report.Finding(
-        "And they lose little accuracy: at the end they misread at most one new digit in a hundred more than the whole set.",
+        "Minibatches lose little accuracy: at the end each size misreads at most one new digit in a hundred more than the whole set.",
         all(interval.high < 0.01 for interval in more),
         {
             **{f"error on new digits, {m.name} a step": report.interval(m.error) for m in measured},

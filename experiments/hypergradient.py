@@ -102,7 +102,7 @@ def improves(path: np.ndarray, validation: np.ndarray, test: np.ndarray) -> repo
     lower = report.interval(1 - test[-1] / test[0])
     start, end = np.exp(path[0]), np.exp(path[-1])
     return report.Finding(
-        "Descending it improves both hyperparameters: the loss on digits that nothing was chosen by ends lower than it started.",
+        "Descending the hypergradient improves both hyperparameters: the loss on digits that nothing was chosen by ends lower than it started.",
         lower.low > 0,
         {
             "validation loss at the start": report.interval(validation[0]),
@@ -124,7 +124,7 @@ def beats_random_search(test: np.ndarray, random: tuple[np.ndarray, np.ndarray])
     best = np.take_along_axis(random[1], chosen[None], 0)[0]
     lower = report.interval(best - test[-1])
     return report.Finding(
-        f"It ends lower than the best of {len(random[0])} random draws, which cost as much.",
+        f"That descent ends lower than the best of {len(random[0])} random draws, which cost as much.",
         lower.low > 0,
         {"test loss of random search": report.interval(best), "of the descent": report.interval(test[-1]), "lower by, paired": lower},
         "Two hyperparameters are few: random search covers a plane, and not a space of many dimensions.",

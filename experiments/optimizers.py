@@ -102,7 +102,7 @@ def faster_than_sgd(measured: dict[str, Measured]) -> report.Finding:
         "Momentum, AdaGrad, RMSProp and Adam are each faster than plain SGD: they get to its final training loss in fewer steps.",
         all(share.high < 1 for share in shares.values()),
         {f"share of SGD's steps: {name}": share for name, share in shares.items()},
-        "Each at the learning rate that gets there soonest. Depends on the problem: in a valley along an axis all four are, see below.",
+        "Each at the learning rate that gets there soonest. Depends on the problem: in a valley along an axis all four are faster.",
     )
 
 

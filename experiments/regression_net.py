@@ -74,7 +74,7 @@ def little_but_noise_is_left(net: dict[str, np.ndarray], keys: jax.Array) -> rep
     excess = net["validation/loss"][:, -1] / NOISE**2 - 1
     near = report.interval(excess <= 0.25)
     return report.Finding(
-        "It bends as far as it should: in four seeds of five its squared error on new points ends within a quarter of the noise's variance.",
+        "It bends far enough: in four seeds of five the net's squared error on new points ends within a quarter of the noise's variance.",
         near.low >= 0.8,
         {
             "share of seeds within a quarter": near,

@@ -33,7 +33,7 @@ def test_sgd_in_the_valley_is_the_closed_form():
 def test_turning_the_valley_changes_nothing_for_those_that_do_not_scale_coordinates():
     for name, turns_with_it in (("sgd", True), ("momentum", True), ("adagrad", False), ("rmsprop", False), ("adam", False)):
         straight, turned = (float(optimizers.walk(name, turn)["height"]) for turn in (0.0, np.pi / 4))
-        assert (abs(np.log(turned / straight)) < 0.05) == turns_with_it, name
+        assert np.isclose(turned, straight, rtol=0.05, atol=0) == turns_with_it, name
 
 
 def test_a_range_of_good_rates_is_measured_in_decades():
@@ -41,8 +41,8 @@ def test_a_range_of_good_rates_is_measured_in_decades():
     assert optimizers.good_decades(np.ones(len(decades))) == pytest.approx(5)
     parabola = np.exp(np.log(1.2) * (decades + 1.5) ** 2)  # 20% above its best one decade away to either side
     assert optimizers.good_decades(parabola) == pytest.approx(2, abs=0.1)
-    diverged = np.where(decades > -1.4, np.inf, parabola)
-    assert optimizers.good_decades(diverged) == pytest.approx(1.1, abs=0.15)
+    diverged = np.where(decades > -1.4, np.inf, parabola)  # -5/3 is the last that doesn't
+    assert optimizers.good_decades(diverged) == pytest.approx(2.5 - 5 / 3, abs=0.1)
 
 
 def test_speed_is_counted_to_where_sgd_ends():
@@ -64,7 +64,8 @@ def test_findings_can_refute():
 def test_the_figures_fit_each_other(outcome):
     faster, lowest, adam, easy, _ = outcome.findings
     assert adam.figures["digits: share of SGD's steps"] == faster.figures["share of SGD's steps: Adam, digits"]
-    assert all(0 < share.mean <= 1 for share in faster.figures.values())
+    assert faster.holds == all(share.high < 1 for share in faster.figures.values())
+    assert all(0 < share.mean < 5 for share in faster.figures.values())
     assert 0 < lowest.figures["digits: Adam"].mean < np.log(10) / 4  # guessing among ten digits costs log 10
     assert all(0 < width.mean < 5 for width in easy.figures.values())
     labels = [line.get_label() for line in outcome.pictures["rates"].axes[0].lines]
