@@ -32,7 +32,7 @@ def gradient_norms(
     Norms that shrink from the output to the input vanish, those that grow explode.
 
     Args:
-      model: a `Layer`; those of a `serial` (an `mlp` is one) count one by one, any other model is one layer.
+      model: a `Layer`; the layers inside a `serial`, or any other that keeps its params in a list, count one by one.
       params: the model's.
       loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`.
       batch: `Dataset(x, y)`; the objective is the loss's mean over it, plus the penalty.
@@ -58,8 +58,7 @@ def gradient_norms(
     check.callables("gradient_norms", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
     objective = penalized(model, check.lookup("gradient_norms", "loss", loss, LOSSES), penalty)
     grads = jax.grad(objective)(params, batch, key=key)
-    layers = grads if isinstance(grads, list) else [grads]
-    counted = [[leaf for leaf in jax.tree.leaves(layer) if where(leaf)] for layer in layers]
+    counted = [[leaf for leaf in jax.tree.leaves(layer) if where(leaf)] for layer in _layers(grads)]
     norms = [_norm(leaves) for leaves in counted if leaves]
     if not norms:
         raise ValueError(check.message("gradient_norms", "needs a layer with leaves that count", "none", "where= says which count"))
@@ -148,6 +147,11 @@ def permutation_importance(
 
     scores, whole = jax.lax.map(shuffled, jnp.arange(x.shape[1])), score(x)
     return scores - whole if mode == "min" else whole - scores
+
+
+def _layers(params: Params) -> list[Params]:
+    """The params of each layer, out of however many lists they lie in."""
+    return [layer for part in params for layer in _layers(part)] if isinstance(params, list) else [params]
 
 
 def _norm(leaves: list[jax.Array]) -> jax.Array:
