@@ -12,7 +12,7 @@ from experiments import report
 from funcnet import plot
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "arctan_sigmoid")
-LEARNING_RATES = (0.001, 0.003, 0.01, 0.03)
+LEARNING_RATES = (0.003, 0.01, 0.03, 0.1)
 
 
 def training(model: fn.Layer, in_shape: tuple[int, ...], learning_rate: float, choice: int) -> fn.Training:
@@ -81,7 +81,7 @@ def run(quick: bool, seed: int) -> report.Outcome:
         cnn_key,
         activations=activations,
         steps=40 if quick else 200,
-        seeds=2 if quick else 6,
+        seeds=3 if quick else 6,
     )
     rnn = compare(recurrent, digits(rnn_data_key), rnn_key, activations=activations, steps=100 if quick else 400, seeds=3 if quick else 8)
     findings = [

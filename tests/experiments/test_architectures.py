@@ -22,9 +22,12 @@ def test_digits_are_read_row_by_row_and_mnist_is_averaged_by_four():
     np.testing.assert_allclose(rows, sorted((y, *x) for x, y in zip(scans, labels, strict=True)), atol=1e-4)
     images, labels = mnist_data()
     data = architectures.mnist(50, jax.random.key(1))
-    sums = {round(float(np.sum(image)) / 4, 1): label for image, label in zip(images, labels, strict=True)}
+    squares = images.reshape(-1, 28, 28)
+    averages = (squares[:, ::2, ::2] + squares[:, 1::2, ::2] + squares[:, ::2, 1::2] + squares[:, 1::2, 1::2]) / 4
     for x, y in zip(data.train.x, data.train.y, strict=True):
-        assert x.shape == (1, 14, 14) and sums[round(float(np.sum((x.astype(float) + 1) * 127.5)), 1)] == y
+        assert x.shape == (1, 14, 14)
+        same = np.flatnonzero(np.all(np.isclose((x[0] + 1) * 127.5, averages, atol=0.01), axis=(1, 2)))
+        assert len(same) and set(labels[same]) == {y}
 
 
 def test_choice_and_report_are_scored_on_different_digits():
