@@ -26,7 +26,7 @@ def net(learning_rate: float, features: int, classes: int) -> fn.Training:
 
 def linear(strength: float, features: int, classes: int, decay_steps: int) -> fn.Training:
     """Logistic regression under an L1 penalty, its steps decaying so that weights come to rest."""
-    steps = fn.cosine_decay(0.1, decay_steps)
+    steps = fn.cosine_decay(0.3, decay_steps)
     return fn.training(
         fn.dense(classes, initializer="zeros"),
         fn.cross_entropy,
