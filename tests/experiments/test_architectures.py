@@ -66,4 +66,4 @@ def test_a_claim_that_is_false_is_said_to_be():
 def test_pictures_name_the_activations(outcome):
     for figure in outcome.pictures.values():
         assert len(figure.axes) == 2
-    assert outcome.pictures["learning_rates"].axes[0].get_legend_handles_labels()[1] == ["relu", "sigmoid"]
+    assert outcome.pictures["learning_rates"].axes[1].get_legend_handles_labels()[1] == ["relu", "sigmoid"]

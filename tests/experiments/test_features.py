@@ -24,7 +24,7 @@ def test_l1_paths_are_scikit_learns(load, unique):
     source = load()
     data = fn.standardize(fn.split(fn.Dataset(source.data, source.target), key=jax.random.key(0), validation=0.2, test=0.2))
     strengths = np.array([0.02, 0.1])
-    path, _, accuracy = features.l1_path(data, strengths, 2000, jax.random.key(1))
+    path, _, accuracy = features.l1_path(data, strengths, 8000, jax.random.key(1))
     x, y = (np.asarray(part, float) for part in data.train)
     for strength, weights, share in zip(strengths, path, accuracy, strict=True):
         reference = LogisticRegression(l1_ratio=1.0, C=1 / (strength * len(y)), solver="saga", tol=1e-7, max_iter=100_000)
