@@ -9,6 +9,9 @@ from funcnet.data import minibatch as minibatch
 from funcnet.data import one_hot as one_hot
 from funcnet.data import split as split
 from funcnet.data import standardize as standardize
+from funcnet.inspection import gradient_norms as gradient_norms
+from funcnet.inspection import permutation_importance as permutation_importance
+from funcnet.inspection import predict as predict
 from funcnet.layers import INITIALIZERS as INITIALIZERS
 from funcnet.layers import Layer as Layer
 from funcnet.layers import activation as activation

@@ -34,7 +34,8 @@ class Training(NamedTuple):
     step(state, batch, key) -> (state, metrics): batch is a `Dataset` of batch_size examples; metrics is a dict of scalars.
     evaluate(state, dataset) -> metrics: a dict of scalars.
 
-    A step may carry a function `check_data(split)` as an attribute, called once with concrete arrays before training.
+    A step may carry a function `check_data(split)` as an attribute, called once with concrete arrays before training, and
+    an evaluate a function `predict(state, x)`, which says what the model makes of a set of examples.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -148,6 +149,10 @@ def training(
             values |= {name: metric_fn(rows, jnp.asarray(y)) for name, metric_fn in measures.items()}
         return values
 
+    def predict(state: TrainState, x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
+
+    evaluate.predict = predict  # type: ignore[attr-defined]
     step.check_data = functools.partial(_check_data, model, loss, tuple(in_shape))  # type: ignore[attr-defined]
     return Training(init, step, evaluate)
 

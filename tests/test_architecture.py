@@ -10,9 +10,9 @@ import pytest
 import funcnet
 
 ROOT = pathlib.Path(funcnet.__file__).parent
-ORDER = "check tree batching draws activations layers losses penalties schedules optimizers metrics data training space sweep plot".split()
+ORDER = "check tree batching draws activations layers losses penalties schedules optimizers metrics data training inspection space sweep plot".split()
 NEEDED = {"jax", "jaxlib", "numpy", "scipy", "chex"}
-EXTRAS = {"tqdm", "pandas", "matplotlib"}  # imported inside the functions that use them
+EXTRAS = {"tqdm", "pandas", "matplotlib", "sklearn"}  # imported inside the functions that use them
 MODULES = sorted(ROOT.rglob("*.py"))
 every_module = pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
 

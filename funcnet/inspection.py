@@ -1,0 +1,162 @@
+"""Looking into a model: how its gradients run through its layers, what it says, and which features it needs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.data import Dataset
+from funcnet.layers import Layer
+from funcnet.losses import LOSSES
+from funcnet.penalties import Penalty, Where, is_weight
+from funcnet.training import Training, as_training, penalized
+from funcnet.tree import Params, PyTree, at_least_float32
+
+
+def gradient_norms(
+    model: Layer,
+    params: Params,
+    loss: str | Callable,
+    batch: Dataset,
+    *,
+    penalty: Penalty | None = None,
+    key: jax.Array | None = None,
+    where: Where = is_weight,
+) -> jax.Array:
+    """How strongly the error pulls at each layer: the gradient's Euclidean norm, layer by layer.
+
+    norm_l = |d objective / d weights_l|
+
+    Norms that shrink from the output to the input vanish, those that grow explode.
+
+    Args:
+      model: a `Layer`; the layers inside a `serial`, or any other that keeps its params in a list, count one by one.
+      params: the model's.
+      loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`.
+      batch: `Dataset(x, y)`; the objective is the loss's mean over it, plus the penalty.
+      penalty: params -> scalar.
+      key: with one the model trains (dropout is on).
+      where: leaf -> bool, which of a layer's leaves count; its weights unless said otherwise.
+
+    Returns:
+      Shape (layers,), those nearest the input first; layers without such leaves (activations, dropout) are left out.
+      Found without squaring what would overflow or underflow: a norm of 1e-30 is not 0.
+
+    Raises:
+      ValueError: the loss is unknown, or no leaf counts.
+      TypeError: model isn't a layer.
+
+    Example:
+      >>> from funcnet import layers
+      >>> model = layers.serial(layers.dense(1, initializer="ones"), layers.dense(1, initializer="ones"))
+      >>> params = model.init(jax.random.key(0), (1,))
+      >>> print(gradient_norms(model, params, "squared_error", Dataset(jnp.array([[3.0]]), jnp.array([[1.0]]))))
+      [12. 12.]
+    """
+    check.callables("gradient_norms", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
+    objective = penalized(model, check.lookup("gradient_norms", "loss", loss, LOSSES), penalty)
+    grads = jax.grad(objective)(params, batch, key=key)
+    counted = [[leaf for leaf in jax.tree.leaves(layer) if where(leaf)] for layer in _layers(grads)]
+    norms = [_norm(leaves) for leaves in counted if leaves]
+    if not norms:
+        raise ValueError(check.message("gradient_norms", "needs a layer with leaves that count", "none", "where= says which count"))
+    return jnp.stack(norms)
+
+
+def predict(training: Training, state: PyTree, x: Any) -> jax.Array:
+    """What a trained model says of a set of examples, without dropout.
+
+    Args:
+      training: a `Training` whose `evaluate` carries a function `predict(state, x)`, as those of `training(...)` do.
+      state: the training's.
+      x: shape (examples, *in_shape).
+
+    Returns:
+      Shape (examples, *out_shape).
+
+    Raises:
+      TypeError: the training can't predict.
+
+    Example:
+      >>> import funcnet as fn
+      >>> linear = fn.training(fn.dense(1, initializer="ones"), fn.squared_error, fn.sgd(0.1), in_shape=(2,))
+      >>> print(predict(linear, linear.init(jax.random.key(0)), jnp.array([[1.0, 2.0], [3.0, 4.0]])))
+      [[3.]
+       [7.]]
+    """
+    own = getattr(as_training("predict", training).evaluate, "predict", None)
+    if own is None:
+        fix = "set evaluate.predict to a function of (state, x)"
+        raise TypeError(check.message("predict", "the training's evaluate must carry a function predict", "none", fix))
+    return own(state, jnp.asarray(x))
+
+
+def permutation_importance(
+    training: Training, state: PyTree, dataset: Dataset, *, key: jax.Array, metric: str = "loss", mode: str = "min", repeats: int = 10
+) -> jax.Array:
+    """How much a trained model needs each feature: how much worse it scores once that feature's column is shuffled.
+
+    A feature that says nothing of the target, or that the model passes over, scores 0. One whose twin stands in another
+    column may score little although it matters: the model reads the twin.
+
+    Args:
+      training: a `Training`; the score is one of its `evaluate`.
+      state: the training's.
+      dataset: to score on, best one it was not trained on; a feature is an entry of the first axis of an example.
+      key: decides the shuffles, which all features share.
+      metric: a name among those that `evaluate` gives.
+      mode: whether a small ("min") or a large ("max") metric is good.
+      repeats: shuffles of each feature.
+
+    Returns:
+      Shape (features, repeats), in the metric's unit, positive where shuffling hurts. The features are scored one after
+      the other, each with all its shuffles at once.
+
+    Raises:
+      ValueError: the metric or the mode is unknown, repeats is below 1, or the examples have no axis.
+
+    Example:
+      >>> import funcnet as fn
+      >>> linear = fn.training(fn.dense(1, initializer="ones"), fn.squared_error, fn.sgd(0.1), in_shape=(2,))
+      >>> x = jnp.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+      >>> data = Dataset(x, jnp.sum(x, axis=1, keepdims=True))
+      >>> importance = permutation_importance(linear, linear.init(jax.random.key(0)), data, key=jax.random.key(1))
+      >>> print(importance.mean(1) > 0)
+      [ True False]
+
+    Source: Breiman (2001); as in scikit-learn.
+    """
+    training = as_training("permutation_importance", training)
+    repeats = check.whole("permutation_importance", "repeats", repeats, 1)
+    check.one_of("permutation_importance", "mode", mode, ("min", "max"))
+    x, y = jnp.asarray(dataset.x), jnp.asarray(dataset.y)
+    if x.ndim < 2:
+        fix = "x[:, None] gives every example one axis"
+        raise ValueError(check.message("permutation_importance", "x must have shape (examples, features)", x.shape, fix))
+    check.one_of("permutation_importance", "metric", metric, jax.eval_shape(training.evaluate, state, Dataset(x, y)))
+
+    def score(x: jax.Array) -> jax.Array:
+        return training.evaluate(state, Dataset(x, y))[metric]
+
+    orders = jax.vmap(lambda key: jax.random.permutation(key, len(x)))(jax.random.split(key, repeats))
+
+    def shuffled(feature: jax.Array) -> jax.Array:
+        return jax.vmap(lambda order: score(x.at[:, feature].set(x[order, feature])))(orders)
+
+    scores, whole = jax.lax.map(shuffled, jnp.arange(x.shape[1])), score(x)
+    return scores - whole if mode == "min" else whole - scores
+
+
+def _layers(params: Params) -> list[Params]:
+    """The params of each layer, out of however many lists they lie in."""
+    return [layer for part in params for layer in _layers(part)] if isinstance(params, list) else [params]
+
+
+def _norm(leaves: list[jax.Array]) -> jax.Array:
+    """Euclidean norm of the leaves as one vector, found on numbers of at most 1."""
+    flat = jnp.concatenate([leaf.astype(at_least_float32(leaf.dtype)).ravel() for leaf in leaves])
+    largest = jnp.max(jnp.abs(flat))
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return unit * jnp.sqrt(jnp.sum((flat / unit) ** 2))
