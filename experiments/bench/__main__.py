@@ -6,6 +6,7 @@ python -m experiments.bench [W1 W2 ...] [--json FILE] [--repeats N] [--peers NAM
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 from experiments.bench.peers import NAMES
@@ -53,7 +54,7 @@ def main() -> None:
             repeats=arguments.repeats,
             patience=arguments.patience,
             peak=max(peaks.values()),
-            tell=lambda line: print(line, file=sys.stderr, flush=True),
+            tell=lambda line: print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True),
         )
         if arguments.json is not None:  # after each workload, so that an interrupted run keeps what it has measured
             arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ def _warm(workload: Workload, names: Iterable[str], repeats: int, patience: floa
     for name in names:
         tell(f"{workload.name}: {name} is made ready")
         try:
-            contestants[name] = fastest(peer(name), workload, patience)
+            contestants[name] = fastest(peer(name), workload, patience, tell)
         except (ImportError, NotImplementedError) as error:
             left_out[name] = str(error)
     try:
@@ -140,7 +140,7 @@ def _cold(workload: Workload, names: Iterable[str], repeats: int, patience: floa
     return timed, left_out
 
 
-def fastest(found: Peer, workload: Workload, patience: float) -> Contestant:
+def fastest(found: Peer, workload: Workload, patience: float, tell: Callable) -> Contestant:
     """The peer in the form that is fastest here; a peer that goes one at a time tries its forms on a few variants."""
     everyone = tuple(range(len(workload.variants)))
     trial = thinned(everyone, 4 * CORES) if found.one_at_a_time else everyone
@@ -159,6 +159,7 @@ def fastest(found: Peer, workload: Workload, patience: float) -> Contestant:
             program.close()
             continue
         tried[form] = warm * len(everyone) / len(trial)
+        tell(f"{workload.name}:   {form}: {tried[form]:.3g} s")
         if best is None or tried[form] < tried[best.form]:
             if best is not None:
                 best.program.close()

@@ -106,14 +106,15 @@ def recorded(workload: Workload) -> Workload:
     return workload._replace(start=start, order=None if workload.batch_size is None else np.asarray(seen))
 
 
-def fit_alone(workload: Workload, indices: tuple[int, ...]) -> np.ndarray:
-    """The same variants by `fit`, one at a time: what a sweep must agree with."""
+def fit_alone(workload: Workload, index: int) -> float:
+    """The final training loss of one variant by `fit`, which a sweep must agree with."""
     recipe, data = recipe_of(workload), fn.Dataset(workload.x, workload.y)
     key = jax.random.fold_in(jax.random.key(KEY), 0)  # of replicate 0
+    setting = {name: getattr(workload.variants[index], name) for name in workload.swept}
 
-    def loss(**hyperparameters: Any) -> jax.Array:
-        fit = fn.fit(recipe(**hyperparameters), data, key=key, num_steps=workload.num_steps, batch_size=workload.batch_size)
+    @jax.jit
+    def loss(key: jax.Array) -> jax.Array:
+        fit = fn.fit(recipe(**setting), data, key=key, num_steps=workload.num_steps, batch_size=workload.batch_size)
         return fit.curves["train/loss"][-1]
 
-    settings = [{name: getattr(workload.variants[i], name) for name in workload.swept} for i in indices]
-    return np.array([float(loss(**setting)) for setting in settings])
+    return float(loss(key))

@@ -86,7 +86,7 @@ class Net(nn.Module):
         return x
 
 
-def flax_params(layers: Layers, start: list[list[np.ndarray]], in_shape: tuple[int, ...]) -> dict[str, Any]:
+def flax_params(layers: Layers, start: list[list[np.ndarray]]) -> dict[str, Any]:
     """funcnet's initial parameters in flax's layouts; flattened channels are in another order, the model is the same."""
     params, channels = {}, None
     for i, ((kind, _), own) in enumerate(zip(layers, start, strict=True)):
@@ -119,10 +119,13 @@ def optimizer(name: str, numbers: dict[str, Any]) -> optax.GradientTransformatio
     )
 
 
-def train_fn(workload: Workload, group: Group) -> Callable[[dict[str, Any]], jax.Array]:
-    """One variant's whole training as a pure function of its numbers; everything else is shared by all of them."""
+def train_fn(workload: Workload, group: Group) -> tuple[Callable[..., jax.Array], tuple]:
+    """One variant's whole training, (numbers, *shared) -> final loss, and what all variants share.
+
+    Parameters and moments live and die inside the program, so that there is nothing to donate.
+    """
     net = Net(group.layers)
-    start = jax.tree.map(jnp.asarray, flax_params(group.layers, workload.start[group.layers], workload.x.shape[1:]))
+    start = jax.tree.map(jnp.asarray, flax_params(group.layers, workload.start[group.layers]))
     x = jnp.asarray(np.moveaxis(workload.x, 1, -1) if workload.x.ndim == 4 else workload.x)
     y = jax.nn.one_hot(workload.y, 10) if workload.classifies else jnp.asarray(workload.y)
     order = None if workload.order is None else jnp.asarray(workload.order)
@@ -185,6 +188,8 @@ def looped(workload: Workload, *, threads: int) -> Program:
 
 def _program(workload: Workload, tasks_of: Callable[[Group], list], threads: int) -> Program:
     """Compiles each group's program and runs the tasks of all of them, on that many threads."""
+    if threads > len(workload.variants):
+        raise NotImplementedError("there are fewer variants than threads")
     pool = ThreadPoolExecutor(threads)
     began = time.perf_counter()
     tasks = [task for lot in pool.map(tasks_of, workload.groups()) for task in lot]

@@ -26,7 +26,7 @@ def build(workload: Workload) -> Program:
     kinds = [kind for kind, _ in workload.layers]
     (group, *others) = workload.groups()
     batches = workload.batch_size and len(workload.x) / workload.batch_size
-    if others or set(kinds) > {"dense", "activation"} or group.optimizer != "adam" or not workload.classifies or not batches:
+    if others or not set(kinds) <= {"dense", "activation"} or group.optimizer != "adam" or not workload.classifies or not batches:
         raise NotImplementedError("MLPClassifier can't express this workload")
     if batches != int(batches) or workload.num_steps % batches:
         raise NotImplementedError("MLPClassifier trains on whole epochs")

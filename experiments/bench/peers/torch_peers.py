@@ -35,6 +35,8 @@ def _train(indices: Sequence[int]) -> list[float]:
 
 def pooled(kind: str, workload: Workload, *, processes: int, **settings: bool) -> Program:
     """The variants dealt out to processes, whose threads share the cores."""
+    if processes > max(1, len(workload.variants)):
+        raise NotImplementedError("there are fewer variants than processes")
     threads = max(1, CORES // processes)
     old = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read as a new process imports torch
