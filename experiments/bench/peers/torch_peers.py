@@ -90,6 +90,6 @@ PEERS = {
         | _named("vmap, torch.compile", _forms("Ensemble", compiled=True, by_hand=False))
         | _named("batched products", _forms("Ensemble", compiled=False, by_hand=True)),
         one_at_a_time=False,
-        cold="vmap, a process a core",
+        cold="batched products, a process a core",
     ),
 }
