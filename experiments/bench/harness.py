@@ -153,9 +153,11 @@ def fastest(found: Peer, workload: Workload, patience: float, tell: Callable) ->
             continue
         try:
             first, _ = _seconds(lambda program=program: program.run(trial))
-            warm = first if first > patience else _seconds(lambda program=program: program.run(trial))[0]
+            ahead = program.compile_seconds > 0 and first > patience  # compiled ahead of time: its first run is a warm one
+            warm = first if ahead else _seconds(lambda program=program: program.run(trial))[0]
         except Exception as error:  # a form that this library version can't run: said in the results, and the others stand
             reasons.append(f"{form}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+            tell(f"{workload.name}:   {reasons[-1]}")
             program.close()
             continue
         tried[form] = warm * len(everyone) / len(trial)

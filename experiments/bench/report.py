@@ -111,7 +111,8 @@ def chart(results: dict[str, Any], path: Path) -> None:
         for _, name, value, wanted, counts in own:
             style = {"color": colours[name]} if counts else {"facecolor": "white", "edgecolor": colours[name], "hatch": "///"}
             ax.barh(y, value - 1, left=1, height=0.85, label=name if name not in shown else None, **style)
-            text = f"{value:.3g}" if counts else f"{value:.3g}, not equal"
+            text = f"{value:.2f}" if value < 10 else f"{value:.0f}"
+            text += "" if counts else ", not equal"
             ax.annotate(
                 text,
                 (value, y),
@@ -127,10 +128,12 @@ def chart(results: dict[str, Any], path: Path) -> None:
             y += 1
         y += 1
     ax.axvline(1, color="black", linewidth=1)
+    for text, side, shift in (("funcnet slower", "right", -6), ("funcnet faster", "left", 6)):
+        ax.annotate(text, (1, 1), (shift, 3), xycoords=("data", "axes fraction"), textcoords="offset points", ha=side, weight="bold")
     ax.set_xscale("log")
     values = [value for bar in bars for value in (bar[2], bar[3]) if value]
     low, high = min(0.8, 0.7 * min(values, default=1)), max(2.0, 1.7 * max(values, default=1))
-    ax.set(xlim=(low, high), xlabel="times as long as funcnet (wall time, logarithmic; right of 1 funcnet is faster)")
+    ax.set(xlim=(low, high), xlabel="wall time, in multiples of funcnet's (logarithmic)")
     ax.set_yticks(list(places.values()), list(places))
     ax.invert_yaxis()
     ax.xaxis.set_major_locator(

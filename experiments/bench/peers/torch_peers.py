@@ -88,7 +88,8 @@ PEERS = {
     "torch_func": Peer(
         _named("vmap", _forms("Ensemble", compiled=False, by_hand=False))
         | _named("vmap, torch.compile", _forms("Ensemble", compiled=True, by_hand=False))
-        | _named("batched products", _forms("Ensemble", compiled=False, by_hand=True)),
+        | _named("batched products", _forms("Ensemble", compiled=False, by_hand=True))
+        | _named("batched products, torch.compile", _forms("Ensemble", compiled=True, by_hand=True)),
         one_at_a_time=False,
         cold="batched products, a process a core",
     ),

@@ -137,15 +137,18 @@ def optimizer_of(variant: Variant, parameters: Sequence[nn.Parameter]) -> torch.
 class Ensemble(Trainer):
     """A group's variants stacked along a first axis: one gradient for all of them, and updates by hand, in place.
 
-    The gradient is torch.func's vmap of one variant's, or autograd's of batched products written out (by_hand).
+    The gradient is torch.func's vmap of one variant's, or autograd's of batched products written out (by_hand). Compiled, a
+    whole step is one function; what changes from step to step is given in tensors, so that it is compiled once.
     """
 
     def __init__(self, workload: Workload, threads: int, compiled: bool, by_hand: bool):
         super().__init__(workload, threads)
         make = stacked_gradient if by_hand else mapped_gradient
-        self.gradients = {layers: make(layers, self.loss_fn) for layers in workload.models()}
+        gradients = {layers: make(layers, self.loss_fn) for layers in workload.models()}
+        kinds = {(group.layers, group.optimizer) for group in workload.groups()}
+        self.steps = {(layers, name): step_of(gradients[layers], RULES[name], "l2" in workload.swept) for layers, name in kinds}
         if compiled:
-            self.gradients = {layers: torch.compile(fn, dynamic=False) for layers, fn in self.gradients.items()}
+            self.steps = {kind: torch.compile(step, dynamic=False) for kind, step in self.steps.items()}
 
     def train(self, indices: Sequence[int]) -> list[float]:
         losses: dict[int, float] = {}
@@ -154,26 +157,34 @@ class Ensemble(Trainer):
         return [losses[i] for i in indices]
 
     def _train_group(self, group: Group) -> list[float]:
-        layers, start = group.layers, self.start(group.layers)
-        params = [leaf.expand(len(group.indices), *leaf.shape).clone() for leaf in start]
-        numbers = {
-            name: torch.tensor([getattr(self.workload.variants[i], name) for i in group.indices])
-            for name in ("learning_rate", "dropout", "l2")
-        }
-        rates = [_beside(numbers["learning_rate"], leaf) for leaf in params]
-        decays = [_beside(2 * numbers["l2"], leaf) for leaf in params]
-        update, gradient = UPDATES[group.optimizer](params), self.gradients[layers]
-        for rows in self.order:
+        layers, name = group.layers, group.optimizer
+        params = [leaf.expand(len(group.indices), *leaf.shape).clone() for leaf in self.start(layers)]
+        state = [[torch.zeros_like(leaf) for leaf in params] for _ in range(MOMENTS[name])]
+        rates, dropout, l2 = (
+            torch.tensor([getattr(self.workload.variants[i], field) for i in group.indices]) for field in ("learning_rate", "dropout", "l2")
+        )
+        step = self.steps[layers, name]
+        for t, rows in enumerate(self.order, start=1):
             x, y = self.batch(rows)
-            grads = list(gradient(params, x, y, numbers["dropout"], dropout_draws(layers, len(x))))
-            if "l2" in self.workload.swept:
-                for grad, leaf, decay in zip(grads, params, decays, strict=True):
-                    if leaf.ndim > 2:  # a weight; the first axis is the variants'
-                        grad.addcmul_(leaf, decay)
-            update(params, grads, rates)
+            scale, eps = scale_and_eps(name, t)
+            step(params, state, x, y, rates * scale, torch.tensor(eps), dropout, l2, dropout_draws(layers, len(x)))
         with torch.no_grad():
             last = torch.func.vmap(lambda params: self.loss_fn(forward(layers, params, self.x), self.y))
             return last(params).tolist()
+
+
+def step_of(gradient: Callable, rule: Callable, penalized: bool) -> Callable:
+    """One step of a group, which changes params and state in place. Rates, eps, dropout rates and l2 are tensors."""
+
+    def step(params, state, x, y, rates, eps, dropout, l2, draws) -> None:
+        grads = list(gradient(params, x, y, dropout, draws))
+        if penalized:  # the weights, which are the leaves with two axes or more besides the variants'
+            weights = [(grad, leaf) for grad, leaf in zip(grads, params, strict=True) if leaf.ndim > 2]
+            for grad, leaf in weights:
+                grad.addcmul_(leaf, _beside(2 * l2, leaf))
+        rule(params, grads, state, [_beside(rates, leaf) for leaf in params], eps)
+
+    return step
 
 
 def _beside(values: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
@@ -260,66 +271,56 @@ def recurrent(kind: str, x: torch.Tensor, weight, recurrent_weight, bias, recurr
     return torch.stack(sequence, 1) if kind == "rnn" else hidden
 
 
-def sgd(params: Tensors) -> Callable:
-    def update(params, grads, rates):
-        torch._foreach_addcmul_(params, grads, rates, -1.0)
-
-    return update
+def sgd(params: Tensors, grads: Tensors, state: list[Tensors], rates: Tensors, eps: torch.Tensor) -> None:
+    torch._foreach_addcmul_(params, grads, rates, -1.0)
 
 
-def momentum(params: Tensors) -> Callable:
-    velocity = torch._foreach_mul(params, 0.0)
-
-    def update(params, grads, rates):
-        torch._foreach_mul_(velocity, 0.9)
-        torch._foreach_add_(velocity, grads)
-        torch._foreach_addcmul_(params, velocity, rates, -1.0)
-
-    return update
+def momentum(params: Tensors, grads: Tensors, state: list[Tensors], rates: Tensors, eps: torch.Tensor) -> None:
+    (velocity,) = state
+    torch._foreach_mul_(velocity, 0.9)
+    torch._foreach_add_(velocity, grads)
+    torch._foreach_addcmul_(params, velocity, rates, -1.0)
 
 
-def adagrad(params: Tensors) -> Callable:
-    squares = torch._foreach_mul(params, 0.0)
-
-    def update(params, grads, rates):
-        torch._foreach_addcmul_(squares, grads, grads)
-        _scaled(params, grads, squares, rates, 1e-10)
-
-    return update
+def adagrad(params: Tensors, grads: Tensors, state: list[Tensors], rates: Tensors, eps: torch.Tensor) -> None:
+    (squares,) = state
+    torch._foreach_addcmul_(squares, grads, grads)
+    _scaled(params, grads, squares, rates, eps)
 
 
-def rmsprop(params: Tensors) -> Callable:
-    squares = torch._foreach_mul(params, 0.0)
-
-    def update(params, grads, rates):
-        torch._foreach_mul_(squares, 0.9)
-        torch._foreach_addcmul_(squares, grads, grads, 0.1)
-        _scaled(params, grads, squares, rates, 1e-8)
-
-    return update
+def rmsprop(params: Tensors, grads: Tensors, state: list[Tensors], rates: Tensors, eps: torch.Tensor) -> None:
+    (squares,) = state
+    torch._foreach_mul_(squares, 0.9)
+    torch._foreach_addcmul_(squares, grads, grads, 0.1)
+    _scaled(params, grads, squares, rates, eps)
 
 
-def adam(params: Tensors) -> Callable:
-    means, squares, step = torch._foreach_mul(params, 0.0), torch._foreach_mul(params, 0.0), 0
-
-    def update(params, grads, rates):
-        nonlocal step
-        step += 1
-        torch._foreach_lerp_(means, grads, 0.1)
-        torch._foreach_mul_(squares, 0.999)
-        torch._foreach_addcmul_(squares, grads, grads, 0.001)
-        # rate * (m / c1) / (sqrt(v / c2) + eps) = rate * sqrt(c2) / c1 * m / (sqrt(v) + eps * sqrt(c2)): two passes fewer
-        root = (1 - 0.999**step) ** 0.5
-        _scaled(params, means, squares, torch._foreach_mul(rates, root / (1 - 0.9**step)), 1e-8 * root)
-
-    return update
+def adam(params: Tensors, grads: Tensors, state: list[Tensors], rates: Tensors, eps: torch.Tensor) -> None:
+    means, squares = state
+    torch._foreach_lerp_(means, grads, 0.1)
+    torch._foreach_mul_(squares, 0.999)
+    torch._foreach_addcmul_(squares, grads, grads, 0.001)
+    _scaled(params, means, squares, rates, eps)
 
 
-def _scaled(params: Tensors, steps: Tensors, squares: Tensors, rates: Tensors, eps: float) -> None:
+def _scaled(params: Tensors, steps: Tensors, squares: Tensors, rates: Tensors, eps: torch.Tensor) -> None:
     """params -= rate * step / (sqrt(square) + eps)"""
     below = torch._foreach_sqrt(squares)
     torch._foreach_add_(below, eps)
     torch._foreach_addcmul_(params, torch._foreach_div(steps, below), rates, -1.0)
 
 
-UPDATES = {"sgd": sgd, "momentum": momentum, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam}
+def scale_and_eps(name: str, step: int) -> tuple[float, float]:
+    """What the learning rate is multiplied by at a step, counted from 1, and what is added to the root.
+
+    Adam's corrections of both moments come to this, without a pass over them:
+    rate * (m / c1) / (sqrt(v / c2) + eps) = rate * sqrt(c2) / c1 * m / (sqrt(v) + eps * sqrt(c2))
+    """
+    if name != "adam":
+        return 1.0, {"rmsprop": 1e-8, "adagrad": 1e-10}.get(name, 0.0)
+    root = (1 - 0.999**step) ** 0.5
+    return root / (1 - 0.9**step), 1e-8 * root
+
+
+RULES = {"sgd": sgd, "momentum": momentum, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam}
+MOMENTS = {"sgd": 0, "momentum": 1, "adagrad": 1, "rmsprop": 1, "adam": 2}
