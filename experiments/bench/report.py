@@ -120,6 +120,8 @@ def chart(results: dict[str, Any], path: Path) -> None:
                 textcoords="offset points",
                 va="center",
                 ha="left" if value >= 1 else "right",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                zorder=3,  # a goal may lie behind it
             )
             if wanted is not None:
                 ax.plot([wanted, wanted], [y - 0.48, y + 0.48], color="black", linewidth=2.5, label="goal" if "goal" not in shown else None)
@@ -132,10 +134,10 @@ def chart(results: dict[str, Any], path: Path) -> None:
         ax.annotate(text, (1, 1), (shift, 3), xycoords=("data", "axes fraction"), textcoords="offset points", ha=side, weight="bold")
     ax.set_xscale("log")
     values = [value for bar in bars for value in (bar[2], bar[3]) if value]
-    low, high = min(0.8, 0.7 * min(values, default=1)), max(2.0, 1.7 * max(values, default=1))
+    low, high = min(0.8, 0.5 * min(values, default=1)), max(2.0, 1.7 * max(values, default=1))
     ax.set(xlim=(low, high), xlabel="wall time, in multiples of funcnet's (logarithmic)")
     ax.set_yticks(list(places.values()), list(places))
-    ax.invert_yaxis()
+    ax.set_ylim(y - 1, -1)
     ax.xaxis.set_major_locator(
         FixedLocator([tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= tick <= high])
     )
