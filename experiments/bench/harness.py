@@ -20,7 +20,7 @@ from experiments.bench.peers import peer
 from experiments.bench.program import CORES, Peer, Program
 from experiments.bench.workloads import COLD, Workload
 
-SAME = 1e-3  # the median variant's relative difference in loss, where everyone starts alike and sees the same minibatches
+SAME = 1e-4  # the median variant's relative difference in loss, where everyone starts alike and sees the same minibatches
 ALIKE = 0.01  # least p-value of the two-sample Kolmogorov-Smirnov test, where random streams differ
 OWN_STREAMS = ("sklearn",)  # peers that draw their initial weights and minibatches themselves
 
