@@ -1,0 +1,1 @@
+"""funcnet against everything else one could train the same sweep with, side by side: python -m experiments.bench"""

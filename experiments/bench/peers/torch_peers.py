@@ -1,0 +1,96 @@
+"""PyTorch: a loop over variants, and torch.func's ensembles, in processes that live as long as the benchmark needs them.
+
+A process of its own also keeps PyTorch's threads, which wait actively for a while, away from what is timed next; torch is
+imported there and not here.
+"""
+
+import importlib
+import importlib.util
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from experiments.bench.program import CORES, Peer, Program
+from experiments.bench.workloads import Workload
+
+if importlib.util.find_spec("torch") is None:
+    raise ImportError("torch is not installed: pip install -e '.[bench]'")
+
+_trainer: Any  # of this process, where it is one of a pool
+
+
+def _begin(kind: str, workload: Workload, threads: int, settings: dict[str, bool]) -> None:
+    global _trainer
+    training = importlib.import_module("experiments.bench.peers.torch_training")
+    _trainer = getattr(training, kind)(workload, threads, **settings)
+
+
+def _train(indices: Sequence[int]) -> list[float]:
+    return _trainer.train(indices)
+
+
+def pooled(kind: str, workload: Workload, *, processes: int, **settings: bool) -> Program:
+    """The variants dealt out to processes, whose threads share the cores."""
+    if processes > max(1, len(workload.variants)):
+        raise NotImplementedError("there are fewer variants than processes")
+    threads = max(1, CORES // processes)
+    old = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read as a new process imports torch
+    context = multiprocessing.get_context("spawn")
+    pools = [ProcessPoolExecutor(1, context) for _ in range(processes)]
+
+    def close() -> None:
+        for pool in pools:
+            pool.shutdown()
+
+    def run(indices: tuple[int, ...]) -> np.ndarray:
+        losses = np.full(len(workload.variants), np.nan)
+        shares = [indices[i::processes] for i in range(processes)]
+        futures = [pool.submit(_train, share) if share else None for pool, share in zip(pools, shares, strict=True)]
+        for share, future in zip(shares, futures, strict=True):
+            if future is not None:
+                losses[list(share)] = future.result()
+        return losses[list(indices)]
+
+    try:
+        for future in [pool.submit(_begin, kind, workload, threads, settings) for pool in pools]:
+            future.result()
+    except BaseException:
+        close()
+        raise
+    finally:
+        os.environ.pop("OMP_NUM_THREADS")
+        os.environ |= {} if old is None else {"OMP_NUM_THREADS": old}
+    return Program(run, close=close)
+
+
+def _forms(kind: str, **settings: bool) -> dict[str, Callable[[Workload], Program]]:
+    return {
+        "a process a core": lambda workload: pooled(kind, workload, processes=CORES, **settings),
+        "one process": lambda workload: pooled(kind, workload, processes=1, **settings),
+    }
+
+
+def _named(prefix: str, forms: dict[str, Callable]) -> dict[str, Callable]:
+    return {f"{prefix}, {name}": form for name, form in forms.items()}
+
+
+PEERS = {
+    "torch_loop": Peer(
+        _named("eager", _forms("Loop", compiled=False)) | _named("torch.compile", _forms("Loop", compiled=True)),
+        one_at_a_time=True,
+        cold="eager, a process a core",
+    ),
+    "torch_func": Peer(
+        _named("vmap", _forms("Ensemble", compiled=False, by_hand=False))
+        | _named("vmap, torch.compile", _forms("Ensemble", compiled=True, by_hand=False))
+        | _named("batched products", _forms("Ensemble", compiled=False, by_hand=True))
+        | _named("batched products, torch.compile", _forms("Ensemble", compiled=True, by_hand=True)),
+        one_at_a_time=False,
+        cold="batched products, a process a core",
+    ),
+}

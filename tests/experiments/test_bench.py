@@ -1,0 +1,328 @@
+"""The benchmark at tiny sizes: everyone comes to the same losses, and what isn't the same work doesn't count."""
+
+import collections
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.bench import cold, harness, ours, report
+from experiments.bench.peers import NAMES, peer
+from experiments.bench.program import Peer, Program
+from experiments.bench.workloads import COLD, GOALS, WORKLOADS, products
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "W1": dict(variants=3, rows=256, epochs=3),
+    "W2": dict(variants=3, steps=60),
+    "W3": dict(variants=2, rows=128, epochs=1),
+    "W4": dict(variants=2, rows=128, epochs=2),
+    "W5": dict(variants=2, rows=256, epochs=2, widths=(8,), optimizers=("rmsprop", "adagrad"), activations=("arctan_sigmoid", "sigmoid")),
+    "W6": dict(variants=3, rows=256, epochs=2, depth=3),
+    "W7": dict(rows=256, steps=4, width=32),
+    "W8": dict(variants=2, rows=256, epochs=1),
+}
+PATIENT = dict(repeats=2, patience=60.0, peak=100.0, tell=lambda line: None)
+every_workload = pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "W8"])  # W8 is W1's sweep
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A workload at its tiny size, as funcnet starts it, and funcnet's losses; each made once."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            workload = ours.recorded(WORKLOADS[name](**TINY[name]))
+            made[name] = workload, ours.build(workload).run(everyone(workload))
+        return made[name]
+
+    return get
+
+
+def everyone(workload):
+    return tuple(range(len(workload.variants)))
+
+
+def test_every_workload_is_at_its_stated_size():
+    counts = {name: len(make().variants) for name, make in WORKLOADS.items()}
+    assert counts == {"W1": 64, "W2": 1024, "W3": 16, "W4": 32, "W5": 960, "W6": 32, "W7": 1, "W8": 64}
+    assert [WORKLOADS[name]().num_steps for name in ("W1", "W2", "W3", "W4", "W5", "W6")] == [220, 1000, 124, 110, 55, 220]
+    assert set(GOALS) == set(WORKLOADS)
+
+
+def test_products_are_counted_by_hand():
+    assert products(WORKLOADS["W1"]().layers, (64,)) == 64 * 64 + 64 * 10
+    assert products(WORKLOADS["W3"]().layers, (1, 28, 28)) == 9 * 8 * 28 * 28 + 9 * 8 * 16 * 14 * 14 + 16 * 7 * 7 * 10
+    assert products(WORKLOADS["W4"]().layers, (8, 8)) == 8 * 32 * (8 + 32) + 8 * 3 * 32 * (32 + 32) + 32 * 10
+    workload = WORKLOADS["W2"](variants=2, steps=5)
+    assert workload.flops() == 2 * 2 * 20 * (3 * 5 * 300 + 300)
+
+
+@pytest.mark.parametrize("name", ["W3", "W4", "W6"])
+def test_the_sweep_agrees_with_fit_one_at_a_time(name, tiny):
+    workload, losses = tiny(name)
+    np.testing.assert_allclose(ours.fit_alone(workload, len(losses) - 1), losses[-1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["W1", "W2", "W5", "W7"])
+def test_what_was_recorded_is_what_trains(name, tiny):
+    """A loop in NumPy from the recorded parameters, on the recorded minibatches, with gradients written out."""
+    workload, losses = tiny(name)
+    np.testing.assert_allclose([numpy_loss(workload, variant) for variant in workload.variants], losses, rtol=2e-4)
+
+
+BENDS = {  # each with its slope, as a function of its value or of its input
+    "relu": (lambda x: np.maximum(x, 0), lambda x, y: y > 0),
+    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), lambda x, y: y * (1 - y)),
+    "arctan_sigmoid": (lambda x: np.arctan(x) * 2 / np.pi, lambda x, y: 2 / np.pi / (1 + x * x)),
+}
+
+
+def numpy_loss(workload, variant):
+    """The final training loss of a dense net."""
+    start = [[array.astype(float) for array in own] for own in workload.start[workload.layers_of(variant)] if own]
+    weights, biases = map(list, zip(*start, strict=True))
+    bend, bend_slope = BENDS[variant.activation]
+    rule = RULES[variant.optimizer](variant.learning_rate)
+
+    def forward(x):
+        inputs, sums = [x], []
+        for weight, bias in zip(weights, biases, strict=True):
+            sums.append(inputs[-1] @ weight.T + bias)
+            inputs.append(bend(sums[-1]))
+        return inputs, sums
+
+    def loss_and_slope(prediction, y):
+        if not workload.classifies:
+            return np.mean((prediction - y) ** 2), 2 * (prediction - y) / prediction.size
+        likely = np.exp(prediction - prediction.max(1, keepdims=True))
+        likely /= likely.sum(1, keepdims=True)
+        return -np.mean(np.log(likely[np.arange(len(y)), y])), (likely - np.eye(10)[y]) / len(y)
+
+    for step in range(workload.num_steps):
+        rows = slice(None) if workload.order is None else workload.order[step]
+        inputs, sums = forward(workload.x[rows])
+        _, back = loss_and_slope(sums[-1], workload.y[rows])
+        for i in reversed(range(len(weights))):
+            grads = {("weight", i): (weights[i], back.T @ inputs[i]), ("bias", i): (biases[i], back.sum(0))}
+            if i:
+                back = (back @ weights[i]) * bend_slope(sums[i - 1], inputs[i])
+            for place, (leaf, grad) in grads.items():
+                leaf += rule(place, grad, step + 1)
+    return loss_and_slope(forward(workload.x)[1][-1], workload.y)[0]
+
+
+def momentum(rate):
+    velocity = collections.defaultdict(float)
+
+    def update(place, grad, step):
+        velocity[place] = 0.9 * velocity[place] - rate * grad
+        return velocity[place]
+
+    return update
+
+
+def scaled(rate, keep, add, b1=0.0, corrected=False, eps=1e-8):
+    """Adam, and without its first moment and corrections RMSProp and AdaGrad."""
+    m, v = collections.defaultdict(float), collections.defaultdict(float)
+
+    def update(place, grad, step):
+        m[place] = b1 * m[place] + (1 - b1) * grad
+        v[place] = keep * v[place] + add * grad**2
+        of_m, of_v = (1 - b1**step, 1 - keep**step) if corrected else (1, 1)
+        return -rate * m[place] / of_m / (np.sqrt(v[place] / of_v) + eps)
+
+    return update
+
+
+RULES = {
+    "momentum": momentum,
+    "adagrad": lambda rate: scaled(rate, 1.0, 1.0, eps=1e-10),
+    "rmsprop": lambda rate: scaled(rate, 0.9, 0.1),
+    "adam": lambda rate: scaled(rate, 0.999, 0.001, b1=0.9, corrected=True),
+}
+
+
+def test_the_recorded_minibatches_are_epochs(tiny):
+    workload, _ = tiny("W1")
+    batches = len(workload.x) // workload.batch_size
+    first = workload.order[:batches].ravel()
+    assert sorted(first) == list(range(len(workload.x))) and list(first) != sorted(first)
+
+
+@pytest.fixture
+def usual_promotion():
+    """What optax and flax are written for; not thread by thread, since the peers compile on threads."""
+    strict = {name: getattr(jax.config, name) for name in ("jax_numpy_dtype_promotion", "jax_numpy_rank_promotion")}
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    yield
+    for name, value in strict.items():
+        jax.config.update(name, value)
+
+
+@every_workload
+@pytest.mark.parametrize("who", ["optax_vmap", "jitted_loop"])
+def test_optax_comes_to_the_same_losses(name, who, tiny, usual_promotion):
+    pytest.importorskip("optax")
+    pytest.importorskip("flax")
+    workload, losses = tiny(name)
+    alone, threaded = peer(who).forms.values()
+    check_form(workload, losses, alone if name == "W7" else threaded, streams_differ=workload.random_steps)
+
+
+@every_workload
+@pytest.mark.parametrize("kind", ["loop", "vmap", "batched"])
+def test_torch_comes_to_the_same_losses(name, kind, tiny):
+    """In this process: without a pool there is nothing to start."""
+    pytest.importorskip("torch")
+    from experiments.bench.peers import torch_training
+
+    workload, losses = tiny(name)
+    try:
+        if kind == "loop":
+            trainer = torch_training.Loop(workload, threads=1, compiled=False)
+        else:
+            trainer = torch_training.Ensemble(workload, threads=1, compiled=False, by_hand=kind == "batched")
+    except NotImplementedError:
+        assert name in ("W3", "W4") and kind == "batched"
+        return
+    build = lambda workload: Program(lambda indices: np.array(trainer.train(indices)))
+    check_form(workload, losses, build, streams_differ=workload.random_steps)
+
+
+def check_form(workload, losses, build, streams_differ):
+    program = build(workload)
+    theirs = program.run(everyone(workload))
+    program.close()
+    if streams_differ:
+        np.testing.assert_allclose(theirs, losses, rtol=0.2)
+    else:
+        np.testing.assert_allclose(theirs, losses, rtol=1e-3)
+
+
+def test_torch_trains_in_processes_and_in_part(tiny):
+    pytest.importorskip("torch")
+    workload, losses = tiny("W1")
+    program = peer("torch_loop").forms["eager, one process"](workload)
+    np.testing.assert_allclose(program.run((2, 0)), losses[[2, 0]], rtol=1e-3)
+    program.close()
+
+
+def test_sklearn_does_the_digits_and_nothing_else(tiny):
+    workload, losses = tiny("W1")
+    (build,) = peer("sklearn").forms.values()
+    theirs = build(workload).run(everyone(workload))
+    np.testing.assert_allclose(theirs, losses, rtol=0.5)  # its own initial weights and minibatches
+    for name in ("W2", "W3", "W4", "W5", "W6", "W7"):
+        with pytest.raises(NotImplementedError, match="MLPClassifier"):
+            build(WORKLOADS[name](**TINY[name]))
+
+
+def fake(forms, one_at_a_time=False):
+    return Peer(forms, one_at_a_time, next(iter(forms)))
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """W1 at a tiny size with two made-up peers: one returns funcnet's losses, the other the double of them."""
+    workload = WORKLOADS["W1"](**TINY["W1"])
+    own = ours.build(workload).run(everyone(workload))
+    peers = {
+        "optax_vmap": fake({"honest": lambda workload: Program(lambda indices: own[list(indices)])}),
+        "torch_loop": fake({"wrong": lambda workload: Program(lambda indices: 2 * own[list(indices)])}),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness, "peer", lambda name: peers[name] if name in peers else peer("sklearn"))
+        return {"machine": harness.machine({"numpy": 100.0}), "W1": harness.measure(workload, ["optax_vmap", "torch_loop"], **PATIENT)}
+
+
+def test_the_json_has_the_promised_shape(measured):
+    result = json.loads(json.dumps(measured))["W1"]
+    keys = {"seconds", "compile_seconds", "variants_per_second"}
+    assert keys <= set(result["funcnet"]) and set(result["peers"]) == {"optax_vmap", "torch_loop"}
+    assert all(keys | {"equal"} <= set(row) for row in result["peers"].values())
+    own = result["funcnet"]
+    assert own["seconds_min"] <= own["seconds"] <= own["seconds_max"] and own["runs"] == 2
+    assert own["variants_per_second"] == pytest.approx(3 / own["seconds"])
+    assert result["sgemm_fraction"] == pytest.approx(WORKLOADS["W1"](**TINY["W1"]).flops() / own["seconds"] / 1e11)
+    assert {"cpu", "cores", "versions", "sgemm_gflops", "date"} <= set(measured["machine"])
+
+
+def test_an_unequal_peer_does_not_count(measured, tmp_path):
+    assert measured["W1"]["peers"]["optax_vmap"]["equal"] and not measured["W1"]["peers"]["torch_loop"]["equal"]
+    printed = report.table(measured)
+    (honest,) = [line for line in printed.splitlines() if "optax_vmap" in line]
+    (wrong,) = [line for line in printed.splitlines() if "torch_loop" in line]
+    assert "NOT EQUAL" in wrong and "met" not in wrong and "missed" not in wrong
+    assert "NOT EQUAL" not in honest and ("met" in honest or "missed" in honest)
+    report.chart(measured, tmp_path / "ratios.png")
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "streams_differ", "equal"),
+    [
+        (lambda x: x * (1 + 1e-5), False, True),
+        (lambda x: x * 1.01, False, False),
+        (lambda x: np.where(np.arange(len(x)) < 5, x, np.nan), False, False),
+        (lambda x: x[::-1], True, True),
+        (lambda x: x[::-1], False, False),
+        (lambda x: x + 1.0, True, False),
+    ],
+)
+def test_agreement(theirs, streams_differ, equal):
+    losses = np.linspace(0.1, 2.0, 40)
+    assert harness.agreement(losses, theirs(losses), streams_differ=streams_differ)[0] is equal
+
+
+def test_the_fastest_form_is_kept_and_a_slow_loop_trains_a_sample():
+    workload = WORKLOADS["W2"](variants=40, steps=1)
+    ran, closed = [], []
+
+    def form(name, seconds):
+        def run(indices):
+            ran.append((name, indices))
+            clock[0] += seconds * len(indices)
+            return np.zeros(len(indices))
+
+        return lambda workload: Program(run, close=lambda: closed.append(name))
+
+    def refuses(workload):
+        raise NotImplementedError("not here")
+
+    clock = [0.0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.time, "perf_counter", lambda: clock[0])
+        forms = {"slow": form("slow", 2.0), "fast": form("fast", 1.0), "none": refuses}
+        best = harness.fastest(fake(forms, one_at_a_time=True), workload, 20.0, lambda line: None)
+    assert best.form == "fast" and closed == ["slow"]
+    assert best.tried == {"slow": 80.0, "fast": 40.0}
+    assert len(best.indices) == 20 and best.indices[0] == 0 and best.indices[-1] == 39
+    with pytest.raises(NotImplementedError, match="not here"):
+        harness.fastest(fake({"none": refuses}), workload, 20.0, lambda line: None)
+
+
+def test_a_cold_start_comes_to_the_same_losses(tiny):
+    """W8: a process of its own, timed until its first variant has finished, with a compilation cache that it fills."""
+    workload, _ = tiny("W8")
+    losses = ours.build(workload).run(everyone(workload))
+    with cold.Processes(workload, first_only=True) as processes:
+        seconds, outcome = processes.run("funcnet", cached=True)
+        assert any((processes.folder / "cache_funcnet").iterdir())
+    assert seconds > 0
+    np.testing.assert_allclose(outcome["losses"], losses, rtol=1e-5)
+
+
+def test_help_and_an_unknown_workload():
+    command = [sys.executable, "-W", "error", "-m", "experiments.bench"]
+    done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(word in done.stdout for word in ("--json", "--repeats", "--peers", *WORKLOADS, *NAMES))
+    wrong = subprocess.run([*command, "W9"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2 and "unknown workload 'W9'; one of W1" in wrong.stderr
+    assert set(COLD) <= set(WORKLOADS)
