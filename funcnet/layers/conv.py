@@ -5,9 +5,10 @@ then one matrix product over channels and offsets, which on a CPU is many times 
 differ between variants; a pool is a maximum or mean over the offsets.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -64,7 +65,9 @@ def conv(
         weight = params["weight"]
         _check_image("conv", x, len(weight.shape) - 1, weight.shape[1])
         dtype = compute_dtype(x, weight)
-        patches = _offsets("conv", x.astype(dtype), weight.shape[2:], stride, padding, fill=0)
+        steps = _per_axis("conv", "stride", stride, weight.ndim - 2)
+        pads = _check_fits("conv", x.shape[1:-1], weight.shape[2:], steps, padding)
+        patches = _offsets(x.astype(dtype), weight.shape[2:], steps, pads, fill=0)
         _, *spatial, examples = patches[0].shape
         columns = jnp.concatenate(patches).reshape(-1, math.prod(spatial) * examples)
         rows = jnp.moveaxis(weight.astype(dtype), 1, -1).reshape(channels, -1)  # offsets outside, inputs inside
@@ -94,7 +97,7 @@ def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
       [[[ 5.  7.]
         [13. 15.]]]
     """
-    return _pool("max_pool", window, stride, padding, -math.inf, lambda stack: jnp.max(stack, axis=0))
+    return _pool("max_pool", window, stride, padding, -math.inf, _largest)
 
 
 def avg_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID") -> Layer:
@@ -117,7 +120,7 @@ def avg_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
       [[[ 2.5  4.5]
         [10.5 12.5]]]
     """
-    return _pool("avg_pool", window, stride, padding, 0, lambda stack: jnp.mean(stack, axis=0))
+    return _pool("avg_pool", window, stride, padding, 0, _mean)
 
 
 def flatten() -> Layer:
@@ -138,37 +141,55 @@ def flatten() -> Layer:
     return Layer(no_params("flatten"), apply)
 
 
-def _pool(where, window, stride, padding, fill, reduce_fn) -> Layer:
+def _pool(where: str, window: Sizes, stride: Sizes | None, padding: Padding, fill: float, reduce_fn: Callable) -> Layer:
+    """A pool is a reduction along one axis, then along the other: few slices, and a gradient without a mask for each offset."""
     stride = window if stride is None else stride
     _check_window(where, window, stride, padding)
 
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         _check_image(where, x, None, None)
-        sizes = _per_axis(where, "window", window, x.ndim - 2)
-        return reduce_fn(jnp.stack(_offsets(where, x, sizes, stride, padding, fill)))
+        axes = x.ndim - 2
+        sizes, steps = _per_axis(where, "window", window, axes), _per_axis(where, "stride", stride, axes)
+        pads = _check_fits(where, x.shape[1:-1], sizes, steps, padding)
+        for axis in range(axes):
+            own, step = (tuple(along[i] if i == axis else 1 for i in range(axes)) for along in (sizes, steps))
+            pad = [pads[i] if i == axis else (0, 0) for i in range(axes)]
+            x = reduce_fn(_offsets(x, own, step, pad, fill))
+        return x
 
     return Layer(no_params(where, (2, 3)), apply)
 
 
-def _offsets(where: str, x: jax.Array, window: Shape, stride: Sizes, padding: Padding, fill: float) -> list[jax.Array]:
+def _largest(patches: Sequence[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.maximum, patches)
+
+
+def _mean(patches: Sequence[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, patches) / len(patches)
+
+
+def _offsets(x: jax.Array, window: Shape, steps: Shape, pads: Sequence[tuple[int, int]], fill: float) -> list[jax.Array]:
     """For each offset inside the window, the input that lies there: shape (channels, *spatial', examples)."""
-    _, *spatial, _ = x.shape
-    steps = _per_axis(where, "stride", stride, len(spatial))
-    pads = _pads(where, padding, spatial, window, steps)
     if any(any(pad) for pad in pads):
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
     sizes = [(padded - size) // step + 1 for padded, size, step in zip(x.shape[1:-1], window, steps, strict=True)]
-    if any(size < 1 for size in sizes):
-        raise ValueError(
-            check.message(where, f"the window {window} must fit the input", f"spatial shape {tuple(spatial)}", "padding='SAME' fits any")
-        )
 
     def at(offset: Shape) -> jax.Array:
         starts = [slice(o, o + (n - 1) * step + 1, step) for o, n, step in zip(offset, sizes, steps, strict=True)]
         return x[(slice(None), *starts)]
 
     return [at(offset) for offset in itertools.product(*map(range, window))]
+
+
+def _check_fits(where: str, spatial: Shape, window: Shape, steps: Shape, padding: Padding) -> list[tuple[int, int]]:
+    """The zeros at both ends of each axis; an input with no room for the window is an error."""
+    pads = _pads(where, padding, spatial, window, steps)
+    if any(size + sum(pad) < own for size, pad, own in zip(spatial, pads, window, strict=True)):
+        raise ValueError(
+            check.message(where, f"the window {window} must fit the input", f"spatial shape {tuple(spatial)}", "padding='SAME' fits any")
+        )
+    return pads
 
 
 def _per_axis(where: str, name: str, sizes: Any, axes: int) -> Shape:

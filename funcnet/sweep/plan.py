@@ -235,7 +235,13 @@ _fitting: OrderedDict[Any, None] = OrderedDict()  # what has passed _check_shape
 
 def _key(recipe: Recipe, variant: Variant, data: Split) -> Any:
     arrays, structure = jax.tree.flatten(data)
-    return recipe, _identity(variant), structure, tuple((array.shape, str(array.dtype)) for array in arrays), jax.config.jax_enable_x64
+    return (
+        recipe,
+        _identity(variant),
+        structure,
+        tuple((array.shape, str(array.dtype)) for array in arrays),
+        str(jax.numpy.result_type(float)),
+    )
 
 
 def _check_shapes_once(key: Any, training: Training, data: Split, batch_size: int | None) -> None:
