@@ -24,7 +24,7 @@ from funcnet.tree import Params, PyTree, all_finite, where
 
 Metrics = dict[str, jax.Array]
 
-_EVALUATION_BATCH = 256  # examples a model sees at once in evaluation, so that its memory doesn't grow with the data
+_EVALUATION_BATCH = 128  # examples a model sees at once in evaluation, so that its memory doesn't grow with the data
 
 
 class Training(NamedTuple):
