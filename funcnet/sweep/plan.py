@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend import core
 
 from funcnet import check
 from funcnet.data import Split
@@ -49,6 +50,7 @@ class Group(NamedTuple):
     batch_size: int | None
     limits_examples: bool  # whether its variants see only their first num_examples examples
     rows: list[int]
+    step_bytes: int = 0  # what one step of one of its runs writes
 
 
 class Chunk(NamedTuple):
@@ -92,8 +94,9 @@ def make_plan(
         variant = parts[row.variant]
         group = groups.setdefault(_identity(variant), Group(variant.static, variant.batch_size, variant.num_examples is not None, []))
         group.rows.append(i)
-    _check_each(recipe, variants, parts, groups.values(), rows, data)
-    return Plan(recipe, parts, rows, list(groups.values()), eval_every)
+    written = _check_each(recipe, variants, parts, groups.values(), rows, data)
+    measured = [group._replace(step_bytes=written[rows[group.rows[0]].variant]) for group in groups.values()]
+    return Plan(recipe, parts, rows, measured, eval_every)
 
 
 def chunks_of(plan: Plan, index: int, width: int, shared: bool) -> list[Chunk]:
@@ -117,6 +120,17 @@ def lane_width(rows: int, workers: int, most: int) -> int:
     return min([width for width in _WIDTHS if wanted <= width <= most], default=most)
 
 
+def core_lanes(step_bytes: int) -> int:
+    """How many lanes suit one core of a CPU.
+
+    More lanes share the cost of starting each operation, and together soon need more than the core's own cache. That many
+    are good for nets of 20 to 300,000 weights, dense, recurrent and convolutional (experiments/bench/README.md).
+    """
+    wanted = _CORE_BYTES / max(step_bytes, 1)
+    return min((width for width in _WIDTHS if 2 <= width <= 64), key=lambda width: abs(math.log(width / wanted)))
+
+
+_CORE_BYTES = 100e6
 _WIDTHS = sorted({2**i for i in range(14)} | {3 * 2**i for i in range(13)})
 
 
@@ -215,8 +229,13 @@ def typed(value: Any) -> Any:
     return (tuple, *map(typed, value)) if type(value) is tuple else (type(value), value)
 
 
-def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups: Any, rows: list[Row], data: Split) -> None:
-    """Calls the recipe with every variant's concrete values; checks each group's data and first steps by shape."""
+def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups: Any, rows: list[Row], data: Split) -> dict[int, int]:
+    """Calls the recipe with every variant's concrete values; checks each group's data and first steps by shape.
+
+    Returns:
+      For the first variant of each group, the bytes that one step of it writes.
+    """
+    written = {}
     first = {rows[group.rows[0]].variant for group in groups}
     for i, variant in enumerate(parts):
         try:
@@ -224,13 +243,14 @@ def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups
                 training = as_training("sweep", recipe(**variant.static, **variant.traced))
                 if i in first:
                     check_data(training, data)
-                    _check_shapes_once(_key(recipe, variant, data), training, data, variant.batch_size)
+                    written[i] = _check_shapes_once(_key(recipe, variant, data), training, data, variant.batch_size)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError  # some of JAX's own can't be made from a text
             raise kind(f"sweep: variant {i} {_brief(variants[i])}: {error}") from error
+    return written
 
 
-_fitting: OrderedDict[Any, None] = OrderedDict()  # what has passed _check_shapes: a second sweep need not trace to find out
+_fitting: OrderedDict[Any, int] = OrderedDict()  # what passed _check_shapes, and what it said: a second sweep need not trace for it
 
 
 def _key(recipe: Recipe, variant: Variant, data: Split) -> Any:
@@ -244,25 +264,24 @@ def _key(recipe: Recipe, variant: Variant, data: Split) -> Any:
     )
 
 
-def _check_shapes_once(key: Any, training: Training, data: Split, batch_size: int | None) -> None:
+def _check_shapes_once(key: Any, training: Training, data: Split, batch_size: int | None) -> int:
     try:
-        known = key in _fitting
+        known = _fitting.get(key)
     except TypeError:  # a recipe without a hash
-        known, key = False, None
-    if not known:
-        _check_shapes(training, data, batch_size)
-        if key is not None:
-            _fitting[key] = None
+        return _check_shapes(training, data, batch_size)
+    if known is None:
+        known = _fitting[key] = _check_shapes(training, data, batch_size)
         while len(_fitting) > 1024:
             _fitting.popitem(last=False)
+    return known
 
 
-def _check_shapes(training: Training, data: Split, batch_size: int | None) -> None:
-    """The state must come out of a step as it went in, and every metric must be one number."""
+def _check_shapes(training: Training, data: Split, batch_size: int | None) -> int:
+    """The state must come out of a step as it went in, and every metric must be one number; gives the bytes a step writes."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size or len(leaf), *leaf.shape[1:]), leaf.dtype), data.train)
     state = jax.eval_shape(training.init, key)
-    result = jax.eval_shape(training.step, state, batch, key)
+    jaxpr, result = jax.make_jaxpr(training.step, return_shape=True)(state, batch, key)
     if not isinstance(result, tuple) or len(result) != 2:
         got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
         raise TypeError(check.message("step", "must return (state, metrics), metrics a dict of scalars", got))
@@ -276,6 +295,31 @@ def _check_shapes(training: Training, data: Split, batch_size: int | None) -> No
             raise TypeError(check.message(where, "metrics must be a dict of scalars", jax.tree.map(lambda leaf: leaf.shape, result)))
     if not values:
         raise ValueError(check.message("evaluate", "must measure something", "no metrics", 'such as {"loss": ...}'))
+    return _bytes_written(jaxpr.jaxpr)
+
+
+_SHAPING = {
+    "broadcast_in_dim",
+    "reshape",
+    "transpose",
+    "squeeze",
+    "convert_element_type",
+    "iota",
+    "copy",
+}  # that write nothing of their own
+
+
+def _bytes_written(jaxpr: Any) -> int:
+    """The size of everything a program computes on its way, loops counted in full: near to its traffic with the memory."""
+    total = 0
+    for equation in jaxpr.eqns:
+        values = [value for entry in equation.params.values() for value in (entry if isinstance(entry, tuple | list) else [entry])]
+        inner = [getattr(value, "jaxpr", value) for value in values if isinstance(value, core.Jaxpr | core.ClosedJaxpr)]
+        if inner:
+            total += equation.params.get("length", 1) * sum(map(_bytes_written, inner))
+        elif equation.primitive.name not in _SHAPING:
+            total += sum(out.aval.size * getattr(out.aval.dtype, "itemsize", 4) for out in equation.outvars)
+    return total
 
 
 def _brief(setting: Mapping[str, Any]) -> str:

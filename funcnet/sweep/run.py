@@ -20,7 +20,7 @@ import numpy as np
 from funcnet import check
 from funcnet.data import Dataset, Split, as_split
 from funcnet.space import Variants, as_variants
-from funcnet.sweep.plan import Chunk, Plan, Recipe, chunks_of, lane_width, make_plan, shares_keys, traced_values
+from funcnet.sweep.plan import Chunk, Plan, Recipe, chunks_of, core_lanes, lane_width, make_plan, shares_keys, traced_values
 from funcnet.sweep.program import STRETCH, Compiled, Lanes, Programs, bytes_needed, trace
 from funcnet.sweep.progress import Progress, reporter
 from funcnet.sweep.result import SweepResult, default_metric
@@ -28,7 +28,6 @@ from funcnet.training import Run, RunKeys, evaluation_steps, run_keys
 from funcnet.tree import PyTree
 
 _LOOKS = 20  # times the host looks at a chunk while it trains, where a run is long
-_CPU_LANES = 16  # wider chunks are no faster on a core, and the last one of a group wastes more
 
 
 class SweepInterrupted(RuntimeError):
@@ -229,8 +228,9 @@ class _Engine:
     def _width(self, group: int) -> int:
         if self.chunk_size is not None:
             return self.chunk_size
-        most = _CPU_LANES if self.slots[0].device.platform == "cpu" else 8192
-        return lane_width(len(self.plan.groups[group].rows), len(self.slots), most)
+        own = self.plan.groups[group]
+        most = core_lanes(own.step_bytes) if self.slots[0].device.platform == "cpu" else 8192
+        return lane_width(len(own.rows), len(self.slots), most)
 
     def _fitting(self, programs: Programs, width: int) -> int:
         """The width at which every slot's chunk fits the budget, going by what the compiler says of this one."""
