@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
+from funcnet.option import Option
 from funcnet.tree import at_least_float32
 
 relu = jax.nn.relu
@@ -92,6 +93,8 @@ _checked: weakref.WeakSet = weakref.WeakSet()
 
 def activation_fn(name_or_fn: str | Callable[[jax.Array], jax.Array], where: str = "activation") -> Callable[[jax.Array], jax.Array]:
     """The activation of that name, or the function itself once `check_activation` has let it pass."""
+    if isinstance(name_or_fn, Option):
+        return name_or_fn.elementwise([activation_fn(name, where) for name in name_or_fn.names])
     fn = check.lookup(where, "activation", name_or_fn, ACTIVATIONS)
     if any(fn is known for known in ACTIVATIONS.values()):
         return fn

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import check
+from funcnet.option import Option
 from funcnet.penalties import Where
 from funcnet.schedules import ScalarOrSchedule
 from funcnet.tree import Params, PyTree, Scalar, at_least_float32, cast, global_norm, scale, zeros_like
@@ -593,6 +594,9 @@ def optimizer(name: str, learning_rate: ScalarOrSchedule, **settings: Scalar) ->
     Returns:
       An `Optimizer`.
 
+    A name marked `traced` may be sgd, momentum, adagrad, rmsprop or adam, at their own defaults: one update rule with
+    coefficients for each, whose state is an `AdamState`.
+
     Raises:
       ValueError: the name is unknown, or an argument out of range.
       TypeError: the optimizer has no such argument.
@@ -602,12 +606,70 @@ def optimizer(name: str, learning_rate: ScalarOrSchedule, **settings: Scalar) ->
       Traceback (most recent call last):
       ValueError: optimizer: unknown optimizer 'adm'; did you mean 'adam'?
     """
+    if isinstance(name, Option):
+        return _one_rule(learning_rate, name, settings)
     check.one_of("optimizer", "optimizer", name, OPTIMIZERS)
     known = list(inspect.signature(OPTIMIZERS[name]).parameters)
     for setting in settings:
         if setting not in known:
             raise TypeError(f"optimizer: {name} has no argument {setting!r}; {check.nearest(setting, known)}")
     return OPTIMIZERS[name](learning_rate, **settings)
+
+
+class _Rule(NamedTuple):
+    """The coefficients that make an optimizer of the one rule
+
+    m <- decay * m + gain * gradient;  v <- v_decay * v + v_gain * gradient^2;  move by -m / (sqrt(v) + eps)
+    """
+
+    rate_inside: float  # 1 where the learning rate weighs each gradient as it enters m, 0 where it weighs m as it is
+    decay: float
+    averages: float  # 1 where gain is 1 - decay, 0 where it is 1
+    v_decay: float
+    v_averages: float
+    scales: float  # whether the move is divided by the root of v; if not, v stays as it is
+    corrects: float  # whether m and v are corrected for starting at zero
+    eps: float
+
+
+_RULES = {
+    "sgd": _Rule(0, 0, 0, 0, 0, 0, 0, 0),
+    "momentum": _Rule(1, 0.9, 0, 0, 0, 0, 0, 0),
+    "adagrad": _Rule(0, 0, 0, 1, 0, 1, 0, 1e-10),
+    "rmsprop": _Rule(0, 0, 0, 0.9, 1, 1, 0, 1e-8),
+    "adam": _Rule(0, 0.9, 1, 0.999, 1, 1, 1, 1e-8),
+}
+
+
+@_schedulable
+def _one_rule(learning_rate: ScalarOrSchedule, option: Option, settings: dict[str, Scalar]) -> Optimizer:
+    for name in option.names:
+        check.one_of("optimizer", "optimizer that can be traced", name, _RULES)
+    if settings:
+        got = ", ".join(map(repr, settings))
+        raise TypeError(check.message("optimizer", "a traced name must come without settings", got, "leave out traced, or the settings"))
+    columns = zip(*(_RULES[name] for name in option.names), strict=True)
+    rule = _Rule(*(jnp.array(column, jnp.result_type(float))[option.index] for column in columns))  # type: ignore[arg-type]
+    rate = jnp.asarray(learning_rate, jnp.result_type(float))
+
+    def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
+        step = state.step + 1
+        t = step.astype(rate.dtype)
+        gain = jnp.where(rule.averages == 1, 1 - rule.decay, 1) * jnp.where(rule.rate_inside == 1, rate, 1)
+        v_gain = jnp.where(rule.v_averages == 1, 1 - rule.v_decay, 1)
+        correct_m, correct_v = (jnp.where(rule.corrects == 1, 1 - decay**t, 1) for decay in (rule.decay, rule.v_decay))
+        outside = jnp.where(rule.rate_inside == 1, 1, rate)
+
+        def move(m, v):
+            step = m / cast(correct_m, m)
+            scaled = _divided(step, v / cast(correct_v, v), rule.eps, 0.0)
+            return -cast(outside, m) * jnp.where(rule.scales == 1, scaled, step)
+
+        m = jax.tree.map(lambda m, g: _blend(rule.decay, m, gain, g), state.mean, grads)
+        v = jax.tree.map(lambda v, g: jnp.where(rule.scales == 1, _blend(rule.v_decay, v, v_gain, g * g), v), state.mean_square, grads)
+        return jax.tree.map(move, m, v), AdamState(step, m, v)
+
+    return Optimizer(lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params)), update)
 
 
 def _check_positive(where: str, **values: Scalar) -> None:

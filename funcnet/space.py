@@ -23,7 +23,7 @@ class Static(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """A number that rides in the batch: variants that differ in it share a program."""
+    """A number or a name that rides in the batch: variants that differ in it share a program."""
 
     value: Any
 
@@ -45,14 +45,19 @@ def static(value: Any) -> Any:
 
 
 def traced(value: Any) -> Any:
-    """Says of a whole number, or of a distribution of them, that its values share a program.
+    """Says of a whole number or a name, or of a distribution or a list of them, that its values share a program.
 
-    Only for numbers that a recipe computes with; one that decides a shape or a branch can't be traced.
+    A number must be one that a recipe computes with; one that decides a shape or a branch can't be traced. A name must be
+    an activation's or an optimizer's (sgd, momentum, adagrad, rmsprop or adam), which the recipe only hands on.
 
     Example:
       >>> traced(3)
       Traced(value=3)
+      >>> traced(["relu", "tanh"])
+      [Traced(value='relu'), Traced(value='tanh')]
     """
+    if isinstance(value, list | tuple):
+        return [Traced(entry) for entry in value]
     return Distribution(lambda u: Traced(value.quantile(u))) if isinstance(value, Distribution) else Traced(value)
 
 

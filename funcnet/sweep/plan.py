@@ -30,7 +30,8 @@ class Variant(NamedTuple):
 
     hyperparameters: dict[str, Any]  # as given, without the marks static and traced
     static: dict[str, Any]  # of the recipe's, what picks a program
-    traced: dict[str, float | int]  # of the recipe's, what rides in the batch
+    traced: dict[str, float | int]  # of the recipe's, the numbers that ride in the batch
+    named: dict[str, str]  # of the recipe's, the names that do
     batch_size: int | None
     num_steps: int
     num_examples: int | None
@@ -50,6 +51,7 @@ class Group(NamedTuple):
     batch_size: int | None
     limits_examples: bool  # whether its variants see only their first num_examples examples
     rows: list[int]
+    options: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # of each hyperparameter whose names ride in the batch, all of them
     step_bytes: int = 0  # what one step of one of its runs writes
 
 
@@ -92,32 +94,48 @@ def make_plan(
     groups: dict[Any, Group] = {}
     for i, row in enumerate(rows):
         variant = parts[row.variant]
-        group = groups.setdefault(_identity(variant), Group(variant.static, variant.batch_size, variant.num_examples is not None, []))
+        group = groups.setdefault(_identity(variant), Group(variant.static, variant.batch_size, variant.num_examples is not None, [], {}))
         group.rows.append(i)
+    for group in groups.values():
+        mine = [parts[rows[row].variant].named for row in group.rows]
+        group.options.update({name: tuple(sorted({named[name] for named in mine})) for name in mine[0]})
     written = _check_each(recipe, variants, parts, groups.values(), rows, data)
     measured = [group._replace(step_bytes=written[rows[group.rows[0]].variant]) for group in groups.values()]
     return Plan(recipe, parts, rows, measured, eval_every)
 
 
 def chunks_of(plan: Plan, index: int, width: int, shared: bool) -> list[Chunk]:
-    """A group's chunks. Lanes of a chunk take the same number of steps and, where randomness is shared, one key."""
+    """A group's chunks of at most so many lanes."""
+    lots = lots_of(plan, index, shared)
+    return [Chunk(index, tuple(lot[i : i + width]), num_steps) for num_steps, lot in lots for i in range(0, len(lot), width)]
 
-    def kind(row: int) -> tuple[int, int]:
-        return plan.variants[plan.rows[row].variant].num_steps, plan.rows[row].replicate if shared else 0
+
+def lots_of(plan: Plan, index: int, shared: bool) -> list[tuple[int, list[int]]]:
+    """A group's rows by what the lanes of a chunk have in common, each lot with its number of steps.
+
+    The lanes of a chunk take the same number of steps, have the same names and, where they share it, one key.
+    """
+
+    def kind(row: int) -> tuple:
+        variant = plan.variants[plan.rows[row].variant]
+        return variant.num_steps, *variant.named.values(), plan.rows[row].replicate if shared else 0
 
     rows = sorted(plan.groups[index].rows, key=lambda row: (*kind(row), row))
-    return [
-        Chunk(index, tuple(alike[i : i + width]), num_steps)
-        for (num_steps, _), lot in itertools.groupby(rows, key=kind)
-        for alike in [list(lot)]
-        for i in range(0, len(alike), width)
-    ]
+    return [(num_steps, list(lot)) for (num_steps, *_), lot in itertools.groupby(rows, key=kind)]
 
 
-def lane_width(rows: int, workers: int, most: int) -> int:
-    """How many lanes a group's chunks have: enough chunks for all workers, few lanes left over, few widths to compile."""
-    wanted = min(math.ceil(rows / workers), most)
-    return min([width for width in _WIDTHS if wanted <= width <= most], default=most)
+def lane_width(lots: Sequence[int], workers: int, most: int) -> int:
+    """How many lanes a group's chunks have: enough chunks for all workers, few lanes left over, few widths to compile.
+
+    Args:
+      lots: how many rows there are of each kind that can train together.
+    """
+    enough = min([width for width in _WIDTHS if width * workers >= sum(lots)], default=most)
+    widths = [width for width in _WIDTHS if width <= min(enough, most)]
+    return min(reversed(widths), key=lambda width: sum(math.ceil(lot / width) * (width + _START) for lot in lots))
+
+
+_START = 2  # lanes' worth of time that a chunk takes for being one
 
 
 def core_lanes(step_bytes: int) -> int:
@@ -194,7 +212,10 @@ def _take_apart(
         except TypeError:
             fix = "a tuple will do in place of a list or array"
             raise TypeError(check.message(where, f"{name} must be a number or something hashable", type(value).__name__, fix)) from None
-    return Variant(bare, static, {name: unwrapped(mine[name]) for name in mine if name in rides}, own_batch, own_steps, limit)
+    traced = {name: unwrapped(mine[name]) for name in mine if name in rides}
+    named = {name: value for name, value in traced.items() if isinstance(value, str)}
+    numbers = {name: value for name, value in traced.items() if name not in named}
+    return Variant(bare, static, numbers, named, own_batch, own_steps, limit)
 
 
 def _rides(name: str, value: Any) -> bool:
@@ -207,8 +228,8 @@ def _plain(where: str, name: str, value: Any) -> Any:
     if isinstance(value, Static | Traced):
         inner = _plain(where, name, value.value)
         if isinstance(value, Traced):
-            if isinstance(inner, bool) or not isinstance(inner, int | float):
-                raise TypeError(check.message(where, f"traced {name} must be a number", repr(inner)))
+            if isinstance(inner, bool) or not isinstance(inner, int | float | str):
+                raise TypeError(check.message(where, f"traced {name} must be a number or a name", repr(inner)))
             if isinstance(inner, int) and not -(2**31) <= inner < 2**31:
                 raise ValueError(check.message(where, f"traced {name} must fit in int32", inner, "a float of that size will do"))
         return type(value)(inner)
@@ -221,7 +242,7 @@ def _identity(variant: Variant) -> tuple:
     """What two variants must have in common to share a program. 1, 1.0 and True are equal, but not alike."""
     picks = tuple((name, typed(value)) for name, value in sorted(variant.static.items()))
     rides = tuple((name, isinstance(value, int)) for name, value in sorted(variant.traced.items()))
-    return picks, rides, variant.batch_size, variant.num_examples is not None
+    return picks, rides, tuple(sorted(variant.named)), variant.batch_size, variant.num_examples is not None
 
 
 def typed(value: Any) -> Any:
@@ -240,7 +261,7 @@ def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups
     for i, variant in enumerate(parts):
         try:
             with np.errstate(over="ignore"):  # of a number beyond float32, which is infinite there: its run diverges
-                training = as_training("sweep", recipe(**variant.static, **variant.traced))
+                training = as_training("sweep", recipe(**variant.static, **variant.traced, **variant.named))
                 if i in first:
                     check_data(training, data)
                     written[i] = _check_shapes_once(_key(recipe, variant, data), training, data, variant.batch_size)

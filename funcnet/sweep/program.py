@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet.data import Split
+from funcnet.option import Option
 from funcnet.sweep.plan import Group, Recipe, typed
 from funcnet.training import Draws, Run, RunKeys, as_training, draw, measure, settle, start, take_step
 from funcnet.tree import PyTree, all_finite
@@ -30,6 +31,7 @@ class Lanes(NamedTuple):
 
     lane: jax.Array  # (lanes,), int32: 0, 1, ...
     hyperparameters: dict[str, jax.Array]  # each (lanes,)
+    options: dict[str, jax.Array]  # each of shape (), int32: which of the group's options all lanes have
     num_examples: jax.Array | None  # (lanes,), int32
     keys: RunKeys  # shape () where the lanes share them, else (lanes,)
 
@@ -55,6 +57,7 @@ class Request(NamedTuple):
 
     recipe: Recipe
     static: tuple
+    options: tuple
     batch_size: int | None
     limits_examples: bool
     lanes: Any  # structure, shapes and dtypes
@@ -66,8 +69,9 @@ class Request(NamedTuple):
 
 def request(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Request:
     static = tuple((name, typed(value)) for name, value in sorted(group.static.items()))
+    options = tuple(sorted(group.options.items()))
     return Request(
-        recipe, static, group.batch_size, group.limits_examples, _signature(lanes), _signature(data), shared, device, _settings()
+        recipe, static, options, group.batch_size, group.limits_examples, _signature(lanes), _signature(data), shared, device, _settings()
     )
 
 
@@ -149,10 +153,11 @@ def bytes_needed(programs: Programs) -> int:
 
 def lane_functions(recipe: Recipe, group: Group, shared: bool) -> Programs:
     """A group's programs as plain functions of lanes, to be compiled for any device."""
-    axes = Lanes(0, 0, 0 if group.limits_examples else None, None if shared else 0)  # type: ignore[arg-type]
+    axes = Lanes(0, 0, None, 0 if group.limits_examples else None, None if shared else 0)  # type: ignore[arg-type]
 
     def training(lane: Lanes):
-        return as_training("sweep", recipe(**group.static, **lane.hyperparameters))
+        options = {name: Option(name, names, lane.options[name]) for name, names in group.options.items()}
+        return as_training("sweep", recipe(**group.static, **lane.hyperparameters, **options))
 
     def init(lane: Lanes) -> Run:
         return start(training(lane), lane.keys)

@@ -20,7 +20,7 @@ import numpy as np
 from funcnet import check
 from funcnet.data import Dataset, Split, as_split
 from funcnet.space import Variants, as_variants
-from funcnet.sweep.plan import Chunk, Plan, Recipe, chunks_of, core_lanes, lane_width, make_plan, shares_keys, traced_values
+from funcnet.sweep.plan import Chunk, Plan, Recipe, chunks_of, core_lanes, lane_width, lots_of, make_plan, shares_keys, traced_values
 from funcnet.sweep.program import STRETCH, Compiled, Lanes, Programs, bytes_needed, trace
 from funcnet.sweep.progress import Progress, reporter
 from funcnet.sweep.result import SweepResult, default_metric
@@ -151,6 +151,7 @@ class _Engine:
         self.curves: dict[int, dict[int, dict[str, float]]] = collections.defaultdict(dict)  # row -> step -> metrics
         self.states: dict[int, PyTree] = {}
         self.losers: list[tuple[float, int]] = []  # heap of (-metric, -row) of the states kept: the worst first
+        self.group_of = {row: index for index, group in enumerate(plan.groups) for row in group.rows}
         self.widths: dict[int, int] = {}
         self.traced: dict[tuple, Callable[[], Compiled]] = {}  # by group, lane width, sharing and device
         self.shared_keys: dict[int, RunKeys] = {}  # by replicate
@@ -230,7 +231,8 @@ class _Engine:
             return self.chunk_size
         own = self.plan.groups[group]
         most = core_lanes(own.step_bytes) if self.slots[0].device.platform == "cpu" else 8192
-        return lane_width(len(own.rows), len(self.slots), most)
+        lots = lots_of(self.plan, group, shared=False)
+        return lane_width([len(lot) for _, lot in lots], len(self.slots), most)
 
     def _fitting(self, programs: Programs, width: int) -> int:
         """The width at which every slot's chunk fits the budget, going by what the compiler says of this one."""
@@ -251,6 +253,9 @@ class _Engine:
                 name: values.astype(np.int32 if values.dtype.kind in "iu" else jnp.result_type(float))
                 for name, values in traced_values(self.plan, rows).items()
             }
+        group = self.plan.groups[self.group_of[rows[0]]]
+        named = self.plan.variants[self.plan.rows[rows[0]].variant].named
+        options = {name: np.int32(group.options[name].index(value)) for name, value in named.items()}
         limits = [self.plan.variants[self.plan.rows[row].variant].num_examples for row in rows]
         num_examples = None if limits[0] is None else np.asarray(limits, np.int32)
         if shared:
@@ -260,7 +265,7 @@ class _Engine:
             keys = self.shared_keys[replicate]
         else:
             keys = jax.vmap(run_keys)(jnp.stack([self._key(row) for row in rows]))
-        lanes: Any = Lanes(np.arange(width, dtype=np.int32), hyperparameters, num_examples, keys)  # type: ignore[arg-type]
+        lanes: Any = Lanes(np.arange(width, dtype=np.int32), hyperparameters, options, num_examples, keys)  # type: ignore[arg-type]
         return jax.device_put(lanes, device)
 
     def _key(self, row: int) -> jax.Array:
@@ -333,7 +338,8 @@ class _Engine:
             "lane_widths": [self.widths.get(group, 0) for group in range(len(self.plan.groups))],
         }
         settings = [variant.hyperparameters for variant in self.plan.variants]
-        arguments = [*self.plan.variants[0].static, *self.plan.variants[0].traced]
+        first = self.plan.variants[0]
+        arguments = [*first.static, *first.traced, *first.named]
         return SweepResult(settings, outcome, {"step": np.array(steps), **curves}, self.states, self.plan.recipe, arguments, timing)
 
 

@@ -1,0 +1,51 @@
+"""A name that rides in the batch: which of several functions is meant is a traced number.
+
+So a sweep of ten activations and five optimizers is one program. Lanes that train together share the name, and XLA takes
+the one branch that is meant.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+
+
+class Option:
+    """What a recipe gets in place of a name marked `traced`: to be handed on to what takes a name, and nothing else."""
+
+    def __init__(self, hyperparameter: str, names: Sequence[str], index: jax.Array):
+        self.hyperparameter, self.names, self.index = hyperparameter, tuple(names), index
+
+    def __repr__(self) -> str:
+        return f"Option({self.hyperparameter!r}, {self.names})"
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError(
+            f"sweep: a recipe may only hand on a traced name, to fn.activation, fn.mlp, fn.recurrent or fn.optimizer, "
+            f"got a look at {self.hyperparameter!r}; leave out traced, and each name gets a program of its own"
+        )
+
+    __eq__ = __ne__ = __lt__ = __bool__ = __hash__ = __str__ = __format__ = __len__ = __getitem__ = __iter__ = _refuse  # type: ignore[assignment]
+
+    def elementwise(self, fns: Sequence[Callable[[jax.Array], jax.Array]]) -> Callable[[jax.Array], jax.Array]:
+        """The function of one array that is meant, each of them acting on every element alone.
+
+        What backpropagation needs of it is its slope, one array, whichever it is.
+        """
+
+        def slope(fn: Callable) -> Callable:
+            return lambda x: jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]
+
+        slopes = [slope(fn) for fn in fns]
+
+        @jax.custom_jvp
+        def chosen(index: jax.Array, x: jax.Array) -> jax.Array:
+            return jax.lax.switch(index, fns, x)
+
+        @chosen.defjvp
+        def chosen_jvp(primals, tangents):
+            index, x = primals
+            return chosen(index, x), jax.lax.switch(index, slopes, x) * tangents[1]
+
+        return lambda x: chosen(self.index, x)
