@@ -33,7 +33,7 @@ def test_a_difference_from_scikit_learn_would_show():
     scores = {name: np.array([fn.METRICS[name](*pair) for pair in zip(logits, targets)]) for name in classification_net.SCORES}
     assert classification_net.agrees_with_scikit_learn(scores, logits, targets).holds
     for name in scores:
-        assert not classification_net.agrees_with_scikit_learn({**scores, name: scores[name] + 1e-3}, logits, targets).holds
+        assert not classification_net.agrees_with_scikit_learn({**scores, name: scores[name] + [0, 1e-3]}, logits, targets).holds
 
 
 def test_the_net_and_the_linear_model_err_by_what_they_are_known_to(outcome):

@@ -63,3 +63,5 @@ def test_findings_can_refute():
     assert not hypergradient.improves(path, worse, worse).holds and hypergradient.improves(path, worse[::-1], worse[::-1]).holds
     assert hypergradient.beats_random_search(worse[::-1], (worse, worse + [[0.1, 0.12, 0.11, 0.09]])).holds
     assert not hypergradient.beats_random_search(worse, (worse, worse)).holds
+    chosen = hypergradient.beats_random_search(worse, (worse[:, ::-1], worse[::-1] + [[0.5], [0.2], [0.0]])).figures
+    assert chosen["test loss of random search"].mean == pytest.approx(np.mean(worse[2] + 0.5))  # of the least validation loss
