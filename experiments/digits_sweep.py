@@ -42,8 +42,8 @@ def search_space() -> fn.Space:
         learning_rate=fn.log_uniform(1e-4, 1.0),
         l2=fn.log_uniform(1e-6, 1e-2),
         dropout=fn.uniform(0.0, 0.6),
-        activation=fn.choice(ACTIVATIONS),
-        optimizer=fn.choice(OPTIMIZERS),
+        activation=fn.traced(fn.choice(ACTIVATIONS)),
+        optimizer=fn.traced(fn.choice(OPTIMIZERS)),
     )
 
 

@@ -648,7 +648,8 @@ def _one_rule(learning_rate: ScalarOrSchedule, option: Option, settings: dict[st
     if settings:
         got = ", ".join(map(repr, settings))
         raise TypeError(check.message("optimizer", "a traced name must come without settings", got, "leave out traced, or the settings"))
-    columns = zip(*(_RULES[name] for name in option.names), strict=True)
+    never_meant = _Rule(*[0.5] * len(_Rule._fields))  # as in Option.elementwise: the coefficients of an only name are no constants
+    columns = zip(*(_RULES[name] for name in option.names), never_meant, strict=True)
     rule = _Rule(*(jnp.array(column, jnp.result_type(float))[option.index] for column in columns))  # type: ignore[arg-type]
     rate = jnp.asarray(learning_rate, jnp.result_type(float))
 

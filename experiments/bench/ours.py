@@ -12,7 +12,7 @@ from experiments.bench.program import Program
 from experiments.bench.workloads import PARAMETERS, Layers, Variant, Workload
 
 KEY = 0  # of every sweep
-SHARED_NAMES: tuple[str, ...] = ()  # hyperparameters whose names share a program, marked with fn.traced
+SHARED_NAMES: tuple[str, ...] = ("activation", "optimizer")  # hyperparameters whose names share a program, marked with fn.traced
 
 LOSSES = {True: fn.cross_entropy, False: fn.squared_error}  # by whether the workload classifies
 LAYERS: dict[str, Callable[..., fn.Layer]] = {

@@ -73,6 +73,6 @@ def test_the_parts_of_the_digits_are_disjoint_and_all_of_them():
 
 def test_the_space_covers_every_optimizer_and_activation():
     variants = digits_sweep.search_space().sample(256, key=digits_sweep.jax.random.key(0), method="sobol")
-    assert {(v["optimizer"], v["activation"]) for v in variants} == {
+    assert {(v["optimizer"].value, v["activation"].value) for v in variants} == {
         (o, a) for o in digits_sweep.OPTIMIZERS for a in digits_sweep.ACTIVATIONS
     }

@@ -284,3 +284,46 @@ def test_keep_holds_the_best_states_alone(sixty_four):
     ):
         result.state(int(best[3]))
     assert result.best("validation/loss").row == best[0]
+
+
+# Names that ride in the batch.
+
+TRACED = fn.grid(
+    learning_rate=[0.003, 0.03], activation=fn.traced(["relu", "tanh", "sigmoid"]), optimizer=fn.traced(["sgd", "adam"]), drop=[0.0]
+)
+
+
+@pytest.fixture(scope="module")
+def traced():
+    return fn.sweep(recipe, TRACED, DATA, **SETTINGS)
+
+
+def test_traced_names_share_one_program(traced):
+    assert len(traced.timing["lane_widths"]) == 1
+    assert traced.table["activation"].tolist() == [variant["activation"].value for variant in TRACED]
+    assert traced.training(3).evaluate(traced.state(3), DATA.validation)["loss"] == pytest.approx(
+        traced.table["validation/loss"][3], rel=1e-5
+    )
+
+
+def test_a_traced_name_trains_as_the_name_itself(traced):
+    """To rounding: it is another program."""
+    plain = fn.sweep(recipe, [{name: getattr(value, "value", value) for name, value in v.items()} for v in TRACED], DATA, **SETTINGS)
+    assert len(plain.timing["lane_widths"]) == 6
+    for name in traced.metrics:
+        np.testing.assert_allclose(traced.curves[name], plain.curves[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("row", [0, 5, 11])
+def test_a_traced_name_is_the_same_alone_and_among_others(traced, row):
+    assert_rows_equal(traced, row, fn.sweep(recipe, [TRACED[row]], DATA, **SETTINGS), 0)
+
+
+def test_a_recipe_that_looks_at_a_traced_name_is_told_before_anything_trains():
+    def looks(learning_rate, activation):
+        return recipe(learning_rate, activation="relu" if activation == "relu" else "tanh")
+
+    variants = fn.grid(learning_rate=[0.1], activation=fn.traced(["relu", "tanh"]))
+    with pytest.raises(TypeError, match="may only hand on a traced name"):
+        fn.sweep(looks, variants, DATA, **SETTINGS)
+    fn.sweep(looks, fn.grid(learning_rate=[0.1], activation=["relu", "tanh"]), DATA, **SETTINGS)

@@ -10,7 +10,7 @@ import pytest
 
 import funcnet as fn
 from funcnet.sweep import run as engine
-from funcnet.sweep.plan import lane_width
+from funcnet.sweep.plan import core_lanes, lane_width
 
 KEY = jax.random.key(5)
 RNG = np.random.default_rng(0)
@@ -78,10 +78,17 @@ def test_names_of_the_sweep_reach_a_recipe_that_declares_them():
 
 
 @pytest.mark.parametrize(
-    ("rows", "workers", "most", "expected"), [(1, 2, 16, 1), (13, 2, 16, 8), (12, 2, 16, 6), (300, 2, 16, 16), (5, 1, 3, 3), (9, 1, 7, 7)]
+    ("lots", "workers", "most", "expected"),
+    [([1], 2, 16, 1), ([13], 2, 16, 8), ([12], 2, 16, 6), ([300], 2, 16, 16), ([5], 1, 3, 3), ([9], 1, 7, 6)]
+    + [([16] * 20, 2, 64, 16), ([3] * 9, 2, 64, 3), ([12, 13, 14, 4], 2, 64, 8)],
 )
-def test_lane_width(rows, workers, most, expected):
-    assert lane_width(rows, workers, most) == expected
+def test_lane_width(lots, workers, most, expected):
+    assert lane_width(lots, workers, most) == expected
+
+
+def test_lanes_suit_a_cores_cache():
+    """Small steps, many lanes, and the other way round; never a lane alone."""
+    assert [core_lanes(size) for size in (1, 10**6, 10**7, 10**9)] == [64, 64, 12, 2]
 
 
 # Replicates and randomness.
