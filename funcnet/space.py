@@ -56,9 +56,9 @@ def traced(value: Any) -> Any:
       >>> traced(["relu", "tanh"])
       [Traced(value='relu'), Traced(value='tanh')]
     """
-    if isinstance(value, list | tuple):
-        return [Traced(entry) for entry in value]
-    return Distribution(lambda u: Traced(value.quantile(u))) if isinstance(value, Distribution) else Traced(value)
+    if isinstance(value, Distribution):
+        return Distribution(lambda u: Traced(value.quantile(u)))
+    return [Traced(entry) for entry in value] if isinstance(value, list | tuple) else Traced(value)
 
 
 def uniform(low: float, high: float) -> Distribution:

@@ -121,3 +121,9 @@ def test_bad_input(wrong, error, match):
     else:
         with pytest.raises(error, match=match):
             wrong()
+
+
+def test_traced_marks_a_value_each_of_a_list_and_each_draw():
+    assert fn.traced(("relu", "tanh")) == [fn.traced("relu"), fn.traced("tanh")]
+    drawn = fn.space(activation=fn.traced(fn.choice(["relu"])), width=fn.traced(fn.integers(3, 4))).sample(2, key=jax.random.key(0))
+    assert list(drawn) == [{"activation": fn.traced("relu"), "width": fn.traced(3)}] * 2
