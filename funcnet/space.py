@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import qmc
 
 from funcnet import check
 
@@ -102,6 +100,8 @@ def normal(mean: float = 0.0, deviation: float = 1.0) -> Distribution:
     """
     mean = check.as_number("normal", "mean", mean)
     check.in_range("normal", "deviation", deviation, 0, ends="()")
+    from scipy.special import ndtri  # here, as in sample: SciPy takes as long to import as JAX
+
     return Distribution(lambda u: mean + float(deviation) * float(ndtri(max(u, 2.0**-60))))
 
 
@@ -217,10 +217,13 @@ class Space(NamedTuple):
         axes = len(self.distributions)
         if method == "random":
             points = rng.random((n, axes))
-        elif method == "sobol":
-            points = qmc.Sobol(axes, rng=rng).random_base2(math.ceil(math.log2(n)))[:n]
         else:
-            points = {"halton": qmc.Halton, "latin_hypercube": qmc.LatinHypercube}[method](axes, rng=rng).random(n)
+            from scipy.stats import qmc
+
+            if method == "sobol":
+                points = qmc.Sobol(axes, rng=rng).random_base2(math.ceil(math.log2(n)))[:n]
+            else:
+                points = {"halton": qmc.Halton, "latin_hypercube": qmc.LatinHypercube}[method](axes, rng=rng).random(n)
         points = np.minimum(points, np.nextafter(1.0, 0.0))
         return Variants(
             {name: distribution.quantile(float(u)) for (name, distribution), u in zip(self.distributions.items(), row, strict=True)}

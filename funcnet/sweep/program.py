@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -136,7 +136,8 @@ def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool,
 
     def compiled() -> Compiled:
         began = time.perf_counter()
-        found = [_executables.get(key, functools.partial(low.compile, dict(options))) for low, key, options in lowered]
+        with ThreadPoolExecutor(len(lowered)) as pool:  # XLA compiles one program on one core
+            found = list(pool.map(lambda each: _executables.get(each[1], lambda: each[0].compile(dict(each[2]))), lowered))
         compiled_now = sum(made for _, made in found)
         seconds = tracing + time.perf_counter() - began if new or compiled_now else 0.0
         return Compiled(Programs(*(program for program, _ in found)), seconds, compiled_now)

@@ -286,6 +286,36 @@ def test_keep_holds_the_best_states_alone(sixty_four):
     assert result.best("validation/loss").row == best[0]
 
 
+# A lane is looked at after a stretch of steps, and frozen where it was lost all the same.
+
+LOST_AT = [0.0, 1.0, 40.0, 63.0, 64.0, 65.0, 100.0, 127.0, 128.0, 149.0, 1e6]  # the last one never
+
+
+def counts(lost_at, transient):
+    """Counts its steps; what it meets at one of them is not finite, and with transient only there."""
+
+    def step(state, batch, key):
+        here = state == lost_at
+        after = state + (1 if transient else jnp.where(here, jnp.inf, 1.0))
+        return after, {"loss": jnp.where(here, jnp.nan, 0.0) if transient else 0.0 * state}
+
+    return fn.Training(lambda key: jnp.zeros(()), step, lambda state, data: {"count": state})
+
+
+@pytest.mark.parametrize("transient", [False, True])
+@pytest.mark.parametrize("chunk_size", [1, 4, 16])
+def test_a_lane_is_frozen_at_the_step_it_is_lost_at(chunk_size, transient):
+    settings = SETTINGS | dict(num_steps=150, eval_every=50, chunk_size=chunk_size)
+    result = fn.sweep(counts, fn.grid(transient=[transient], lost_at=LOST_AT), DATA, **settings)
+    steps = [150 if lost_at == 1e6 else int(lost_at) for lost_at in LOST_AT]
+    assert result.table["steps"].tolist() == steps
+    assert [float(result.state(row)) for row in range(len(LOST_AT))] == steps
+    assert result.table["status"].tolist() == ["diverged"] * 10 + ["completed"]
+    for row, lost_at in enumerate(LOST_AT):
+        expected = [at if at <= lost_at else np.nan for at in (50, 100, 150)]
+        np.testing.assert_array_equal(result.curves["train/count"][row], expected)
+
+
 # Names that ride in the batch.
 
 TRACED = fn.grid(
