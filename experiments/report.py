@@ -151,11 +151,12 @@ def page(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def markdown(summaries: Sequence[Mapping[str, Any]]) -> str:
-    """The table of claims with their verdicts."""
+    """The table of claims with their verdicts, and the first figures of each; summary.json has all of them."""
     lines = ["| experiment | claim | verdict | measured |", "|---|---|---|---|"]
     for summary in summaries:
         for finding in summary["findings"]:
-            measured = "; ".join(f"{key}: {shown(value)}" for key, value in finding["figures"].items())
+            first = [f"{key}: {shown(value)}" for key, value in finding["figures"].items()]
+            measured = "; ".join(first[:3]) + ("; ..." if len(first) > 3 else "")
             cells = [f"`{summary['name']}`", finding["claim"], "holds" if finding["holds"] else "**does not hold**", measured]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -27,22 +27,52 @@ def recurrent_recipe(learning_rate, drop):
     return fn.training(model, fn.cross_entropy, fn.rmsprop(learning_rate), in_shape=(6, 6))
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared keys", "a key a lane"])
-@pytest.mark.parametrize(("recipe", "in_shape"), [(dense_recipe, (6,)), (conv_recipe, (1, 6, 6)), (recurrent_recipe, (6, 6))])
-def test_every_program_lowers_for_cpu_cuda_and_tpu(recipe, in_shape, shared):
-    functions = lane_functions(recipe, Group({}, 8, False, []), shared)
+def named_recipe(learning_rate, drop, activation, optimizer):
+    model = fn.mlp((8, 3), activation, drop)
+    return fn.training(model, fn.cross_entropy, fn.optimizer(optimizer, learning_rate), in_shape=(6,))
+
+
+OPTIONS = {"activation": ("arctan_sigmoid", "relu"), "optimizer": ("adam", "sgd")}
+RECIPES = {
+    "dense": (dense_recipe, (6,), {}),
+    "conv": (conv_recipe, (1, 6, 6), {}),
+    "recurrent": (recurrent_recipe, (6, 6), {}),
+    "named": (named_recipe, (6,), OPTIONS),
+}
+
+
+def programs(name, shared=True):
+    """A recipe's three programs as functions, with arguments to lower them for."""
+    recipe, in_shape, options = RECIPES[name]
+    functions = lane_functions(recipe, Group({}, 8, False, [], options), shared)
     key = jax.random.key(0)
     keys = run_keys(key) if shared else jax.vmap(run_keys)(jax.random.split(key, LANES))
-    lanes = Lanes(jnp.arange(LANES, dtype=jnp.int32), {"learning_rate": jnp.full(LANES, 0.1), "drop": jnp.full(LANES, 0.2)}, None, keys)
+    numbers = {"learning_rate": jnp.full(LANES, 0.1), "drop": jnp.full(LANES, 0.2)}
+    lanes = Lanes(jnp.arange(LANES, dtype=jnp.int32), numbers, {name: jnp.int32(0) for name in options}, None, keys)
     part = fn.Dataset(jnp.zeros((16, *in_shape)), jnp.zeros(16, jnp.int32))
     data = fn.Split(part, part)
     run = jax.eval_shape(functions.init, lanes)
     step = jax.ShapeDtypeStruct((), np.int32)
-    for function, arguments in (
-        (functions.init, (lanes,)),
-        (functions.advance, (lanes, run, data, step, step)),
-        (functions.evaluate, (lanes, run, data)),
-    ):
+    return functions, ((lanes,), (lanes, run, data, step, step), (lanes, run, data))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared keys", "a key a lane"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_program_lowers_for_cpu_cuda_and_tpu(name, shared):
+    for function, arguments in zip(*programs(name, shared), strict=True):
         exported = jax.export.export(jax.jit(function), platforms=("cpu", "cuda", "tpu"))(*arguments)
         assert exported.platforms == ("cpu", "cuda", "tpu")
         assert {value.shape[0] for value in exported.out_avals} == {LANES}
+
+
+def test_no_convolution_that_a_cpu_would_run_naively():
+    """Kernels that differ between lanes make a grouped convolution of a convolution; ours is a product."""
+    functions, arguments = programs("conv")
+    assert "stablehlo.convolution" not in jax.jit(functions.advance).lower(*arguments[1]).as_text()
+
+
+def test_a_traced_name_is_a_branch_and_no_select_among_all():
+    """Forwards and backwards one branch is taken; a batched switch would have become selects."""
+    functions, arguments = programs("named")
+    text = jax.jit(functions.advance).lower(*arguments[1]).as_text()
+    assert text.count("stablehlo.case") == 2  # the activation and its slope; the optimizer is one rule, without branches
