@@ -132,7 +132,12 @@ def lane_width(lots: Sequence[int], workers: int, most: int) -> int:
     """
     enough = min([width for width in _WIDTHS if width * workers >= sum(lots)], default=most)
     widths = [width for width in _WIDTHS if width <= min(enough, most)]
-    return min(reversed(widths), key=lambda width: sum(math.ceil(lot / width) * (width + _START) for lot in lots))
+
+    def time(width: int) -> int:
+        chunks = sum(math.ceil(lot / width) for lot in lots)
+        return math.ceil(chunks / workers) * (width + _START)
+
+    return min(reversed(widths), key=time)
 
 
 _START = 2  # lanes' worth of time that a chunk takes for being one

@@ -222,9 +222,8 @@ def test_64_numeric_variants_compile_each_program_once_and_a_second_sweep_nothin
     jax.block_until_ready(jax.random.fold_in(jax.random.key(9), 3))
     with Compilations() as compilations:
         second = fn.sweep(fresh, variants(1), DATA, **(SETTINGS | {"num_steps": 35, "eval_every": 7, "key": jax.random.key(9)}))
-    # The checks before a sweep try each group's shapes, which traces its step once more; nothing is traced to be compiled.
     assert (second.timing["programs"], compilations.count) == (0, 0)
-    assert len(TRACES) - traced == 1 < traced
+    assert len(TRACES) == traced > 0  # and traces nothing: the checks of shapes are remembered too
 
 
 def test_a_recipe_written_anew_with_the_same_code_compiles_nothing():
@@ -267,7 +266,7 @@ def test_a_memory_budget_narrows_the_lanes_and_keeps_the_results(slots, monkeypa
     variants = fn.grid(learning_rate=RATES[:40])
     wide = fn.sweep(recipe, variants, DATA, **arguments)
     narrow = fn.sweep(recipe, variants, DATA, memory_budget=50_000 * slots, **arguments)
-    assert 1 < narrow.timing["lane_widths"][0] < wide.timing["lane_widths"][0] == 16
+    assert 1 < narrow.timing["lane_widths"][0] < wide.timing["lane_widths"][0] == {1: 48, 2: 24}[slots]
     for name in wide.metrics:
         np.testing.assert_allclose(narrow.table[name], wide.table[name], rtol=1e-4, atol=1e-5)
     smallest = fn.sweep(recipe, variants[:2], DATA, memory_budget=1, **arguments)

@@ -79,8 +79,8 @@ def test_names_of_the_sweep_reach_a_recipe_that_declares_them():
 
 @pytest.mark.parametrize(
     ("lots", "workers", "most", "expected"),
-    [([1], 2, 16, 1), ([13], 2, 16, 8), ([12], 2, 16, 6), ([300], 2, 16, 16), ([5], 1, 3, 3), ([9], 1, 7, 6)]
-    + [([16] * 20, 2, 64, 16), ([3] * 9, 2, 64, 3), ([12, 13, 14, 4], 2, 64, 8)],
+    [([1], 2, 16, 1), ([13], 2, 16, 8), ([12], 2, 16, 6), ([300], 2, 16, 16), ([5], 1, 3, 3), ([9], 1, 7, 3)]
+    + [([16] * 20, 2, 64, 16), ([3] * 9, 2, 64, 3), ([12, 13, 14, 4], 2, 64, 16), ([40], 2, 64, 24)],
 )
 def test_lane_width(lots, workers, most, expected):
     assert lane_width(lots, workers, most) == expected
@@ -415,8 +415,8 @@ REFUSED = {
         TypeError,
         "value must be a number or something hashable, got ndarray; a tuple will do",
     ),
-    "traced text": (takes_anything, [{"value": fn.traced("a")}], {}, TypeError, "traced value must be a number, got 'a'"),
-    "traced bool": (takes_anything, [{"value": fn.traced(True)}], {}, TypeError, "traced value must be a number, got True"),
+    "traced nothing": (takes_anything, [{"value": fn.traced(None)}], {}, TypeError, "traced value must be a number or a name, got None"),
+    "traced bool": (takes_anything, [{"value": fn.traced(True)}], {}, TypeError, "traced value must be a number or a name, got True"),
     "traced beyond int32": (
         takes_anything,
         [{"value": fn.traced(2**31)}],
