@@ -147,7 +147,7 @@ def core_lanes(step_bytes: int) -> int:
     """How many lanes suit one core of a CPU.
 
     More lanes share the cost of starting each operation, and together soon need more than the core's own cache. That many
-    are good for nets of 20 to 300,000 weights, dense, recurrent and convolutional (experiments/bench/README.md).
+    are good for nets of 30 to 50,000 weights, dense, recurrent and convolutional (experiments/bench/README.md).
     """
     wanted = _CORE_BYTES / max(step_bytes, 1)
     return min((width for width in _WIDTHS if 2 <= width <= 64), key=lambda width: abs(math.log(width / wanted)))
@@ -324,15 +324,8 @@ def _check_shapes(training: Training, data: Split, batch_size: int | None) -> in
     return _bytes_written(jaxpr.jaxpr)
 
 
-_SHAPING = {
-    "broadcast_in_dim",
-    "reshape",
-    "transpose",
-    "squeeze",
-    "convert_element_type",
-    "iota",
-    "copy",
-}  # that write nothing of their own
+# Operations that write nothing of their own.
+_SHAPING = frozenset("broadcast_in_dim reshape transpose squeeze convert_element_type iota copy".split())
 
 
 def _bytes_written(jaxpr: Any) -> int:

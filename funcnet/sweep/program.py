@@ -23,7 +23,7 @@ from funcnet.sweep.plan import Group, Recipe, typed
 from funcnet.training import Draws, Run, RunKeys, as_training, draw, measure, settle, start, take_step
 from funcnet.tree import PyTree, all_finite
 
-STRETCH = 64  # steps whose minibatches and keys are drawn together, and after which lanes are looked at: a few large operations
+STRETCH = 64  # steps whose minibatches and keys are drawn together, in a few large operations, and after which lanes are looked at
 
 
 class Lanes(NamedTuple):
@@ -134,6 +134,7 @@ def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool,
         lowered, new = _lower(recipe, group, lanes, data, shared, device), True
     tracing = time.perf_counter() - began
 
+    @functools.cache  # every task asks for its programs
     def compiled() -> Compiled:
         began = time.perf_counter()
         with ThreadPoolExecutor(len(lowered)) as pool:  # XLA compiles one program on one core
