@@ -334,6 +334,8 @@ def _bytes_written(jaxpr: Any) -> int:
     for equation in jaxpr.eqns:
         values = [value for entry in equation.params.values() for value in (entry if isinstance(entry, tuple | list) else [entry])]
         inner = [getattr(value, "jaxpr", value) for value in values if isinstance(value, core.Jaxpr | core.ClosedJaxpr)]
+        if "branches_platforms" in equation.params:  # of jax.lax.platform_dependent: a CPU takes one of them, which is said first
+            inner = inner[:1]
         if inner:
             total += equation.params.get("length", 1) * sum(map(_bytes_written, inner))
         elif equation.primitive.name not in _SHAPING:

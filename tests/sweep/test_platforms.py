@@ -1,5 +1,7 @@
 """A sweep's programs lower for accelerators that this machine doesn't have."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,10 +67,21 @@ def test_every_program_lowers_for_cpu_cuda_and_tpu(name, shared):
         assert {value.shape[0] for value in exported.out_avals} == {LANES}
 
 
-def test_no_convolution_that_a_cpu_would_run_naively():
-    """Kernels that differ between lanes make a grouped convolution of a convolution; ours is a product."""
+@pytest.mark.parametrize(("platform", "convolutions"), [("cpu", (0, 0)), ("cuda", (2, 2)), ("rocm", (2, 2)), ("tpu", (2, 2))])
+def test_a_convolution_is_a_product_on_a_cpu_and_a_convolution_elsewhere(platform, convolutions):
+    """A step's two, on the way forward and for the kernels' gradients; none for the gradient of data. Evaluation's, of two sets."""
     functions, arguments = programs("conv")
-    assert "stablehlo.convolution" not in jax.jit(functions.advance).lower(*arguments[1]).as_text()
+    for i in (1, 2):
+        text = jax.jit(functions[i]).trace(*arguments[i]).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == convolutions[i - 1]
+
+
+def test_nothing_of_the_choice_is_left_once_compiled():
+    """No branch, no form but the one, and one gathering of windows for both ways."""
+    functions, arguments = programs("conv")
+    text = jax.jit(functions.advance).lower(*arguments[1]).compile().as_text()
+    assert not re.search(r" (conditional|convolution)\(", text)
+    assert len(re.findall(r"f32\[9,[^ ]* concatenate\(", text)) == 1
 
 
 def test_a_traced_name_is_a_branch_and_no_select_among_all():
