@@ -129,31 +129,34 @@ def lane_width(lots: Sequence[int], workers: int, most: int) -> int:
 
     Args:
       lots: how many rows there are of each kind that can train together.
+      workers: how many chunks train at a time.
+      most: how many lanes suit a worker.
     """
     enough = min([width for width in _WIDTHS if width * workers >= sum(lots)], default=most)
     widths = [width for width in _WIDTHS if width <= min(enough, most)]
 
-    def time(width: int) -> int:
+    def time(width: int) -> float:
         chunks = sum(math.ceil(lot / width) for lot in lots)
-        return math.ceil(chunks / workers) * (width + _START)
+        return math.ceil(chunks / workers) * (width + _START * most)
 
     return min(reversed(widths), key=time)
 
 
-_START = 2  # lanes' worth of time that a chunk takes for being one
+_START = 0.2  # what a chunk's step takes for being one, in the time of as many lanes as suit a core
 
 
 def core_lanes(step_bytes: int) -> int:
     """How many lanes suit one core of a CPU.
 
-    More lanes share the cost of starting each operation, and together soon need more than the core's own cache. That many
-    are good for nets of 30 to 50,000 weights, dense, recurrent and convolutional (experiments/bench/README.md).
+    More lanes share the cost of starting each operation, which is a lane's part of a / lanes, and soon need more than the
+    core's own cache, which costs b * lanes * step_bytes: least where lanes is as sqrt(1 / step_bytes). The constant was
+    measured on nets of 30 to 50,000 weights, dense, recurrent and convolutional (experiments/bench/README.md).
     """
-    wanted = _CORE_BYTES / max(step_bytes, 1)
+    wanted = math.sqrt(_CORE_BYTES / max(step_bytes, 1))
     return min((width for width in _WIDTHS if 2 <= width <= 64), key=lambda width: abs(math.log(width / wanted)))
 
 
-_CORE_BYTES = 100e6
+_CORE_BYTES = 200e6
 _WIDTHS = sorted({2**i for i in range(14)} | {3 * 2**i for i in range(13)})
 
 

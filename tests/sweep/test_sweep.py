@@ -80,7 +80,7 @@ def test_names_of_the_sweep_reach_a_recipe_that_declares_them():
 @pytest.mark.parametrize(
     ("lots", "workers", "most", "expected"),
     [([1], 2, 16, 1), ([13], 2, 16, 8), ([12], 2, 16, 6), ([300], 2, 16, 16), ([5], 1, 3, 3), ([9], 1, 7, 3)]
-    + [([16] * 20, 2, 64, 16), ([3] * 9, 2, 64, 3), ([12, 13, 14, 4], 2, 64, 16), ([40], 2, 64, 24)],
+    + [([40], 1, 64, 48), ([32], 2, 6, 4), ([16] * 20, 2, 64, 16), ([3] * 9, 2, 64, 3), ([12, 13, 14, 4], 2, 64, 16), ([40], 2, 64, 24)],
 )
 def test_lane_width(lots, workers, most, expected):
     assert lane_width(lots, workers, most) == expected
@@ -88,7 +88,7 @@ def test_lane_width(lots, workers, most, expected):
 
 def test_lanes_suit_a_cores_cache():
     """Small steps, many lanes, and the other way round; never a lane alone."""
-    assert [core_lanes(size) for size in (1, 10**6, 10**7, 10**9)] == [64, 64, 12, 2]
+    assert [core_lanes(size) for size in (1, 10**6, 10**7, 10**9)] == [64, 16, 4, 2]
 
 
 # Replicates and randomness.
