@@ -265,6 +265,16 @@ def test_an_unequal_peer_does_not_count(measured, tmp_path):
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_readmes_table_shows_losing_rows_and_goals(measured):
+    measured = json.loads(json.dumps(measured))
+    for name, multiple in (("optax_vmap", 0.5), ("torch_loop", 3.0)):
+        measured["W1"]["peers"][name]["seconds"] = multiple * measured["W1"]["funcnet"]["seconds"]
+    head, _, row = report.markdown(measured).splitlines()[:3]
+    cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (head, row)), strict=True))
+    assert (cells["`optax_vmap`"], cells["`torch_loop`"], cells["`sklearn`"]) == ("**0.50** [2]", "(3.00)", "-")
+    assert cells["of sgemm peak"].endswith("[0.6]")
+
+
 @pytest.mark.parametrize(
     ("theirs", "streams_differ", "equal"),
     [
