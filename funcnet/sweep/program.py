@@ -7,6 +7,7 @@ another sweep of the same recipe and shapes.
 
 import functools
 import hashlib
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -110,13 +111,17 @@ class _Recent:
                 future.set_exception(error)
         return future.result(), mine
 
+    def forget(self, key: Any) -> None:
+        with self._lock:
+            self._futures.pop(key, None)
+
 
 _programs = _Recent(256)  # by request: a second sweep traces nothing
 _executables = _Recent(512)  # by the program's own text: groups that differ elsewhere share what is the same
 
 
 def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Callable[[], Compiled]:
-    """Traces a group's programs now, in the caller's thread and configuration; returns what compiles them, in any thread.
+    """Traces a group's programs now, in the caller's thread and configuration, and has them compiled; returns what waits for them.
 
     Args:
       lanes: an example of what the programs will be given, with as many lanes.
@@ -127,21 +132,20 @@ def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool,
     key = request(recipe, group, lanes, data, shared, device)
     began = time.perf_counter()
     try:
-        lowered, new = _programs.get(key, lambda: _lower(recipe, group, lanes, data, shared, device))
+        compiling, new = _programs.get(key, lambda: _compile(recipe, group, lanes, data, shared, device))
     except TypeError as error:
         if "unhashable" not in str(error):
             raise
-        lowered, new = _lower(recipe, group, lanes, data, shared, device), True
-    tracing = time.perf_counter() - began
+        compiling, new = _compile(recipe, group, lanes, data, shared, device), True
 
     @functools.cache  # every task asks for its programs
     def compiled() -> Compiled:
-        began = time.perf_counter()
-        with ThreadPoolExecutor(len(lowered)) as pool:  # XLA compiles one program on one core
-            found = list(pool.map(lambda each: _executables.get(each[1], lambda: each[0].compile(dict(each[2]))), lowered))
-        compiled_now = sum(made for _, made in found)
-        seconds = tracing + time.perf_counter() - began if new or compiled_now else 0.0
-        return Compiled(Programs(*(program for program, _ in found)), seconds, compiled_now)
+        try:
+            programs, made, ended = zip(*(future.result() for future in compiling), strict=True)
+        except BaseException:
+            _programs.forget(key)
+            raise
+        return Compiled(Programs(*programs), max(ended) - began if new else 0.0, sum(made) if new else 0)
 
     return compiled
 
@@ -227,26 +231,49 @@ def _advance(step_all: Callable, draw_all: Callable, lanes: Lanes, run: Run, dat
     return jax.lax.while_loop(goes_on, stretch, begin).run
 
 
-def _lower(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[tuple[Any, tuple, tuple]]:
-    """Each program lowered, the key under which its executable is shared, and its compiler's options."""
+def _compile(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[Future]:
+    """Traces each program and has it compiled meanwhile: its executable, whether it was made for this, and when it was done."""
 
     def shapes(tree: Any) -> Any:
         place = jax.sharding.SingleDeviceSharding(device)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
+    def start(function: Callable, options: tuple, *arguments: Any, **how: Any) -> Future:
+        # No argument is left out, used or not: programs of one text and one signature are then the same program.
+        lowered = jax.jit(function, keep_unused=True, **how).lower(*arguments)
+        return _compilers.submit(_executable, lowered, _text_key(lowered, device, options), options)
+
     functions = lane_functions(recipe, group, shared)
     lanes, data = shapes(lanes), shapes(data)
     step = shapes(jax.ShapeDtypeStruct((), jnp.int32))
     run = shapes(jax.eval_shape(functions.init, lanes))
-    # No argument is left out, used or not: programs of one text and one signature are then the same program.
-    lowered = [
-        jax.jit(functions.init, keep_unused=True).lower(lanes),
-        jax.jit(functions.advance, keep_unused=True, donate_argnums=1).lower(lanes, run, data, step, step),
-        jax.jit(functions.evaluate, keep_unused=True).lower(lanes, run, data),
-    ]
-    # Initialization runs once, evaluation now and then: on a CPU most of their compilation is spent on making them fast.
-    quick = (("xla_backend_optimization_level", 1),) if device.platform == "cpu" else ()
-    return [(low, _text_key(low, device, options), options) for low, options in zip(lowered, (quick, (), quick), strict=True)]
+    init_options, evaluate_options = _quick(device, run)
+    advance = start(functions.advance, (), lanes, run, data, step, step, donate_argnums=1)  # first, as it takes the longest
+    return [start(functions.init, init_options, lanes), advance, start(functions.evaluate, evaluate_options, lanes, run, data)]
+
+
+_compilers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="funcnet-compile")  # XLA compiles one program on one core
+
+
+def _quick(device: jax.Device, run: Any) -> tuple[tuple, tuple]:
+    """The compiler's options for `init` and `evaluate`, which on a CPU would take longer to make fast than they run.
+
+    What runs now and then needs no last optimization; what runs once needs none at all, unless it is large.
+    """
+    if device.platform != "cpu":
+        return (), ()
+    written = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run))
+    plain = ("xla_cpu_use_fusion_emitters", False), ("xla_cpu_parallel_codegen_split_count", 1)
+    level = "xla_backend_optimization_level"
+    return (*plain, (level, 0 if written < _LARGE else 1)), ((level, 1),)
+
+
+_LARGE = 2**24  # bytes
+
+
+def _executable(lowered: Any, key: tuple, options: tuple) -> tuple[Any, bool, float]:
+    program, made = _executables.get(key, lambda: lowered.compile(dict(options)))
+    return program, made, time.perf_counter()
 
 
 def _text_key(lowered: Any, device: jax.Device, options: tuple) -> tuple:

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,23 @@ SETTINGS = dict(key=KEY, num_steps=6, batch_size=8, progress=False)
 
 def recipe(learning_rate=0.1, width=3, activation="tanh", drop=0.0):
     return fn.training(fn.mlp((width, 1), activation, drop), fn.squared_error, fn.sgd(learning_rate), in_shape=(4,))
+
+
+# Compiling.
+
+
+def test_what_failed_to_compile_is_compiled_anew(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no memory")
+
+    def fresh(learning_rate):
+        return recipe(learning_rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["funcnet.sweep.program"], "_executable", fails)
+        with pytest.raises(RuntimeError, match="no memory"):
+            fn.sweep(fresh, fn.grid(learning_rate=[0.1]), DATA, **SETTINGS)
+    assert list(fn.sweep(fresh, fn.grid(learning_rate=[0.1]), DATA, **SETTINGS).table["status"]) == ["completed"]
 
 
 # Grouping.
