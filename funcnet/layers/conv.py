@@ -1,8 +1,8 @@
 """Layers that slide a window over one or two spatial axes: convolution and pooling.
 
-All three gather the input once for each offset inside the window, with the examples on the last axis. A convolution is
-then one matrix product over channels and offsets, which on a CPU is many times faster than a convolution whose kernels
-differ between variants; a pool is a maximum or mean over the offsets.
+All three gather the input once for each offset inside the window, with the examples on the last axis. A pool is then a
+maximum or mean over the offsets; a convolution one matrix product over channels and offsets, which on a CPU is many times
+faster than a convolution whose kernels differ between variants.
 """
 
 import functools
@@ -67,14 +67,38 @@ def conv(
         dtype = compute_dtype(x, weight)
         steps = _per_axis("conv", "stride", stride, weight.ndim - 2)
         pads = _check_fits("conv", x.shape[1:-1], weight.shape[2:], steps, padding)
-        patches = _offsets(x.astype(dtype), weight.shape[2:], steps, pads, fill=0)
-        _, *spatial, examples = patches[0].shape
-        columns = jnp.concatenate(patches).reshape(-1, math.prod(spatial) * examples)
-        rows = jnp.moveaxis(weight.astype(dtype), 1, -1).reshape(channels, -1)  # offsets outside, inputs inside
-        y = (rows @ columns).reshape(channels, *spatial, examples)
-        return y + params["bias"].astype(dtype).reshape(-1, *(1,) * (len(spatial) + 1))
+        y = product_of_windows(weight.astype(dtype), x.astype(dtype), steps, pads)
+        return y + params["bias"].astype(dtype).reshape(-1, *(1,) * (y.ndim - 1))
 
     return Layer(init, apply)
+
+
+def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Sequence[tuple[int, int]]) -> jax.Array:
+    """Each kernel on each window: the windows' inputs side by side, then one product.
+
+    To gather is to write every input once for each offset, which takes as long as the product. Along the first spatial axis
+    it can be spared: the parts of the kernels that lie in one row of the window multiply all rows of the input, and the
+    products are added where they meet. That pays where the products are no more numbers than are spared.
+
+    Args:
+      weight: shape (channels, inputs, *window).
+      x: shape (inputs, *spatial, examples).
+      steps: of the window, along each spatial axis.
+      pads: zeros before and after each.
+
+    Returns:
+      Shape (channels, *spatial', examples).
+    """
+    channels, inputs, height, *widths = weight.shape
+    gathered = inputs * math.prod(widths)
+    parts = height if steps[0] == 1 and height * channels <= (height - 1) * gathered else 1
+    patches = _offsets(x, (height // parts, *widths), steps, pads, fill=0)
+    _, *spatial, examples = patches[0].shape
+    columns = jnp.concatenate(patches).reshape(-1, math.prod(spatial) * examples)
+    rows = weight.reshape(channels, inputs, parts, -1).transpose(2, 0, 3, 1).reshape(parts * channels, -1)  # inputs innermost
+    products = (rows @ columns).reshape(parts, channels, *spatial, examples)
+    meeting = [products[i, :, i : i + spatial[0] - parts + 1] for i in range(parts)]
+    return functools.reduce(jnp.add, meeting)
 
 
 def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID") -> Layer:
