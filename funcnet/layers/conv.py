@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, no_params
-from funcnet.tree import Params
+from funcnet.tree import Params, at_least_float32
 
 Sizes: TypeAlias = int | Sequence[int]
 Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
@@ -96,9 +96,10 @@ def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Sequ
     _, *spatial, examples = patches[0].shape
     columns = jnp.concatenate(patches).reshape(-1, math.prod(spatial) * examples)
     rows = weight.reshape(channels, inputs, parts, -1).transpose(2, 0, 3, 1).reshape(parts * channels, -1)  # inputs innermost
-    products = (rows @ columns).reshape(parts, channels, *spatial, examples)
+    products = jnp.matmul(rows, columns, preferred_element_type=at_least_float32(x.dtype))
+    products = products.reshape(parts, channels, *spatial, examples)
     meeting = [products[i, :, i : i + spatial[0] - parts + 1] for i in range(parts)]
-    return functools.reduce(jnp.add, meeting)
+    return functools.reduce(jnp.add, meeting).astype(x.dtype)
 
 
 def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID") -> Layer:
