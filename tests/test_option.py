@@ -98,3 +98,9 @@ def test_what_the_one_rule_cannot_do_is_said():
         fn.optimizer(Option("optimizer", ("adam", "lion"), jnp.int32(0)), 0.1)
     with pytest.raises(TypeError, match="a traced name must come without settings, got 'b1'"):
         fn.optimizer(Option("optimizer", ("adam", "sgd"), jnp.int32(0)), 0.1, b1=0.5)
+
+
+def test_an_only_name_stays_a_branch():
+    """XLA would fuse a function that is no branch with what surrounds it, and its numbers could differ from those among others."""
+    lowered = jax.jit(lambda i, x: activation_fn(Option("activation", ("sigmoid",), i))(x)).lower(jnp.int32(0), jnp.ones(3))
+    assert lowered.as_text().count("stablehlo.case") == 1

@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         help="seconds of timed runs after which someone sits out the other rounds; whoever trains one variant after another and "
         "would need longer for one round trains an even sample of the variants (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder for the chart (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder for the chart and the table (default: %(default)s)")
     return parser
 
 
@@ -61,7 +61,9 @@ def main() -> None:
             arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     print(report.table(results))
     report.chart(results, arguments.out / "ratios.png")
-    print(f"the chart: {arguments.out / 'ratios.png'}" + (f"; the figures: {arguments.json}" if arguments.json else ""))
+    (arguments.out / "table.md").write_text(report.markdown(results) + "\n")
+    written = {"the chart": arguments.out / "ratios.png", "the README's table": arguments.out / "table.md", "the figures": arguments.json}
+    print("; ".join(f"{what}: {path}" for what, path in written.items() if path))
 
 
 if __name__ == "__main__":

@@ -93,6 +93,31 @@ def _machine(machine: dict[str, Any]) -> str:
     )
 
 
+def markdown(results: dict[str, Any]) -> str:
+    """The README's table: a row a workload, the ratios with their goals in brackets; where funcnet is behind, in bold."""
+    head = ["", "funcnet, s", *(f"`{name}`" for name in NAMES), "of sgemm peak"]
+    rows = [head, ["---"] * len(head)]
+    for workload, result in results.items():
+        if workload != "machine":
+            own, wanted = result["funcnet"], GOALS.get(workload, {}).get("sgemm")
+            share = f"{result['sgemm_fraction']:.2f}" if "sgemm_fraction" in result else "-"
+            figures = [_ratio_and_goal(workload, result, name, "seconds") for name in NAMES]
+            rows.append([f"{workload} {result['title']}", f"{own['seconds']:.3g}", *figures, f"{share} [{wanted:g}]" if wanted else share])
+            if "cached_seconds" in own:
+                figures = [_ratio_and_goal(workload, result, name, "cached_seconds") for name in NAMES]
+                rows.append([f"{workload}, JAX's compilation cache filled", f"{own['cached_seconds']:.3g}", *figures, "-"])
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", _machine(results["machine"])])
+
+
+def _ratio_and_goal(workload: str, result: dict[str, Any], name: str, key: str) -> str:
+    if name not in result["peers"]:
+        return "-"
+    value, wanted = ratio(result, name, key), goal(workload, result, name)
+    text = f"{value:.2f}" if value < 10 else f"{value:.0f}"
+    text = text if result["peers"][name]["equal"] else f"({text})"
+    return (f"**{text}**" if value < 1 else text) + (f" [{wanted:g}]" if wanted else "")
+
+
 def chart(results: dict[str, Any], path: Path) -> None:
     """A bar for each workload and peer from 1 to its ratio, on a logarithmic axis, and its goal as a tick."""
     bars = []  # (workload, peer, ratio, goal, equal)

@@ -88,27 +88,34 @@ class Workload(NamedTuple):
         return [Group(layers, optimizer, tuple(own)) for (layers, optimizer), own in found.items()]
 
     def flops(self) -> float:
-        """Of the model's products: two a multiplication, three passes a training step, one for the last evaluation."""
-        seen = self.num_steps * (self.batch_size or len(self.x))
-        return sum(2 * products(self.layers_of(v), self.x.shape[1:]) * (3 * seen + len(self.x)) for v in self.variants)
+        """Of the model's products, two a multiplication: forward, by the weights and by the input at each step, and one last evaluation.
+
+        The examples themselves need no gradient.
+        """
+        seen, total = self.num_steps * (self.batch_size or len(self.x)), 0.0
+        for variant in self.variants:
+            forward, of_examples = products(self.layers_of(variant), self.x.shape[1:])
+            total += 2 * ((3 * forward - of_examples) * seen + forward * len(self.x))
+        return total
 
 
-def products(layers: Layers, in_shape: tuple[int, ...]) -> int:
-    """Multiplications that one example takes on its way forward."""
-    total, shape = 0, in_shape
+def products(layers: Layers, in_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Multiplications that one example takes on its way forward, and how many of them are with its own numbers."""
+    each, shape = [], in_shape
     for kind, size in layers:
         if kind == "dense":
-            total, shape = total + shape[0] * size, (size,)
+            each, shape = [*each, shape[0] * size], (size,)
         elif kind == "conv":
-            total, shape = total + 9 * shape[0] * size * shape[1] * shape[2], (size, *shape[1:])
+            each, shape = [*each, 9 * shape[0] * size * shape[1] * shape[2]], (size, *shape[1:])
         elif kind == "max_pool":
             shape = (shape[0], shape[1] // size, shape[2] // size)
         elif kind == "flatten":
             shape = (int(np.prod(shape)),)
         elif kind in GATES:
-            total += GATES[kind] * shape[0] * size * (shape[1] + size)
+            gates = GATES[kind] * shape[0] * size
+            each = [*each, gates * shape[1], gates * size]
             shape = (shape[0], size) if kind == "rnn" else (size,)
-    return total
+    return sum(each), each[0]
 
 
 def dense_net(*widths: Any, activation: str = "activation", dropout: bool = False) -> Layers:

@@ -1,8 +1,8 @@
 """Layers that slide a window over one or two spatial axes: convolution and pooling.
 
-All three gather the input once for each offset inside the window, with the examples on the last axis. A pool is then a
-maximum or mean over the offsets; a convolution one matrix product over channels and offsets, which on a CPU is many times
-faster than a convolution whose kernels differ between variants.
+A pool gathers the input once for each offset inside the window, with the examples on the last axis, and takes the maximum
+or mean over the offsets. So does a convolution on a CPU, where one matrix product over channels and offsets follows, many
+times faster than a convolution whose kernels differ between variants; a GPU or TPU convolves (`correlate`).
 """
 
 import functools
@@ -20,6 +20,7 @@ from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute
 from funcnet.tree import Params, at_least_float32
 
 Sizes: TypeAlias = int | Sequence[int]
+Pads: TypeAlias = Sequence[tuple[int, int]]  # zeros before and after each axis
 Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
 
 
@@ -67,18 +68,21 @@ def conv(
         dtype = compute_dtype(x, weight)
         steps = _per_axis("conv", "stride", stride, weight.ndim - 2)
         pads = _check_fits("conv", x.shape[1:-1], weight.shape[2:], steps, padding)
-        y = product_of_windows(weight.astype(dtype), x.astype(dtype), steps, pads)
+        y = correlate(weight.astype(dtype), x.astype(dtype), steps, pads)
         return y + params["bias"].astype(dtype).reshape(-1, *(1,) * (y.ndim - 1))
 
     return Layer(init, apply)
 
 
-def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Sequence[tuple[int, int]]) -> jax.Array:
-    """Each kernel on each window: the windows' inputs side by side, then one product.
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(2, 3))
+def correlate(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:
+    """Each kernel on each window of each example, in the form that suits the platform, which is chosen while lowering.
 
-    To gather is to write every input once for each offset, which takes as long as the product. Along the first spatial axis
-    it can be spared: the parts of the kernels that lie in one row of the window multiply all rows of the input, and the
-    products are added where they meet. That pays where the products are no more numbers than are spared.
+    A kernel of its own for every lane makes a grouped convolution of a convolution. GPUs and TPUs have one in hardware or in
+    a library; XLA's CPU compiler runs it naively, and there one matrix product of gathered windows is many times faster.
+
+    What is kept for the way back are the arguments alone (`jax.checkpoint`). JAX, differentiating a choice, would keep whatever
+    any of the forms needs: gathered windows on a TPU too. Where both ways are in one program XLA gathers once for both.
 
     Args:
       weight: shape (channels, inputs, *window).
@@ -88,6 +92,17 @@ def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Sequ
 
     Returns:
       Shape (channels, *spatial', examples).
+    """
+    here, elsewhere = (functools.partial(form, steps=steps, pads=pads) for form in (product_of_windows, convolution))
+    return jax.lax.platform_dependent(weight, x, cpu=here, default=elsewhere)
+
+
+def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:
+    """`correlate` for a CPU: the windows' inputs side by side, then one product.
+
+    To gather is to write every input once for each offset, which takes as long as the product. Along the first spatial axis
+    it can be spared: the parts of the kernels that lie in one row of the window multiply all rows of the input, and the
+    products are added where they meet. That pays where the products are no more numbers than are spared.
     """
     channels, inputs, height, *widths = weight.shape
     gathered = inputs * math.prod(widths)
@@ -100,6 +115,13 @@ def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Sequ
     products = products.reshape(parts, channels, *spatial, examples)
     meeting = [products[i, :, i : i + spatial[0] - parts + 1] for i in range(parts)]
     return functools.reduce(jnp.add, meeting).astype(x.dtype)
+
+
+def convolution(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:
+    """`correlate` for anything else: nothing is gathered, and a window's inputs are read where they lie."""
+    image = (x.ndim - 1, *range(x.ndim - 1))  # where the examples are, the channels, and the spatial axes
+    layout = jax.lax.ConvDimensionNumbers(lhs_spec=image, rhs_spec=tuple(range(weight.ndim)), out_spec=image)
+    return jax.lax.conv_general_dilated(x, weight, steps, pads, dimension_numbers=layout)
 
 
 def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID") -> Layer:
@@ -194,7 +216,7 @@ def _mean(patches: Sequence[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.add, patches) / len(patches)
 
 
-def _offsets(x: jax.Array, window: Shape, steps: Shape, pads: Sequence[tuple[int, int]], fill: float) -> list[jax.Array]:
+def _offsets(x: jax.Array, window: Shape, steps: Shape, pads: Pads, fill: float) -> list[jax.Array]:
     """For each offset inside the window, the input that lies there: shape (channels, *spatial', examples)."""
     if any(any(pad) for pad in pads):
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)

@@ -324,21 +324,23 @@ def _check_shapes(training: Training, data: Split, batch_size: int | None) -> in
             raise TypeError(check.message(where, "metrics must be a dict of scalars", jax.tree.map(lambda leaf: leaf.shape, result)))
     if not values:
         raise ValueError(check.message("evaluate", "must measure something", "no metrics", 'such as {"loss": ...}'))
-    return _bytes_written(jaxpr.jaxpr)
+    return bytes_written(jaxpr.jaxpr)
 
 
 # Operations that write nothing of their own.
 _SHAPING = frozenset("broadcast_in_dim reshape transpose squeeze convert_element_type iota copy".split())
 
 
-def _bytes_written(jaxpr: Any) -> int:
+def bytes_written(jaxpr: Any) -> int:
     """The size of everything a program computes on its way, loops counted in full: near to its traffic with the memory."""
     total = 0
     for equation in jaxpr.eqns:
         values = [value for entry in equation.params.values() for value in (entry if isinstance(entry, tuple | list) else [entry])]
         inner = [getattr(value, "jaxpr", value) for value in values if isinstance(value, core.Jaxpr | core.ClosedJaxpr)]
+        if "branches_platforms" in equation.params:  # of jax.lax.platform_dependent: a CPU takes one of them, which is said first
+            inner = inner[:1]
         if inner:
-            total += equation.params.get("length", 1) * sum(map(_bytes_written, inner))
+            total += equation.params.get("length", 1) * sum(map(bytes_written, inner))
         elif equation.primitive.name not in _SHAPING:
             total += sum(out.aval.size * getattr(out.aval.dtype, "itemsize", 4) for out in equation.outvars)
     return total

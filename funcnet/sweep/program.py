@@ -146,6 +146,7 @@ def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool,
     return compiled
 
 
+@functools.lru_cache(256)  # the compiler takes a millisecond or two to say
 def bytes_needed(programs: Programs) -> int:
     """Memory one chunk takes while it trains: the state, and what a step makes on its way."""
     pair: tuple[Any, Any] = (programs.advance, programs.evaluate)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.bench import cold, harness, ours, report
+from experiments.bench import cold, harness, ours, profile, report
 from experiments.bench.peers import NAMES, peer
 from experiments.bench.program import Peer, Program
 from experiments.bench.workloads import COLD, GOALS, WORKLOADS, products
@@ -56,11 +56,11 @@ def test_every_workload_is_at_its_stated_size():
 
 
 def test_products_are_counted_by_hand():
-    assert products(WORKLOADS["W1"]().layers, (64,)) == 64 * 64 + 64 * 10
-    assert products(WORKLOADS["W3"]().layers, (1, 28, 28)) == 9 * 8 * 28 * 28 + 9 * 8 * 16 * 14 * 14 + 16 * 7 * 7 * 10
-    assert products(WORKLOADS["W4"]().layers, (8, 8)) == 8 * 32 * (8 + 32) + 8 * 3 * 32 * (32 + 32) + 32 * 10
+    assert products(WORKLOADS["W1"]().layers, (64,)) == (64 * 64 + 64 * 10, 64 * 64)
+    assert products(WORKLOADS["W3"]().layers, (1, 28, 28)) == (9 * 8 * 28 * 28 + 9 * 8 * 16 * 14 * 14 + 16 * 7 * 7 * 10, 9 * 8 * 28 * 28)
+    assert products(WORKLOADS["W4"]().layers, (8, 8)) == (8 * 32 * (8 + 32) + 8 * 3 * 32 * (32 + 32) + 32 * 10, 8 * 32 * 8)
     workload = WORKLOADS["W2"](variants=2, steps=5)
-    assert workload.flops() == 2 * 2 * 20 * (3 * 5 * 300 + 300)
+    assert workload.flops() == 2 * 2 * (5 * 300 * (2 * 10 + 3 * 10) + 300 * 20)  # the points need no gradient
 
 
 @pytest.mark.parametrize("name", ["W3", "W4", "W6"])
@@ -265,6 +265,16 @@ def test_an_unequal_peer_does_not_count(measured, tmp_path):
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_readmes_table_shows_losing_rows_and_goals(measured):
+    measured = json.loads(json.dumps(measured))
+    for name, multiple in (("optax_vmap", 0.5), ("torch_loop", 3.0)):
+        measured["W1"]["peers"][name]["seconds"] = multiple * measured["W1"]["funcnet"]["seconds"]
+    head, _, row = report.markdown(measured).splitlines()[:3]
+    cells = dict(zip(*([cell.strip() for cell in line.strip("|").split("|")] for line in (head, row)), strict=True))
+    assert (cells["`optax_vmap`"], cells["`torch_loop`"], cells["`sklearn`"]) == ("**0.50** [2]", "(3.00)", "-")
+    assert cells["of sgemm peak"].endswith("[0.6]")
+
+
 @pytest.mark.parametrize(
     ("theirs", "streams_differ", "equal"),
     [
@@ -326,3 +336,45 @@ def test_help_and_an_unknown_workload():
     wrong = subprocess.run([*command, "W9"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert wrong.returncode == 2 and "unknown workload 'W9'; one of W1" in wrong.stderr
     assert set(COLD) <= set(WORKLOADS)
+
+
+def test_kernels_are_told_apart_by_what_they_do():
+    text = """HloModule jit__advance
+
+%fused (a: f32[4,4], b: f32[4,4]) -> f32[4,4] {
+  %a = f32[4,4]{1,0} parameter(0)
+  %b = f32[4,4]{1,0} parameter(1)
+  %dot.1 = f32[4,4]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %max = f32[4,4]{1,0} maximum(%dot.1, %a)
+}
+
+%added (c: f32[4,4], d: f32[]) -> f32[4] {
+  %c = f32[4,4]{1,0} parameter(0)
+  %d = f32[] parameter(1)
+  ROOT %reduce.1 = f32[4]{0} reduce(%c, %d), dimensions={1}, to_apply=%plus
+}
+
+ENTRY %main (x: f32[4,4], y: f32[]) -> f32[4] {
+  %x = f32[4,4]{1,0} parameter(0)
+  %y = f32[] parameter(1)
+  %copy.1 = f32[4,4]{1,0} copy(%x)
+  %ynn_fusion.2 = f32[4,4]{1,0} fusion(%copy.1, %x), kind=kCustom, calls=%fused
+  %exp_fusion = f32[4,4]{1,0} fusion(%ynn_fusion.2), kind=kLoop, calls=%exp
+  ROOT %sum_fusion = f32[4]{0} fusion(%exp_fusion, %y), kind=kLoop, calls=%added
+}
+"""
+    kinds = profile.kinds_of(text)
+    assert {name: kinds.get(name) for name in ("x", "copy.1", "ynn_fusion.2", "exp_fusion", "sum_fusion")} == {
+        "x": None,
+        "copy.1": "copies",
+        "ynn_fusion.2": "products",
+        "exp_fusion": "elementwise",
+        "sum_fusion": "sums",
+    }
+
+
+def test_a_profile_accounts_for_a_workloads_time():
+    found = profile.profile("W1")
+    assert all(found[kind] > 0 for kind in ("products", "sums", "elementwise"))
+    assert found["products"] + found["sums"] + found["elementwise"] + found["copies"] + found["rest"] >= found["seconds"] * 0.999
+    assert found["gflops"] == pytest.approx(WORKLOADS["W1"]().flops() / found["products"] / 1e9)

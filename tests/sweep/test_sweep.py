@@ -10,7 +10,7 @@ import pytest
 
 import funcnet as fn
 from funcnet.sweep import run as engine
-from funcnet.sweep.plan import core_lanes, lane_width
+from funcnet.sweep.plan import bytes_written, core_lanes, lane_width
 
 KEY = jax.random.key(5)
 RNG = np.random.default_rng(0)
@@ -89,6 +89,14 @@ def test_lane_width(lots, workers, most, expected):
 def test_lanes_suit_a_cores_cache():
     """Small steps, many lanes, and the other way round; never a lane alone."""
     assert [core_lanes(size) for size in (1, 10**6, 10**7, 10**9)] == [64, 16, 4, 2]
+
+
+def test_of_a_choice_by_platform_a_cpu_writes_its_own_part():
+    def chosen(x):
+        return jax.lax.platform_dependent(x, cpu=jnp.sin, default=lambda x: jnp.exp(jnp.cos(x)))
+
+    own, choice = (bytes_written(jax.make_jaxpr(fn)(jnp.ones(100)).jaxpr) for fn in (jnp.sin, chosen))
+    assert (own, choice) == (400, 404)  # and the number of the platform
 
 
 # Replicates and randomness.
