@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet import check
 from funcnet.batching import on_batch
@@ -24,7 +25,7 @@ from funcnet.tree import Params, PyTree, all_finite, where
 
 Metrics = dict[str, jax.Array]
 
-_EVALUATION_BATCH = 128  # examples a model sees at once in evaluation, so that its memory doesn't grow with the data
+_EVALUATION_BATCHES = (32, 1024)  # least and most examples a model sees at once in evaluation: its memory doesn't grow with the data
 
 
 class Training(NamedTuple):
@@ -359,9 +360,14 @@ def _mean(losses: jax.Array, weights: jax.Array | None = None) -> jax.Array:
 
 
 def _predictions(model: Layer, params: Params, x: jax.Array) -> jax.Array:
-    """The model's outputs for a whole set, examples last, found a batch at a time."""
+    """The model's outputs for a whole set, examples last, found a batch at a time.
+
+    A batch holds about as many numbers as the parameters: with fewer, to read the weights is most of the work; with more,
+    what a small model computes on its way leaves the cache.
+    """
     examples = len(x)
-    batches = math.ceil(examples / _EVALUATION_BATCH)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
+    batches = math.ceil(examples / np.clip(numbers * examples // x.size, *_EVALUATION_BATCHES))
     if batches == 1:
         return apply_batch(model, params, _examples_last(x))
     size = math.ceil(examples / batches)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, no_params
-from funcnet.tree import Params
+from funcnet.tree import Params, at_least_float32
 
 Sizes: TypeAlias = int | Sequence[int]
 Pads: TypeAlias = Sequence[tuple[int, int]]  # zeros before and after each axis
@@ -98,12 +98,23 @@ def correlate(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.
 
 
 def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:
-    """`correlate` for a CPU: the windows' inputs side by side, then one product."""
-    patches = _offsets(x, weight.shape[2:], steps, pads, fill=0)
+    """`correlate` for a CPU: the windows' inputs side by side, then one product.
+
+    To gather is to write every input once for each offset, which takes as long as the product. Along the first spatial axis
+    it can be spared: the parts of the kernels that lie in one row of the window multiply all rows of the input, and the
+    products are added where they meet. That pays where the products are no more numbers than are spared.
+    """
+    channels, inputs, height, *widths = weight.shape
+    gathered = inputs * math.prod(widths)
+    parts = height if steps[0] == 1 and height * channels <= (height - 1) * gathered else 1
+    patches = _offsets(x, (height // parts, *widths), steps, pads, fill=0)
     _, *spatial, examples = patches[0].shape
     columns = jnp.concatenate(patches).reshape(-1, math.prod(spatial) * examples)
-    rows = jnp.moveaxis(weight, 1, -1).reshape(len(weight), -1)  # offsets outside, inputs inside
-    return (rows @ columns).reshape(-1, *spatial, examples)
+    rows = weight.reshape(channels, inputs, parts, -1).transpose(2, 0, 3, 1).reshape(parts * channels, -1)  # inputs innermost
+    products = jnp.matmul(rows, columns, preferred_element_type=at_least_float32(x.dtype))
+    products = products.reshape(parts, channels, *spatial, examples)
+    meeting = [products[i, :, i : i + spatial[0] - parts + 1] for i in range(parts)]
+    return functools.reduce(jnp.add, meeting).astype(x.dtype)
 
 
 def convolution(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:

@@ -142,7 +142,7 @@ class _Engine:
         self.chunk_size, self.keep = chunk_size, keep
         self.slots = _slots()
         self.budget = memory_budget or _memory(self.slots[0].device) // 4
-        self.data = {slot.device: jax.device_put(data, slot.device) for slot in self.slots}
+        self.data = {device: jax.device_put(data, device) for device in {slot.device for slot in self.slots}}
         self.began = time.monotonic()
         self.compile_seconds, self.programs = 0.0, 0
         self.steps_done, self.diverged, self.best = 0, 0, math.inf
