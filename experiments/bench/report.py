@@ -46,7 +46,7 @@ def table(results: dict[str, Any]) -> str:
 def _rows(workload: str, result: dict[str, Any]) -> Iterator[list[str]]:
     own = result["funcnet"]
     note = ""
-    if "sgemm_fraction" in result:
+    if result["sgemm_fraction"] is not None:
         wanted = GOALS.get(workload, {}).get("sgemm")
         note = f"{result['sgemm_fraction']:.2f} of sgemm peak" + (f" (goal {wanted:g})" if wanted else "")
     yield [workload, "funcnet", *_figures(own), "", "", note]
@@ -100,7 +100,7 @@ def markdown(results: dict[str, Any]) -> str:
     for workload, result in results.items():
         if workload != "machine":
             own, wanted = result["funcnet"], GOALS.get(workload, {}).get("sgemm")
-            share = f"{result['sgemm_fraction']:.2f}" if "sgemm_fraction" in result else "-"
+            share = "-" if result["sgemm_fraction"] is None else f"{result['sgemm_fraction']:.2f}"
             figures = [_ratio_and_goal(workload, result, name, "seconds") for name in NAMES]
             rows.append([f"{workload} {result['title']}", f"{own['seconds']:.3g}", *figures, f"{share} [{wanted:g}]" if wanted else share])
             if "cached_seconds" in own:
