@@ -323,3 +323,11 @@ def test_targets_of_binary_and_hinge_losses_are_checked():
     with pytest.raises(ValueError, match=r"hinge: labels must be in \[0, 1\]"):
         run("hinge", sides, width=2)
     run("hinge", (sides + 1) // 2, width=2)
+
+
+def test_evaluation_holds_the_layers_of_a_batch_not_of_the_whole_set():
+    wide = fn.training(fn.mlp((512, 1)), fn.squared_error, fn.sgd(0.1), in_shape=(4,))
+    data = fn.Dataset(jax.ShapeDtypeStruct((40_000, 4), jnp.float32), jax.ShapeDtypeStruct((40_000, 1), jnp.float32))
+    state = jax.eval_shape(wide.init, jax.random.key(0))
+    layer = 4 * 512 * len(data.x)  # bytes, for all examples
+    assert jax.jit(wide.evaluate).lower(state, data).compile().memory_analysis().temp_size_in_bytes < layer / 10
