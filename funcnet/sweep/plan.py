@@ -4,10 +4,10 @@ Variants are grouped by what is static; a group's rows (a row is one variant in 
 lane width. Nothing here is compiled or trained: everything a user can get wrong is found while the plan is made.
 """
 
+import functools
 import inspect
 import itertools
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from jax.extend import core
 from funcnet import check
 from funcnet.data import Split
 from funcnet.space import Static, Traced, Variants
+from funcnet.sweep.recent import Recent, settings, signature
 from funcnet.training import Training, as_training, check_batch_size, check_data
 
 RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
@@ -272,37 +273,15 @@ def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups
                 training = as_training("sweep", recipe(**variant.static, **variant.traced, **variant.named))
                 if i in first:
                     check_data(training, data)
-                    written[i] = _check_shapes_once(_key(recipe, variant, data), training, data, variant.batch_size)
+                    check_shapes = functools.partial(_check_shapes, training, data, variant.batch_size)
+                    written[i], _ = _fitting.get((recipe, _identity(variant), signature(data), settings()), check_shapes)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError  # some of JAX's own can't be made from a text
             raise kind(f"sweep: variant {i} {_brief(variants[i])}: {error}") from error
     return written
 
 
-_fitting: OrderedDict[Any, int] = OrderedDict()  # what passed _check_shapes, and what it said: a second sweep need not trace for it
-
-
-def _key(recipe: Recipe, variant: Variant, data: Split) -> Any:
-    arrays, structure = jax.tree.flatten(data)
-    return (
-        recipe,
-        _identity(variant),
-        structure,
-        tuple((array.shape, str(array.dtype)) for array in arrays),
-        str(jax.numpy.result_type(float)),
-    )
-
-
-def _check_shapes_once(key: Any, training: Training, data: Split, batch_size: int | None) -> int:
-    try:
-        known = _fitting.get(key)
-    except TypeError:  # a recipe without a hash
-        return _check_shapes(training, data, batch_size)
-    if known is None:
-        known = _fitting[key] = _check_shapes(training, data, batch_size)
-        while len(_fitting) > 1024:
-            _fitting.popitem(last=False)
-    return known
+_fitting = Recent(1024)  # what passed _check_shapes, and what it said: a second sweep need not trace for it
 
 
 def _check_shapes(training: Training, data: Split, batch_size: int | None) -> int:

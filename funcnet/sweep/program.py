@@ -8,9 +8,7 @@ another sweep of the same recipe and shapes.
 import functools
 import hashlib
 import os
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -21,6 +19,7 @@ import jax.numpy as jnp
 from funcnet.data import Split
 from funcnet.option import Option
 from funcnet.sweep.plan import Group, Recipe, typed
+from funcnet.sweep.recent import Recent, settings, signature
 from funcnet.training import Draws, Run, RunKeys, as_training, draw, measure, settle, start, take_step
 from funcnet.tree import PyTree, all_finite
 
@@ -72,52 +71,12 @@ def request(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: boo
     static = tuple((name, typed(value)) for name, value in sorted(group.static.items()))
     options = tuple(sorted(group.options.items()))
     return Request(
-        recipe, static, options, group.batch_size, group.limits_examples, _signature(lanes), _signature(data), shared, device, _settings()
+        recipe, static, options, group.batch_size, group.limits_examples, signature(lanes), signature(data), shared, device, settings()
     )
 
 
-def _settings() -> tuple[str, ...]:
-    """What of JAX's configuration decides how a program is traced."""
-    names = ("jax_enable_x64", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_default_matmul_precision")
-    return tuple(str(getattr(jax.config, name)) for name in names)
-
-
-def _signature(tree: Any) -> Any:
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple((jnp.shape(leaf), str(leaf.dtype)) for leaf in leaves)
-
-
-class _Recent:
-    """The last so many results by key, for threads; each is made once even if several ask for it at a time."""
-
-    def __init__(self, size: int):
-        self._size, self._lock, self._futures = size, threading.Lock(), OrderedDict[Any, Future]()
-
-    def get(self, key: Any, make: Callable[[], Any]) -> tuple[Any, bool]:
-        """The result, and whether it was made for this call."""
-        with self._lock:
-            future, mine = self._futures.get(key), False
-            if future is None:
-                future, mine = self._futures.setdefault(key, Future()), True
-            self._futures.move_to_end(key)
-            while len(self._futures) > self._size:
-                self._futures.popitem(last=False)
-        if mine:
-            try:
-                future.set_result(make())
-            except BaseException as error:
-                with self._lock:
-                    self._futures.pop(key, None)
-                future.set_exception(error)
-        return future.result(), mine
-
-    def forget(self, key: Any) -> None:
-        with self._lock:
-            self._futures.pop(key, None)
-
-
-_programs = _Recent(256)  # by request: a second sweep traces nothing
-_executables = _Recent(512)  # by the program's own text: groups that differ elsewhere share what is the same
+_programs = Recent(256)  # by request: a second sweep traces nothing
+_executables = Recent(512)  # by the program's own text: groups that differ elsewhere share what is the same
 
 
 def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Callable[[], Compiled]:
@@ -131,12 +90,7 @@ def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool,
     """
     key = request(recipe, group, lanes, data, shared, device)
     began = time.perf_counter()
-    try:
-        compiling, new = _programs.get(key, lambda: _compile(recipe, group, lanes, data, shared, device))
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        compiling, new = _compile(recipe, group, lanes, data, shared, device), True
+    compiling, new = _programs.get(key, lambda: _compile(recipe, group, lanes, data, shared, device))
 
     @functools.cache  # every task asks for its programs
     def compiled() -> Compiled:
@@ -241,7 +195,7 @@ def _compile(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bo
     def start(function: Callable, options: tuple, *arguments: Any, **how: Any) -> Future:
         # No argument is left out, used or not: programs of one text and one signature are then the same program.
         lowered = jax.jit(function, keep_unused=True, **how).lower(*arguments)
-        return _compilers.submit(_executable, lowered, _text_key(lowered, device, options), options)
+        return _compilers().submit(_executable, lowered, _text_key(lowered, device, options), options)
 
     functions = lane_functions(recipe, group, shared)
     lanes, data = shapes(lanes), shapes(data)
@@ -252,7 +206,10 @@ def _compile(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bo
     return [start(functions.init, init_options, lanes), advance, start(functions.evaluate, evaluate_options, lanes, run, data)]
 
 
-_compilers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="funcnet-compile")  # XLA compiles one program on one core
+@functools.cache
+def _compilers() -> ThreadPoolExecutor:
+    """Threads to compile on, one a core: XLA compiles one program on one."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="funcnet-compile")
 
 
 def _quick(device: jax.Device, run: Any) -> tuple[tuple, tuple]:

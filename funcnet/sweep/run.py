@@ -151,7 +151,6 @@ class _Engine:
         self.curves: dict[int, dict[int, dict[str, float]]] = collections.defaultdict(dict)  # row -> step -> metrics
         self.states: dict[int, PyTree] = {}
         self.losers: list[tuple[float, int]] = []  # heap of (-metric, -row) of the states kept: the worst first
-        self.group_of = {row: index for index, group in enumerate(plan.groups) for row in group.rows}
         self.widths: dict[int, int] = {}
         self.traced: dict[tuple, Callable[[], Compiled]] = {}  # by group, lane width, sharing and device
         self.shared_keys: dict[int, RunKeys] = {}  # by replicate
@@ -187,7 +186,7 @@ class _Engine:
             while free and to_start:
                 slot, (chunk, width, shared) = free.popleft(), to_start.popleft()
                 programs = self._trace(chunk.group, width, shared, slot.device)
-                submit_segment(_Active(chunk, slot, self._lanes(chunk.rows, width, shared, slot.device), programs, None, 0))
+                submit_segment(_Active(chunk, slot, self._lanes(chunk.group, chunk.rows, width, shared, slot.device), programs, None, 0))
             if to_trace and len(compiling) + len(training) <= len(self.slots):
                 group = to_trace.popleft()
                 submit_compile(group, self._width(group))
@@ -242,20 +241,19 @@ class _Engine:
     def _trace(self, group: int, width: int, shared: bool, device: jax.Device) -> Callable[[], Compiled]:
         place = group, width, shared, device
         if place not in self.traced:
-            lanes = self._lanes(self.plan.groups[group].rows[:width], width, shared, device)
+            lanes = self._lanes(group, self.plan.groups[group].rows[:width], width, shared, device)
             self.traced[place] = trace(self.plan.recipe, self.plan.groups[group], lanes, self.data[device], shared, device)
         return self.traced[place]
 
-    def _lanes(self, rows: Sequence[int], width: int, shared: bool, device: jax.Device) -> Lanes:
+    def _lanes(self, group: int, rows: Sequence[int], width: int, shared: bool, device: jax.Device) -> Lanes:
         rows = [*rows, *[rows[0]] * (width - len(rows))]
         with np.errstate(over="ignore"):  # as when the recipe was checked
             hyperparameters = {
                 name: values.astype(np.int32 if values.dtype.kind in "iu" else jnp.result_type(float))
                 for name, values in traced_values(self.plan, rows).items()
             }
-        group = self.plan.groups[self.group_of[rows[0]]]
         named = self.plan.variants[self.plan.rows[rows[0]].variant].named
-        options = {name: np.int32(group.options[name].index(value)) for name, value in named.items()}
+        options = {name: np.int32(self.plan.groups[group].options[name].index(value)) for name, value in named.items()}
         limits = [self.plan.variants[self.plan.rows[row].variant].num_examples for row in rows]
         num_examples = None if limits[0] is None else np.asarray(limits, np.int32)
         if shared:
