@@ -195,7 +195,7 @@ def _compile(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bo
     def start(function: Callable, options: tuple, *arguments: Any, **how: Any) -> Future:
         # No argument is left out, used or not: programs of one text and one signature are then the same program.
         lowered = jax.jit(function, keep_unused=True, **how).lower(*arguments)
-        return _compilers().submit(_executable, lowered, _text_key(lowered, device, options), options)
+        return _compilers().submit(_executable, lowered, _text_key(lowered, device, options), device.platform, options)
 
     functions = lane_functions(recipe, group, shared)
     lanes, data = shapes(lanes), shapes(data)
@@ -228,9 +228,28 @@ def _quick(device: jax.Device, run: Any) -> tuple[tuple, tuple]:
 _LARGE = 2**24  # bytes
 
 
-def _executable(lowered: Any, key: tuple, options: tuple) -> tuple[Any, bool, float]:
-    program, made = _executables.get(key, lambda: lowered.compile(dict(options)))
+def _executable(lowered: Any, key: tuple, platform: str, options: tuple) -> tuple[Any, bool, float]:
+    program, made = _executables.get(key, lambda: _compile_with_hints(lowered, platform, options))
     return program, made, time.perf_counter()
+
+
+_unknown: set[tuple[str, str]] = set()  # (platform, option): what a backend has said it doesn't know
+
+
+def _compile_with_hints(lowered: Any, platform: str, options: tuple) -> Any:
+    """The program, compiled with as many of the options as the backend knows: they are hints, and change with XLA."""
+    hints = {name: value for name, value in options if (platform, name) not in _unknown}
+    while True:
+        try:
+            return lowered.compile(hints)
+        except Exception as error:
+            # XLA names the first option it doesn't know; anything else that goes wrong is not about the options.
+            refused = [name for name in hints if f"No such compile option: '{name}'" in str(error)]
+            if not refused:
+                raise
+            for name in refused:
+                _unknown.add((platform, name))
+                del hints[name]
 
 
 def _text_key(lowered: Any, device: jax.Device, options: tuple) -> tuple:
