@@ -196,6 +196,31 @@ METRICS: dict[str, Callable[..., jax.Array]] = {
     "r2": r2,
 }
 
+MODES: dict[str, str] = {name: "min" if name.endswith("error") else "max" for name in METRICS} | {"loss": "min"}
+
+
+def mode_of(where: str, metric: str, mode: str | None) -> str:
+    """Whether a small ("min") or a large ("max") value of a metric is good: as given, else as its name is known for.
+
+    Args:
+      where: who asks, for the message.
+      metric: a name such as "validation/accuracy".
+      mode: "min", "max", or None for what `MODES` says.
+
+    Raises:
+      ValueError: the mode is unknown, or left out for a metric that isn't known.
+
+    Example:
+      >>> mode_of("best", "validation/accuracy", None)
+      'max'
+    """
+    if mode is None:
+        mode = MODES.get(metric.rpartition("/")[2])
+        if mode is None:
+            raise ValueError(check.message(where, f"must know which way {metric!r} is better", "no mode", 'give mode="min" or mode="max"'))
+    check.one_of(where, "mode", mode, ("min", "max"))
+    return mode
+
 
 def _labels(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array, int]:
     """Predicted labels, true labels, both (examples,), and the number of classes."""

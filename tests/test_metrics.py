@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, in every shape they take."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,3 +124,26 @@ def test_bad_input():
         metrics.top_k_accuracy(LOGITS, LABELS, 0)
     with pytest.raises(ValueError, match=r"r2: targets must have the predictions' shape \(60, 3\), got \(60, 2\)"):
         metrics.r2(OUTPUTS, TARGETS[:, :2])
+
+
+@pytest.mark.parametrize("name", [*metrics.METRICS, "loss"])
+def test_a_metric_knows_which_way_is_better(name):
+    perfect = jnp.array([[9.0, -9.0], [-9.0, 9.0]]), jnp.array([0, 1])
+    numbers = jnp.array([1.0, 2.0]), jnp.array([1.0, 2.0])
+    if name == "loss":
+        assert metrics.mode_of("best", "validation/loss", None) == "min"
+        return
+    fn = metrics.METRICS[name]
+    if name == "top_k_accuracy":
+        fn = functools.partial(fn, k=1)
+    right, target = numbers if name in ("mean_squared_error", "mean_absolute_error", "r2") else perfect
+    better = fn(right, target) > fn(right[::-1], target)
+    assert metrics.mode_of("best", f"validation/{name}", None) == ("max" if better else "min")
+
+
+def test_a_metric_of_ones_own_needs_a_mode():
+    with pytest.raises(
+        ValueError, match='best: must know which way \'validation/return\' is better, got no mode; give mode="min" or mode="max"'
+    ):
+        metrics.mode_of("best", "validation/return", None)
+    assert metrics.mode_of("best", "validation/return", "max") == "max"

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from funcnet import check, optimizers
+from funcnet.metrics import MODES, mode_of
 from funcnet.training import Training, TrainState, as_training
 from funcnet.tree import PyTree
 
@@ -92,24 +93,28 @@ class SweepResult:
     def __len__(self) -> int:
         return len(self.table["variant"])
 
-    def ranking(self, metric: str = "validation/loss", mode: str = "min") -> np.ndarray:
+    def ranking(self, metric: str = "validation/loss", mode: str | None = None) -> np.ndarray:
         """The rows from best to worst by a final metric; those that diverged, and NaN, are left out.
 
+        Args:
+          metric: such as "validation/loss".
+          mode: whether a small ("min") or a large ("max") value is good; may be left out for losses and `METRICS`.
+
         Raises:
-          ValueError: the metric or the mode is unknown.
+          ValueError: the metric or the mode is unknown, or the mode is left out for a metric of your own.
         """
         check.one_of("ranking", "metric", metric, self.metrics)
-        check.one_of("ranking", "mode", mode, ("min", "max"))
+        mode = mode_of("ranking", metric, mode)
         values = self.table[metric]
         order = np.argsort(values if mode == "min" else -values, kind="stable")
         return order[(self.table["status"][order] == "completed") & np.isfinite(values[order])]
 
-    def best(self, metric: str = "validation/loss", mode: str = "min") -> Best:
+    def best(self, metric: str = "validation/loss", mode: str | None = None) -> Best:
         """The best row by a final metric; one that diverged is never best, and of equals the first is.
 
         Args:
           metric: such as "validation/loss".
-          mode: "min" or "max".
+          mode: whether a small ("min") or a large ("max") value is good; may be left out for losses and `METRICS`.
 
         Returns:
           `Best(row, hyperparameters, metrics, state)`.
@@ -215,13 +220,17 @@ class SweepResult:
     def _summary(self) -> str:
         diverged = int(np.sum(self.table["status"] == "diverged"))
         runs = f"{len(self)} run{'s' if len(self) > 1 else ''}"
-        shown = min(10, len(self.ranking(default_metric(self.metrics))))
+        shown = min(10, len(self._by_default()))
         return f"{runs}, {diverged} diverged; the {shown} best by {default_metric(self.metrics)}:"
 
     def _ten_best(self) -> tuple[list[str], list[list[str]]]:
         hidden = {"status"} | ({"replicate"} if not np.any(self.table["replicate"]) else set())
         headers = [name for name in self.table if name not in hidden]
-        return headers, [[_cell(self.table[name][row]) for name in headers] for row in self.ranking(default_metric(self.metrics))[:10]]
+        return headers, [[_cell(self.table[name][row]) for name in headers] for row in self._by_default()[:10]]
+
+    def _by_default(self) -> np.ndarray:
+        metric = default_metric(self.metrics)
+        return self.ranking(metric, MODES.get(metric.rpartition("/")[2], "min"))
 
     def _row(self, where: str, row: int) -> int:
         return check.whole(where, "row", row, 0, len(self) - 1)

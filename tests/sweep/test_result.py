@@ -78,6 +78,12 @@ def test_best_and_ranking_leave_out_what_diverged(result):
     assert sorted(ranked) == sorted(completed) and np.all(np.diff(result.table["validation/loss"][ranked]) >= 0)
 
 
+def test_best_knows_which_way_a_metric_is_better(result):
+    completed = np.flatnonzero(result.table["status"] == "completed")
+    assert result.best("validation/r2").row == completed[np.argmax(result.table["validation/r2"][completed])]
+    assert result.ranking("validation/r2").tolist() == result.ranking("validation/r2", "max").tolist()
+
+
 def test_a_row_can_be_scored_on_new_data(result):
     best = result.best()
     scores = result.training(best.row).evaluate(best.state, DATA.validation)
