@@ -7,6 +7,7 @@ on a batch of one. A function that knows only one example is vmapped: both kinds
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 
 import jax
@@ -17,7 +18,8 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable], Callable]
     """Makes a one-example function of one written on a batch, and remembers the batch form.
 
     Args:
-      argnums: which positional arguments are arrays with the examples on their last axis; so is the result.
+      argnums: which arguments, counted from 0, are arrays with the examples on their last axis; so is the result. They may
+        be given by position or by name.
 
     Returns:
       A decorator. The decorated function takes one example, without that axis.
@@ -33,8 +35,14 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable], Callable]
     """
 
     def decorate(batch_fn: Callable) -> Callable:
+        names = list(inspect.signature(batch_fn).parameters)
+
         @functools.wraps(batch_fn)
         def one(*args, **kwargs):
+            for name in names[len(args) : max(argnums) + 1]:
+                if name not in kwargs:
+                    break  # Python says that it is missing
+                args = (*args, kwargs.pop(name))
             batch = [jnp.asarray(arg)[..., None] if i in argnums else arg for i, arg in enumerate(args)]
             return batch_fn(*batch, **kwargs)[..., 0]
 

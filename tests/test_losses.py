@@ -1,6 +1,7 @@
 """Losses: every property over the registry, and their numbers against torch's, scikit-learn's and closed forms."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -314,3 +315,13 @@ def test_a_loss_of_ones_own_checks_its_targets_itself():
     own.check_targets = lambda outputs, y: seen.append((outputs, y.shape))
     check_targets(own, (3,), np.array([1.0]))
     assert seen == [((3,), (1,))]
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_by_name_as_by_position(name):
+    loss, prediction = losses.LOSSES[name], jnp.array([0.5, -2.0, 3.0])
+    target = jnp.array(1) if name in ("cross_entropy", "hinge") else jnp.array([1.0, 0.0, 1.0])
+    first, second, *_ = inspect.signature(loss).parameters
+    by_position = loss(prediction, target)
+    assert by_position > 0
+    assert loss(prediction, **{second: target}) == loss(**{second: target, first: prediction}) == by_position

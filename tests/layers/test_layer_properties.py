@@ -136,3 +136,14 @@ def test_shared_key_gives_shared_draws_and_another_key_others(name):
     np.testing.assert_array_equal(first, again)
     random = any(name.startswith(word) for word in ("drop", "serial", "parallel", "residual", "mlp", "by_hand"))
     assert bool(jnp.any(first != other)) == random
+
+
+@every_layer
+def test_by_name_as_by_position(name):
+    case = LAYERS[name]
+    layer = case.make(**variant(case.numbers, 1))
+    params, x = layer.init(KEY, case.in_shape), case.x(EXAMPLES, seed=1)[..., 0]
+    for key in (None, KEY):
+        by_position = layer.apply(params, x, key=key)
+        np.testing.assert_array_equal(layer.apply(params, x=x, key=key), by_position)
+        np.testing.assert_array_equal(layer.apply(x=x, params=params, key=key), by_position)
