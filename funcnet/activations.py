@@ -99,7 +99,7 @@ def activation_fn(name_or_fn: str | Callable[[jax.Array], jax.Array], where: str
     if any(fn is known for known in ACTIVATIONS.values()):
         return fn
     cells = [cell.cell_contents for cell in getattr(fn, "__closure__", None) or ()]
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(cells)):
+    if any(map(check.is_traced, jax.tree.leaves(cells))):
         return fn  # a traced hyperparameter has no value to try; the sweep has tried it with concrete ones
     state = cells or getattr(fn, "__defaults__", None) or getattr(fn, "__kwdefaults__", None) or hasattr(fn, "__self__")
     seen = fn if state else getattr(fn, "__code__", fn)  # a recipe may write the same lambda anew for every variant

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from funcnet import inner
+
 
 def message(where: str, rule: str, got: Any, fix: str = "") -> str:
     """The one form of an error: what is asked, where, the value met and the likely fix."""
@@ -20,7 +22,7 @@ def message(where: str, rule: str, got: Any, fix: str = "") -> str:
 
 
 def is_traced(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, inner.Tracer)
 
 
 def in_range(where: str, name: str, value: Any, low: float, high: float = math.inf, *, ends: str = "[)", fix: str = "") -> None:

@@ -10,7 +10,7 @@ import pytest
 import funcnet
 
 ROOT = pathlib.Path(funcnet.__file__).parent
-ORDER = "check tree option batching draws activations layers losses penalties schedules optimizers metrics data training inspection space sweep plot".split()
+ORDER = "inner check tree option batching draws activations layers losses penalties schedules optimizers metrics data training inspection space sweep plot".split()
 NEEDED = {"jax", "jaxlib", "numpy", "scipy", "chex"}
 EXTRAS = {"tqdm", "pandas", "matplotlib", "sklearn"}  # imported inside the functions that use them
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -90,6 +90,33 @@ def test_nothing_else_is_imported(path):
         package = name.split(".")[0]
         allowed = set(sys.stdlib_module_names) | NEEDED | {"funcnet"} | (set() if at_import else EXTRAS)
         assert package in allowed, f"{path.name} imports {name}{' as it is imported' if at_import else ''}"
+
+
+INNER = {"extend", "_src", "core", "interpreters", "lib", "experimental", "api_util"}  # of jax: not its stable interface
+INNER_NAMES = {"memory_analysis", "cost_analysis", "platform_dependent", "branches_platforms", "jaxpr_as_fun", "trace_context"}
+
+
+def inner_uses(path):
+    """What a file uses of JAX's inner names: as modules that it imports, attributes of jax, or names of their own."""
+    parsed = ast.parse(path.read_text())
+    yield from (name for name, _ in imports(path) if name.split(".")[0] == "jax" and {*name.split(".")[1:]} & INNER)
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Attribute):
+            of_jax = isinstance(node.value, ast.Name) and node.value.id == "jax"
+            of_inner = isinstance(node.value, ast.Name) and node.value.id == "inner"
+            if (of_jax and node.attr in INNER) or (node.attr in INNER_NAMES and not of_inner):
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Constant) and node.value in INNER_NAMES:
+            yield repr(node.value)
+
+
+@every_module
+def test_jax_inner_names_are_used_in_one_place(path):
+    uses = list(inner_uses(path))
+    if place(path) == ("inner",):
+        assert uses
+    else:
+        assert not uses, f"{path.name} uses {uses}: JAX's inner names belong in inner.py"
 
 
 def test_importing_funcnet_loads_no_extra():

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from funcnet import check
+from funcnet import check, inner
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, no_params
 from funcnet.tree import Params, at_least_float32
@@ -94,7 +94,7 @@ def correlate(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.
       Shape (channels, *spatial', examples).
     """
     here, elsewhere = (functools.partial(form, steps=steps, pads=pads) for form in (product_of_windows, convolution))
-    return jax.lax.platform_dependent(weight, x, cpu=here, default=elsewhere)
+    return inner.by_platform(weight, x, cpu=here, default=elsewhere)
 
 
 def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:

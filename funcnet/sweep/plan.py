@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend import core
 
-from funcnet import check
+from funcnet import check, inner
 from funcnet.data import Split
 from funcnet.space import Static, Traced, Variants
 from funcnet.sweep.recent import Recent, settings, signature
@@ -314,12 +313,9 @@ def bytes_written(jaxpr: Any) -> int:
     """The size of everything a program computes on its way, loops counted in full: near to its traffic with the memory."""
     total = 0
     for equation in jaxpr.eqns:
-        values = [value for entry in equation.params.values() for value in (entry if isinstance(entry, tuple | list) else [entry])]
-        inner = [getattr(value, "jaxpr", value) for value in values if isinstance(value, core.Jaxpr | core.ClosedJaxpr)]
-        if "branches_platforms" in equation.params:  # of jax.lax.platform_dependent: a CPU takes one of them, which is said first
-            inner = inner[:1]
-        if inner:
-            total += equation.params.get("length", 1) * sum(map(bytes_written, inner))
+        bodies = inner.inner_jaxprs(equation)
+        if bodies:
+            total += equation.params.get("length", 1) * sum(map(bytes_written, bodies))
         elif equation.primitive.name not in _SHAPING:
             total += sum(out.aval.size * getattr(out.aval.dtype, "itemsize", 4) for out in equation.outvars)
     return total

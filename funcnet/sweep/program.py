@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from funcnet import inner
 from funcnet.data import Split
 from funcnet.option import Option
 from funcnet.sweep.plan import Group, Recipe, typed
@@ -107,9 +108,7 @@ def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool,
 @functools.lru_cache(256)  # the compiler takes a millisecond or two to say
 def bytes_needed(programs: Programs) -> int:
     """Memory one chunk takes while it trains: the state, and what a step makes on its way."""
-    pair: tuple[Any, Any] = (programs.advance, programs.evaluate)
-    analyses = [program.memory_analysis() for program in pair]
-    return max(a.argument_size_in_bytes + a.output_size_in_bytes - a.alias_size_in_bytes + a.temp_size_in_bytes for a in analyses if a)
+    return max(map(inner.memory_needed, (programs.advance, programs.evaluate)))
 
 
 def lane_functions(recipe: Recipe, group: Group, shared: bool) -> Programs:

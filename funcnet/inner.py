@@ -1,0 +1,93 @@
+"""JAX's inner names: what funcnet uses of JAX that is not part of its stable interface, in one place.
+
+A new JAX may move or drop any of these. No other module uses them, and tests/test_inner.py says which one went missing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.core import Tracer as Tracer
+from jax.extend.core import ClosedJaxpr as ClosedJaxpr
+from jax.extend.core import Jaxpr as Jaxpr
+from jax.extend.core import Literal as Literal
+from jax.extend.core import Var as Var
+from jax.extend.core import jaxpr_as_fun
+
+try:
+    from jax._src.config import trace_context as _jax_context
+except ImportError:  # then everything that JAX can be configured by counts
+    _jax_context = None  # type: ignore[assignment]
+
+# What decides how a program is traced or compiled, and is not part of JAX's own trace context.
+_BESIDE = (
+    "jax_default_prng_impl",
+    "jax_debug_nans",
+    "jax_debug_infs",
+    "jax_optimization_level",
+    "jax_memory_fitting_level",
+    "jax_compiler_enable_remat_pass",
+)
+
+
+def trace_context() -> tuple:
+    """Everything of JAX's configuration that decides how a program is traced and compiled, as a value with a hash.
+
+    Flags, set for good or in a `with` statement of this thread, the default device, the kind of random keys, and the mesh.
+
+    Example:
+      >>> before = trace_context()
+      >>> with jax.default_prng_impl("rbg"):
+      ...     trace_context() == before
+      False
+      >>> trace_context() == before
+      True
+    """
+    names = _BESIDE if _jax_context is not None else tuple(sorted(jax.config.values))
+    own = () if _jax_context is None else _jax_context()
+    return own, tuple(_hashable(getattr(jax.config, name, None)) for name in names), jax.sharding.get_abstract_mesh(), _mesh()
+
+
+def _mesh() -> Any:
+    """The devices of the mesh, of which the abstract mesh says only how they are arranged."""
+    try:
+        return jax.sharding.get_mesh()
+    except ValueError:  # while something is traced, only the abstract mesh may be asked for
+        return None
+
+
+def _hashable(value: Any) -> Any:
+    try:
+        hash(value)
+    except TypeError:
+        return repr(value)
+    return value
+
+
+def eval_jaxpr(jaxpr: Any, arguments: Sequence[Any]) -> list[Any]:
+    """What a `ClosedJaxpr`, as `jax.make_jaxpr` returns it, makes of its flat arguments."""
+    return list(jaxpr_as_fun(jaxpr)(*arguments))
+
+
+def inner_jaxprs(equation: Any) -> list[Any]:
+    """The `Jaxpr`s that an equation runs: a loop's body, a choice's branches; of a choice of platforms a CPU's alone."""
+    values = [value for entry in equation.params.values() for value in (entry if isinstance(entry, tuple | list) else [entry])]
+    found = [getattr(value, "jaxpr", value) for value in values if isinstance(value, Jaxpr | ClosedJaxpr)]
+    return found[:1] if "branches_platforms" in equation.params else found  # `by_platform` names a CPU's first
+
+
+def by_platform(*arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """cpu(*arguments) in a program for a CPU and default(*arguments) in any other, chosen while lowering."""
+    return jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)
+
+
+def memory_needed(executable: Any) -> int:
+    """Bytes that a compiled program takes while it runs; 0 where the compiler doesn't say.
+
+    Args:
+      executable: as `jax.jit(...).lower(...).compile()` returns it.
+    """
+    found = executable.memory_analysis()
+    if found is None:
+        return 0
+    return found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
