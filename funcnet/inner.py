@@ -3,10 +3,13 @@
 A new JAX may move or drop any of these. No other module uses them, and tests/test_inner.py says which one went missing.
 """
 
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jaxlib
 from jax.core import Tracer as Tracer
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import Jaxpr as Jaxpr
@@ -19,6 +22,9 @@ try:
 except ImportError:  # then everything that JAX can be configured by counts
     _jax_context = None  # type: ignore[assignment]
 
+WRONG = ("0.10.2", "0.11.0")  # versions that compute wrong sums and crash on a CPU: jax-ml/jax#39103, #40412, #39257
+_WANTED = ">=0.10.1" + "".join(f",!={version}" for version in WRONG)  # as pyproject.toml asks for
+
 # What decides how a program is traced or compiled, and is not part of JAX's own trace context.
 _BESIDE = (
     "jax_default_prng_impl",
@@ -28,6 +34,20 @@ _BESIDE = (
     "jax_memory_fitting_level",
     "jax_compiler_enable_remat_pass",
 )
+
+
+def warn_of_wrong_jax(where: str) -> None:
+    """Warns, once, where JAX is of a version known to compute wrong numbers, which pip installs only if told to."""
+    _warn_of_wrong(where, jax.__version__, jaxlib.__version__)
+
+
+@functools.cache
+def _warn_of_wrong(where: str, *versions: str) -> None:
+    wrong = [f"{name} {version}" for name, version in zip(("jax", "jaxlib"), versions, strict=True) if version in WRONG]
+    if wrong:
+        rule = f"needs a JAX that computes right, got {' and '.join(wrong)}, known for wrong sums and crashes on a CPU"
+        fix = f"pip install 'jax{_WANTED}' 'jaxlib{_WANTED}'"
+        warnings.warn(f"{where}: {rule}; {fix}", RuntimeWarning, stacklevel=4)  # it points at who called `where`
 
 
 def trace_context() -> tuple:

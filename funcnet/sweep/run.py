@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import check
+from funcnet import check, inner
 from funcnet.data import Dataset, Split, as_split
 from funcnet.space import Variants, as_variants
 from funcnet.sweep.plan import Chunk, Plan, Recipe, chunks_of, core_lanes, lane_width, lots_of, make_plan, shares_keys, traced_values
@@ -98,6 +98,7 @@ def sweep(
       >>> result.best("validation/loss").hyperparameters
       {'learning_rate': 0.1}
     """
+    inner.warn_of_wrong_jax("sweep")
     _check_arguments(key, num_steps, chunk_size, memory_budget, randomness, keep)
     tell, close = reporter(progress)
     data = as_split("sweep", data)
