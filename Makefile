@@ -1,25 +1,27 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. Each sets up .venv the first time.
+# Another Python has its own: make test BIN=.venv-newest/bin PYTHON=python3.13
 PYTHON ?= python3
 BIN := .venv/bin
+VENV = $(patsubst %/bin,%,$(BIN))
 
 .PHONY: demo test lint clean
 
-demo: .venv/experiments
+demo: $(VENV)/experiments
 	$(BIN)/python -m experiments.digits_sweep
 
-test: .venv/experiments .venv/test
+test: $(VENV)/experiments $(VENV)/test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-lint: .venv/test
+lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv results
+	rm -rf .venv .venv-newest results
 
 # A file of each extra's name says that it is installed for the pyproject.toml of now.
-.venv/%: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(VENV)/%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[$*]'
 	touch $@
