@@ -9,6 +9,7 @@ import contextlib
 import math
 import weakref
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ import numpy as np
 from funcnet import check
 from funcnet.option import Option
 from funcnet.tree import at_least_float32
+
+Activation: TypeAlias = Callable[[jax.Array], jax.Array]
 
 relu = jax.nn.relu
 leaky_relu = jax.nn.leaky_relu
@@ -68,13 +71,13 @@ def _arctan(x: jax.Array) -> jax.Array:
 
 
 @_arctan.defjvp
-def _arctan_slope(primals, tangents):
+def _arctan_slope(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (tangent,) = primals, tangents
     wide = x.astype(at_least_float32(x.dtype))  # in bfloat16 the square of a large x would be infinite early
     return _arctan(x), tangent * (1 / (1 + wide * wide)).astype(x.dtype)
 
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Activation] = {
     "relu": relu,
     "leaky_relu": leaky_relu,
     "elu": elu,
@@ -88,10 +91,10 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "identity": identity,
 }
 
-_checked: weakref.WeakSet = weakref.WeakSet()
+_checked: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def activation_fn(name_or_fn: str | Callable[[jax.Array], jax.Array], where: str = "activation") -> Callable[[jax.Array], jax.Array]:
+def activation_fn(name_or_fn: str | Activation, where: str = "activation") -> Activation:
     """The activation of that name, or the function itself once `check_activation` has let it pass."""
     if isinstance(name_or_fn, Option):
         return name_or_fn.elementwise([activation_fn(name, where) for name in name_or_fn.names])
@@ -114,7 +117,7 @@ def activation_fn(name_or_fn: str | Callable[[jax.Array], jax.Array], where: str
     return fn
 
 
-def check_activation(fn: Callable[[jax.Array], jax.Array]) -> None:
+def check_activation(fn: Activation) -> None:
     """Checks that a custom activation will train.
 
     It must keep shape and dtype (float32 and bfloat16), act on each element alone, have finite values and gradients for
@@ -149,7 +152,7 @@ def check_activation(fn: Callable[[jax.Array], jax.Array]) -> None:
     _check_no_jump(where, name, points, values, slopes)
 
 
-def _check_shape_and_dtype(where: str, name: str, fn: Callable) -> None:
+def _check_shape_and_dtype(where: str, name: str, fn: Activation) -> None:
     for dtype in (jnp.float32, jnp.bfloat16):
         x = jnp.ones((2, 3), dtype)
         try:

@@ -9,12 +9,15 @@ on a batch of one. A function that knows only one example is vmapped: both kinds
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
 
+P = ParamSpec("P")
 
-def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable], Callable]:
+
+def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable[P, jax.Array]], Callable[P, jax.Array]]:
     """Makes a one-example function of one written on a batch, and remembers the batch form.
 
     Args:
@@ -34,17 +37,19 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable], Callable]
       (2, 5)
     """
 
-    def decorate(batch_fn: Callable) -> Callable:
+    def decorate(batch_fn: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
         names = list(inspect.signature(batch_fn).parameters)
+        form: Callable[..., jax.Array] = batch_fn
 
         @functools.wraps(batch_fn)
-        def one(*args, **kwargs):
+        def one(*given: P.args, **named: P.kwargs) -> jax.Array:
+            args, kwargs = list[Any](given), dict[str, Any](named)
             for name in names[len(args) : max(argnums) + 1]:
                 if name not in kwargs:
                     break  # Python says that it is missing
-                args = (*args, kwargs.pop(name))
+                args.append(kwargs.pop(name))
             batch = [jnp.asarray(arg)[..., None] if i in argnums else arg for i, arg in enumerate(args)]
-            return batch_fn(*batch, **kwargs)[..., 0]
+            return form(*batch, **kwargs)[..., 0]
 
         one.on_batch = batch_fn  # type: ignore[attr-defined]
         return one
@@ -52,16 +57,16 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable], Callable]
     return decorate
 
 
-def on_batch(fn: Callable, *, argnums: tuple[int, ...]) -> Callable:
+def on_batch(fn: Callable[..., jax.Array], *, argnums: tuple[int, ...]) -> Callable[..., jax.Array]:
     """The form of fn that takes a batch with the examples last: its own where it has one, else vmapped.
 
     A vmapped fn that is given a `key` gets one of its own for each example.
     """
-    own = getattr(fn, "on_batch", None)
+    own: Callable[..., jax.Array] | None = getattr(fn, "on_batch", None)
     if own is not None:
         return own
 
-    def vmapped(*args, key=None, **kwargs):
+    def vmapped(*args: Any, key: jax.Array | None = None, **kwargs: Any) -> jax.Array:
         axes = tuple(-1 if i in argnums else None for i in range(len(args)))
         if key is None:
             return jax.vmap(lambda *args: fn(*args, **kwargs), axes, -1)(*args)

@@ -7,13 +7,15 @@ they are concrete: a traced value passes, NaN never does.
 import difflib
 import math
 import numbers
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from funcnet import inner
+
+T = TypeVar("T")
 
 
 def message(where: str, rule: str, got: Any, fix: str = "") -> str:
@@ -100,7 +102,7 @@ def one_of(where: str, kind: str, name: Any, registry: Iterable[str]) -> None:
         raise ValueError(f"{where}: unknown {kind} {name!r}; {nearest(name, names)}")
 
 
-def lookup(where: str, kind: str, name_or_fn: str | Callable, registry: dict[str, Callable]) -> Callable:
+def lookup(where: str, kind: str, name_or_fn: str | Callable[..., T], registry: Mapping[str, Callable[..., T]]) -> Callable[..., T]:
     """The registry's entry of that name; a function is its own entry."""
     if callable(name_or_fn):
         return name_or_fn

@@ -189,7 +189,8 @@ def _shuffled(key: jax.Array, epoch: jax.Array, places: jax.Array, count: jax.Ar
         swap = mixed(jnp.maximum(places, partner) ^ coins[i]) >> np.uint32(31)
         return jnp.where(swap == 1, partner, places)
 
-    return jax.lax.fori_loop(0, _ROUNDS, one_round, places)
+    places = jax.lax.fori_loop(0, _ROUNDS, one_round, places)
+    return places
 
 
 def as_split(where: str, data: Any) -> Split:

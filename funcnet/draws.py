@@ -30,7 +30,8 @@ def bits(key: jax.Array, count: int, fold: jax.Array | int = 0) -> jax.Array:
     words = jnp.append(jax.random.key_data(key).astype(jnp.uint32), jnp.asarray(fold, jnp.uint32))
     counter = jax.lax.iota(jnp.uint32, count) * np.uint32(0x9E3779B9)  # 2^32 over the golden ratio: neighbours lie far apart
     # A loop, as XLA would copy anything else into each use: lanes that share their draws would hash them anew in each.
-    return jax.lax.fori_loop(0, words.size, lambda i, hashed: mixed(hashed ^ words[i]), counter)
+    hashed: jax.Array = jax.lax.fori_loop(0, words.size, lambda i, hashed: mixed(hashed ^ words[i]), counter)
+    return hashed
 
 
 def mixed(word: jax.Array) -> jax.Array:

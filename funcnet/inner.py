@@ -9,18 +9,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jaxlib
+import jax.extend.core
+import jaxlib.version
 from jax.core import Tracer as Tracer
-from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import Jaxpr as Jaxpr
 from jax.extend.core import Literal as Literal
 from jax.extend.core import Var as Var
 from jax.extend.core import jaxpr_as_fun
 
+ClosedJaxpr: Any = getattr(jax.extend.core, "ClosedJaxpr", Jaxpr)  # one class from JAX 0.12 on
+
 try:
     from jax._src.config import trace_context as _jax_context
 except ImportError:  # then everything that JAX can be configured by counts
-    _jax_context = None  # type: ignore[assignment]
+    _jax_context = None
 
 WRONG = ("0.10.2", "0.11.0")  # versions that compute wrong sums and crash on a CPU: jax-ml/jax#39103, #40412, #39257
 _WANTED = ">=0.10.1" + "".join(f",!={version}" for version in WRONG)  # as pyproject.toml asks for
@@ -38,7 +40,7 @@ _BESIDE = (
 
 def warn_of_wrong_jax(where: str) -> None:
     """Warns, once, where JAX is of a version known to compute wrong numbers, which pip installs only if told to."""
-    _warn_of_wrong(where, jax.__version__, jaxlib.__version__)
+    _warn_of_wrong(where, jax.__version__, jaxlib.version.__version__)
 
 
 @functools.cache
@@ -50,7 +52,7 @@ def _warn_of_wrong(where: str, *versions: str) -> None:
         warnings.warn(f"{where}: {rule}; {fix}", RuntimeWarning, stacklevel=4)  # it points at who called `where`
 
 
-def trace_context() -> tuple:
+def trace_context() -> tuple[Any, ...]:
     """Everything of JAX's configuration that decides how a program is traced and compiled, as a value with a hash.
 
     Flags, set for good or in a `with` statement of this thread, the default device, the kind of random keys, and the mesh.
@@ -110,4 +112,4 @@ def memory_needed(executable: Any) -> int:
     found = executable.memory_analysis()
     if found is None:
         return 0
-    return found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
+    return int(found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes)

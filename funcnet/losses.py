@@ -243,7 +243,7 @@ def _check_targets(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
         raise ValueError(check.message(where, f"each target must have the shape of the model's output, {outputs}", y.shape[1:]))
 
 
-def check_targets(loss: Callable, outputs: tuple[int, ...], y: np.ndarray) -> None:
+def check_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: np.ndarray) -> None:
     """Checks concrete targets, one a row, against a loss and the model's output shape; your own losses check theirs.
 
     Args:
@@ -261,7 +261,7 @@ def check_targets(loss: Callable, outputs: tuple[int, ...], y: np.ndarray) -> No
 
 
 for _loss in (squared_error, absolute_error, huber):
-    _loss.check_targets = functools.partial(_check_targets, _loss.__name__)  # type: ignore[attr-defined, union-attr]
+    _loss.check_targets = functools.partial(_check_targets, _loss.__name__)  # type: ignore[attr-defined]
 cross_entropy.check_targets = _check_classes  # type: ignore[attr-defined]
 binary_cross_entropy.check_targets = _check_probabilities  # type: ignore[attr-defined]
 hinge.check_targets = _check_sides  # type: ignore[attr-defined]

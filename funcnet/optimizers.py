@@ -7,7 +7,7 @@ works in code written for gradient transformations, and theirs work here.
 import functools
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, ParamSpec, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from funcnet.schedules import ScalarOrSchedule
 from funcnet.tree import Params, PyTree, Scalar, at_least_float32, cast, global_norm, scale, zeros_like
 
 State: TypeAlias = PyTree
+P = ParamSpec("P")
 
 
 class Optimizer(NamedTuple):
@@ -49,7 +50,7 @@ class ScheduledState(NamedTuple):
     state: State  # of the optimizer at one learning rate
 
 
-def _schedulable(factory: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
+def _schedulable(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
     """Lets a factory written for a number take a schedule: the optimizer is made anew at each step's learning rate."""
 
     default = inspect.signature(factory).parameters["learning_rate"].default
@@ -73,7 +74,7 @@ def _schedulable(factory: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
         factory(0.0, *args, **kwargs)  # its checks of the other arguments belong here, not in the first step
         return Optimizer(init, update)
 
-    return make
+    return make  # type: ignore[return-value]  # its signature is the factory's
 
 
 @_schedulable

@@ -26,7 +26,7 @@ class Option:
             f"got a look at {self.hyperparameter!r}; leave out traced, and each name gets a program of its own"
         )
 
-    __eq__ = __ne__ = __lt__ = __bool__ = __hash__ = __str__ = __format__ = __len__ = __getitem__ = __iter__ = _refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __bool__ = __hash__ = __str__ = __format__ = __len__ = __getitem__ = __iter__ = _refuse
 
     def elementwise(self, fns: Sequence[Callable[[jax.Array], jax.Array]]) -> Callable[[jax.Array], jax.Array]:
         """The function of one array that is meant, each of them acting on every element alone.
@@ -34,7 +34,7 @@ class Option:
         What backpropagation needs of it is its slope, one array, whichever it is.
         """
 
-        def slope(fn: Callable) -> Callable:
+        def slope(fn: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
             return lambda x: jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]
 
         # One that is never meant, so that the only one stays a branch: its numbers are then the same bits as among others.
@@ -43,10 +43,11 @@ class Option:
 
         @jax.custom_jvp
         def chosen(index: jax.Array, x: jax.Array) -> jax.Array:
-            return jax.lax.switch(index, fns, x)
+            y: jax.Array = jax.lax.switch(index, fns, x)
+            return y
 
         @chosen.defjvp
-        def chosen_jvp(primals, tangents):
+        def chosen_jvp(primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
             index, x = primals
             return chosen(index, x), jax.lax.switch(index, slopes, x) * tangents[1]
 

@@ -13,7 +13,6 @@ import pytest
 
 NAMES = [
     "jax.core.Tracer",
-    "jax.extend.core.ClosedJaxpr",
     "jax.extend.core.Jaxpr",
     "jax.extend.core.Literal",
     "jax.extend.core.Var",
@@ -24,6 +23,7 @@ NAMES = [
     "jax.sharding.get_mesh",
     "jax.lax.platform_dependent",
     "jax.stages.Compiled.memory_analysis",
+    "jaxlib.version.__version__",
 ]
 CONFIGURATION = [
     "jax_default_prng_impl",

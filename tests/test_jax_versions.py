@@ -9,7 +9,7 @@ import tomllib
 import warnings
 
 import jax
-import jaxlib
+import jaxlib.version
 import pytest
 
 import funcnet as fn
@@ -57,7 +57,7 @@ def versions(monkeypatch):
 
     def fake(own, library):
         monkeypatch.setattr(jax, "__version__", own)
-        monkeypatch.setattr(jaxlib, "__version__", library)
+        monkeypatch.setattr(jaxlib.version, "__version__", library)
 
     inner._warn_of_wrong.cache_clear()
     yield fake
@@ -105,4 +105,4 @@ def test_no_requirement_takes_a_wrong_jax():
 
 
 def test_the_installed_jax_is_none_of_the_wrong():
-    assert jax.__version__ not in inner.WRONG and jaxlib.__version__ not in inner.WRONG
+    assert jax.__version__ not in inner.WRONG and jaxlib.version.__version__ not in inner.WRONG

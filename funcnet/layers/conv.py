@@ -68,8 +68,9 @@ def conv(
         dtype = compute_dtype(x, weight)
         steps = _per_axis("conv", "stride", stride, weight.ndim - 2)
         pads = _check_fits("conv", x.shape[1:-1], weight.shape[2:], steps, padding)
-        y = correlate(weight.astype(dtype), x.astype(dtype), steps, pads)
-        return y + params["bias"].astype(dtype).reshape(-1, *(1,) * (y.ndim - 1))
+        y: jax.Array = correlate(weight.astype(dtype), x.astype(dtype), steps, pads)
+        bias: jax.Array = params["bias"].astype(dtype)
+        return y + bias.reshape(-1, *(1,) * (y.ndim - 1))
 
     return Layer(init, apply)
 
@@ -94,7 +95,8 @@ def correlate(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.
       Shape (channels, *spatial', examples).
     """
     here, elsewhere = (functools.partial(form, steps=steps, pads=pads) for form in (product_of_windows, convolution))
-    return inner.by_platform(weight, x, cpu=here, default=elsewhere)
+    y: jax.Array = inner.by_platform(weight, x, cpu=here, default=elsewhere)
+    return y
 
 
 def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:
@@ -188,7 +190,9 @@ def flatten() -> Layer:
     return Layer(no_params("flatten"), apply)
 
 
-def _pool(where: str, window: Sizes, stride: Sizes | None, padding: Padding, fill: float, reduce_fn: Callable) -> Layer:
+def _pool(
+    where: str, window: Sizes, stride: Sizes | None, padding: Padding, fill: float, reduce_fn: Callable[[Sequence[jax.Array]], jax.Array]
+) -> Layer:
     """A pool is a reduction along one axis, then along the other: few slices, and a gradient without a mask for each offset."""
     stride = window if stride is None else stride
     _check_window(where, window, stride, padding)

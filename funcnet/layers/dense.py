@@ -43,7 +43,8 @@ def dense(width: int, *, initializer: str | Initializer = "glorot_uniform") -> L
         check.shape_is("dense", "x", x.shape[:-1], (params["weight"].shape[1],))
         dtype = compute_dtype(x, params["weight"])
         weight, bias = params["weight"].astype(dtype), params["bias"].astype(dtype)
-        return weight @ x.astype(dtype) + bias[:, None]
+        y: jax.Array = weight @ x.astype(dtype) + bias[:, None]
+        return y
 
     return Layer(init, apply)
 

@@ -1,7 +1,7 @@
 """What a layer is: two pure functions, `init` and `apply`, that speak of one example."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,18 @@ from funcnet.tree import Params
 
 Shape: TypeAlias = tuple[int, ...]
 Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype) -> array, as jax.nn.initializers makes them
+
+
+class Init(Protocol):
+    """A layer's `init`."""
+
+    def __call__(self, key: jax.Array, in_shape: Shape) -> Params: ...
+
+
+class Apply(Protocol):
+    """A layer's `apply`."""
+
+    def __call__(self, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array: ...
 
 
 class Layer(NamedTuple):
@@ -28,8 +40,8 @@ class Layer(NamedTuple):
       [2.]
     """
 
-    init: Callable[..., Params]
-    apply: Callable[..., jax.Array]
+    init: Init
+    apply: Apply
 
 
 def apply_batch(layer: Layer, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
@@ -72,10 +84,11 @@ def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None 
     """
     in_shape = check_shape("out_shape", in_shape)
 
-    def run(key, x):
+    def run(key: jax.Array, x: jax.Array) -> jax.Array:
         return layer.apply(layer.init(key, in_shape), x)
 
-    return jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(in_shape, dtype or jnp.result_type(float))).shape
+    y = jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(in_shape, dtype or jnp.result_type(float)))
+    return tuple(y.shape)
 
 
 def check_shape(where: str, in_shape: Shape, axes: tuple[int, ...] = ()) -> Shape:
@@ -128,10 +141,10 @@ def compute_dtype(x: jax.Array, weight: jax.Array) -> jnp.dtype:
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else weight.dtype
 
 
-def no_params(where: str, axes: tuple[int, ...] = ()) -> Callable[..., tuple]:
+def no_params(where: str, axes: tuple[int, ...] = ()) -> Init:
     """The `init` of a layer without parameters."""
 
-    def init(key: jax.Array, in_shape: Shape) -> tuple:
+    def init(key: jax.Array, in_shape: Shape) -> tuple[()]:
         check_shape(where, in_shape, axes)
         return ()
 

@@ -1,18 +1,21 @@
 """Recurrent layers: one cell, applied step after step along a sequence."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from funcnet import check
-from funcnet.activations import activation_fn
+from funcnet.activations import Activation, activation_fn
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn
 from funcnet.tree import Params
 
 _UNROLL = 8  # steps written out in the loop's body: on a CPU each turn of a loop costs as much as a small product
+
+
+Carry: TypeAlias = tuple[jax.Array, ...]
 
 
 class Cell(NamedTuple):
@@ -25,15 +28,15 @@ class Cell(NamedTuple):
     """
 
     gates: int
-    step: Callable
+    step: Callable[[Carry, jax.Array, jax.Array, Activation], Carry]
     carries: int
 
 
-def _rnn(carry, from_input, from_hidden, activation):
+def _rnn(carry: Carry, from_input: jax.Array, from_hidden: jax.Array, activation: Activation) -> Carry:
     return (activation(from_input[0] + from_hidden[0]),)
 
 
-def _gru(carry, from_input, from_hidden, activation):
+def _gru(carry: Carry, from_input: jax.Array, from_hidden: jax.Array, activation: Activation) -> Carry:
     """Gates in the order reset, update, candidate; the reset gate acts after the product (Cho et al. 2014, v3)."""
     reset = jax.nn.sigmoid(from_input[0] + from_hidden[0])
     update = jax.nn.sigmoid(from_input[1] + from_hidden[1])
@@ -41,7 +44,7 @@ def _gru(carry, from_input, from_hidden, activation):
     return ((1 - update) * candidate + update * carry[0],)
 
 
-def _lstm(carry, from_input, from_hidden, activation):
+def _lstm(carry: Carry, from_input: jax.Array, from_hidden: jax.Array, activation: Activation) -> Carry:
     """Gates in the order input, forget, candidate, output (Hochreiter and Schmidhuber 1997; Gers et al. 2000)."""
     total = from_input + from_hidden
     enter, forget, leave = jax.nn.sigmoid(total[0]), jax.nn.sigmoid(total[1]), jax.nn.sigmoid(total[3])
@@ -97,7 +100,7 @@ def recurrent(
         _, inputs = check_shape("recurrent", in_shape, (2,))
         input_key, recurrent_key = jax.random.split(key)
 
-        def each_gate(draw, key, inputs):
+        def each_gate(draw: Initializer, key: jax.Array, inputs: int) -> jax.Array:
             return jnp.concatenate([draw_weight(draw, key, inputs, width) for key in jax.random.split(key, gates)])
 
         weight = each_gate(draw_input, input_key, inputs)
@@ -115,7 +118,7 @@ def recurrent(
         steps, _, examples = x.shape
         split = (gates, width, examples)
 
-        def one_step(carry, x):
+        def one_step(carry: Carry, x: jax.Array) -> tuple[Carry, Any]:
             from_input = weights["input"] @ x + weights["bias"][:, None]
             from_hidden = weights["recurrent"] @ carry[0] + weights["recurrent_bias"][:, None]
             carry = step(carry, from_input.reshape(split), from_hidden.reshape(split), fn)
