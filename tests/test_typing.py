@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import registries
 
 import funcnet as fn
-import registries
 
 ROOT = pathlib.Path(__file__).parents[1]
 ARRAY = "jax._src.basearray.Array"
