@@ -46,6 +46,7 @@ def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
         variance = jnp.mean(centred * centred, axis=-2, keepdims=True)
         normal = centred * jax.lax.rsqrt(variance + jnp.asarray(eps, x.dtype))
         column = (*(1,) * (x.ndim - 2), -1, 1)
-        return params["scale"].astype(x.dtype).reshape(column) * normal + params["bias"].astype(x.dtype).reshape(column)
+        y: jax.Array = params["scale"].astype(x.dtype).reshape(column) * normal + params["bias"].astype(x.dtype).reshape(column)
+        return y
 
     return Layer(init, apply)

@@ -116,7 +116,7 @@ def lots_of(plan: Plan, index: int, shared: bool) -> list[tuple[int, list[int]]]
     The lanes of a chunk take the same number of steps, have the same names and, where they share it, one key.
     """
 
-    def kind(row: int) -> tuple:
+    def kind(row: int) -> tuple[Any, ...]:
         variant = plan.variants[plan.rows[row].variant]
         return variant.num_steps, *variant.named.values(), plan.rows[row].replicate if shared else 0
 
@@ -157,7 +157,7 @@ def core_lanes(step_bytes: int) -> int:
 
 
 _CORE_BYTES = 200e6
-_WIDTHS = sorted({2**i for i in range(14)} | {3 * 2**i for i in range(13)})
+_WIDTHS: list[int] = sorted({2**i for i in range(14)} | {3 * 2**i for i in range(13)})
 
 
 def shares_keys(plan: Plan, index: int, width: int, randomness: str) -> bool:
@@ -246,7 +246,7 @@ def _plain(where: str, name: str, value: Any) -> Any:
     return tuple(_plain(where, name, entry) for entry in value) if isinstance(value, list) else value
 
 
-def _identity(variant: Variant) -> tuple:
+def _identity(variant: Variant) -> tuple[Any, ...]:
     """What two variants must have in common to share a program. 1, 1.0 and True are equal, but not alike."""
     picks = tuple((name, typed(value)) for name, value in sorted(variant.static.items()))
     rides = tuple((name, isinstance(value, int)) for name, value in sorted(variant.traced.items()))

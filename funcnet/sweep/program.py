@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,11 @@ from funcnet.data import Split
 from funcnet.option import Option
 from funcnet.sweep.plan import Group, Recipe, typed
 from funcnet.sweep.recent import Recent, settings, signature
-from funcnet.training import Draws, Run, RunKeys, as_training, draw, measure, settle, start, take_step
+from funcnet.training import Draws, Run, RunKeys, Training, as_training, draw, measure, settle, start, take_step
 from funcnet.tree import PyTree, all_finite
+
+Options: TypeAlias = tuple[tuple[str, Any], ...]  # the compiler's, by name
+Compiling: TypeAlias = Future[tuple[Any, bool, float]]
 
 STRETCH = 64  # steps whose minibatches and keys are drawn together, in a few large operations, and after which lanes are looked at
 
@@ -57,15 +60,15 @@ class Request(NamedTuple):
     """What a group's programs depend on; two requests that are equal share them."""
 
     recipe: Recipe
-    static: tuple
-    options: tuple
+    static: tuple[Any, ...]
+    options: tuple[Any, ...]
     batch_size: int | None
     limits_examples: bool
     lanes: Any  # structure, shapes and dtypes
     data: Any  # likewise
     shared: bool
     device: jax.Device
-    settings: tuple
+    settings: tuple[Any, ...]
 
 
 def request(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Request:
@@ -115,7 +118,7 @@ def lane_functions(recipe: Recipe, group: Group, shared: bool) -> Programs:
     """A group's programs as plain functions of lanes, to be compiled for any device."""
     axes = Lanes(0, 0, None, 0 if group.limits_examples else None, None if shared else 0)  # type: ignore[arg-type]
 
-    def training(lane: Lanes):
+    def training(lane: Lanes) -> Training:
         options = {name: Option(name, names, lane.options[name]) for name, names in group.options.items()}
         return as_training("sweep", recipe(**group.static, **lane.hyperparameters, **options))
 
@@ -150,7 +153,9 @@ class _Stretch(NamedTuple):
     run: Run
 
 
-def _advance(step_all: Callable, draw_all: Callable, lanes: Lanes, run: Run, data: Split, first: jax.Array, last: jax.Array) -> Run:
+def _advance(
+    step_all: Callable[..., Any], draw_all: Callable[..., Draws], lanes: Lanes, run: Run, data: Split, first: jax.Array, last: jax.Array
+) -> Run:
     """Steps first .. last - 1 of all lanes.
 
     To look after each step whether a lane is still finite costs as much as a small net's layer. So the lanes are looked at
@@ -184,14 +189,14 @@ def _advance(step_all: Callable, draw_all: Callable, lanes: Lanes, run: Run, dat
     return jax.lax.while_loop(goes_on, stretch, begin).run
 
 
-def _compile(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[Future]:
+def _compile(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[Compiling]:
     """Traces each program and has it compiled meanwhile: its executable, whether it was made for this, and when it was done."""
 
     def shapes(tree: Any) -> Any:
         place = jax.sharding.SingleDeviceSharding(device)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
-    def start(function: Callable, options: tuple, *arguments: Any, **how: Any) -> Future:
+    def start(function: Callable[..., Any], options: Options, *arguments: Any, **how: Any) -> Compiling:
         # No argument is left out, used or not: programs of one text and one signature are then the same program.
         lowered = jax.jit(function, keep_unused=True, **how).lower(*arguments)
         return _compilers().submit(_executable, lowered, _text_key(lowered, device, options), device.platform, options)
@@ -211,7 +216,7 @@ def _compilers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="funcnet-compile")
 
 
-def _quick(device: jax.Device, run: Any) -> tuple[tuple, tuple]:
+def _quick(device: jax.Device, run: Any) -> tuple[Options, Options]:
     """The compiler's options for `init` and `evaluate`, which on a CPU would take longer to make fast than they run.
 
     What runs now and then needs no last optimization; what runs once needs none at all, unless it is large.
@@ -227,7 +232,7 @@ def _quick(device: jax.Device, run: Any) -> tuple[tuple, tuple]:
 _LARGE = 2**24  # bytes
 
 
-def _executable(lowered: Any, key: tuple, platform: str, options: tuple) -> tuple[Any, bool, float]:
+def _executable(lowered: Any, key: tuple[Any, ...], platform: str, options: Options) -> tuple[Any, bool, float]:
     program, made = _executables.get(key, lambda: _compile_with_hints(lowered, platform, options))
     return program, made, time.perf_counter()
 
@@ -235,7 +240,7 @@ def _executable(lowered: Any, key: tuple, platform: str, options: tuple) -> tupl
 _unknown: set[tuple[str, str]] = set()  # (platform, option): what a backend has said it doesn't know
 
 
-def _compile_with_hints(lowered: Any, platform: str, options: tuple) -> Any:
+def _compile_with_hints(lowered: Any, platform: str, options: Options) -> Any:
     """The program, compiled with as many of the options as the backend knows: they are hints, and change with XLA."""
     hints = {name: value for name, value in options if (platform, name) not in _unknown}
     while True:
@@ -251,7 +256,7 @@ def _compile_with_hints(lowered: Any, platform: str, options: tuple) -> Any:
                 del hints[name]
 
 
-def _text_key(lowered: Any, device: jax.Device, options: tuple) -> tuple:
+def _text_key(lowered: Any, device: jax.Device, options: Options) -> tuple[Any, ...]:
     text = hashlib.sha256(lowered.as_text().encode()).digest()
     beside_text = object() if getattr(jax.config, "jax_use_simplified_jaxpr_constants", False) else None  # constants outside it
     return text, str(lowered.args_info), str(lowered.out_tree), device, options, beside_text

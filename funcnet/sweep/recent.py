@@ -14,7 +14,7 @@ class Recent:
     """The last so many results by key, for threads; each is made once even if several ask for it at a time."""
 
     def __init__(self, size: int):
-        self._size, self._lock, self._futures = size, threading.Lock(), OrderedDict[Any, Future]()
+        self._size, self._lock, self._futures = size, threading.Lock(), OrderedDict[Any, Future[Any]]()
 
     def get(self, key: Any, make: Callable[[], Any]) -> tuple[Any, bool]:
         """The result, and whether it was made for this call, as it always is for a key without a hash."""

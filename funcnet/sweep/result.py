@@ -11,7 +11,7 @@ import zlib
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -107,7 +107,8 @@ class SweepResult:
         mode = mode_of("ranking", metric, mode)
         values = self.table[metric]
         order = np.argsort(values if mode == "min" else -values, kind="stable")
-        return order[(self.table["status"][order] == "completed") & np.isfinite(values[order])]
+        ranked: np.ndarray = order[(self.table["status"][order] == "completed") & np.isfinite(values[order])]
+        return ranked
 
     def best(self, metric: str = "validation/loss", mode: str | None = None) -> Best:
         """The best row by a final metric; one that diverged is never best, and of equals the first is.
@@ -167,7 +168,7 @@ class SweepResult:
             raise ImportError(check.needs_extra("to_pandas", "pandas", "experiments")) from error
         return pandas.DataFrame(self.table)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the result to a folder: arrays in an npz file without pickle, the rest in JSON.
 
         Hyperparameters that are functions are written by name.
@@ -242,7 +243,7 @@ def default_metric(metrics: Sequence[str]) -> str:
     return [*wanted, *metrics][0]
 
 
-def load_result(path: str | os.PathLike, recipe: Callable[..., Training] | None = None) -> SweepResult:
+def load_result(path: str | os.PathLike[str], recipe: Callable[..., Training] | None = None) -> SweepResult:
     """Reads a result that `SweepResult.save` wrote. A file can't run code or reach outside its folder.
 
     Args:
@@ -348,7 +349,7 @@ def _rebuilt(node: Any, leaf: Callable[[int], np.ndarray]) -> PyTree:
 @functools.lru_cache
 def _kind(name: str, fields: tuple[str, ...]) -> Any:
     """One class for all rows, so that their states have one structure."""
-    return namedtuple(name, fields)  # type: ignore[misc]
+    return namedtuple(name, fields)
 
 
 def _is_key(leaf: Any) -> bool:
@@ -379,7 +380,7 @@ def _read(value: Any) -> Any:
     return readers[kind](content)
 
 
-def _replace(path: Path, write: Callable) -> None:
+def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Writes a file whole or not at all."""
     draft = path.with_name(path.name + ".draft")
     with draft.open("wb") as file:

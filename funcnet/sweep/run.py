@@ -138,7 +138,17 @@ class _Active(NamedTuple):
 class _Engine:
     """Runs a plan. All of its state is the host's; the tasks are pure functions."""
 
-    def __init__(self, plan: Plan, data: Split, key: jax.Array, chunk_size, memory_budget, randomness: str, keep, tell):
+    def __init__(
+        self,
+        plan: Plan,
+        data: Split,
+        key: jax.Array,
+        chunk_size: int | None,
+        memory_budget: int | None,
+        randomness: str,
+        keep: int | None,
+        tell: Callable[[Progress], None],
+    ):
         self.plan, self.key, self.randomness, self.tell = plan, key, randomness, tell
         self.chunk_size, self.keep = chunk_size, keep
         self.slots = _slots()
@@ -153,7 +163,7 @@ class _Engine:
         self.states: dict[int, PyTree] = {}
         self.losers: list[tuple[float, int]] = []  # heap of (-metric, -row) of the states kept: the worst first
         self.widths: dict[int, int] = {}
-        self.traced: dict[tuple, Callable[[], Compiled]] = {}  # by group, lane width, sharing and device
+        self.traced: dict[tuple[Any, ...], Callable[[], Compiled]] = {}  # by group, lane width, sharing and device
         self.shared_keys: dict[int, RunKeys] = {}  # by replicate
 
     def run(self) -> SweepResult:
@@ -173,8 +183,8 @@ class _Engine:
         to_trace = collections.deque(range(len(self.plan.groups)))
         to_start: collections.deque[tuple[Chunk, int, bool]] = collections.deque()  # with the group's lane width and sharing
         free = collections.deque(self.slots)
-        compiling: dict[Future, tuple[int, int, bool]] = {}  # group, lane width, sharing
-        training: dict[Future, _Active] = {}
+        compiling: dict[Future[Compiled], tuple[int, int, bool]] = {}  # group, lane width, sharing
+        training: dict[Future[Any], _Active] = {}
 
         def submit_compile(group: int, width: int) -> None:
             shared = shares_keys(self.plan, group, width, self.randomness)
@@ -265,7 +275,8 @@ class _Engine:
         else:
             keys = jax.vmap(run_keys)(jnp.stack([self._key(row) for row in rows]))
         lanes: Any = Lanes(np.arange(width, dtype=np.int32), hyperparameters, options, num_examples, keys)  # type: ignore[arg-type]
-        return jax.device_put(lanes, device)
+        placed: Lanes = jax.device_put(lanes, device)
+        return placed
 
     def _key(self, row: int) -> jax.Array:
         variant, replicate = self.plan.rows[row]
@@ -361,7 +372,9 @@ def _own(leaf: Any) -> Any:
     return leaf if isinstance(leaf, jax.Array) else np.array(leaf)
 
 
-def _check_arguments(key, num_steps, chunk_size, memory_budget, randomness, keep) -> None:
+def _check_arguments(
+    key: Any, num_steps: int, chunk_size: int | None, memory_budget: int | None, randomness: str, keep: int | None
+) -> None:
     is_typed = check.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not is_typed and not (check.is_array(key) and key.dtype == np.uint32):
         raise TypeError(check.message("sweep", "key must be a JAX random key", repr(key), "such as jax.random.key(0)"))
@@ -387,7 +400,7 @@ def _memory(device: jax.Device) -> int:
     """Bytes a device has; of a CPU, the machine's."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
-        return 2 * stats["bytes_limit"]
+        return 2 * int(stats["bytes_limit"])
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 8 * 2**30
