@@ -18,7 +18,7 @@ from funcnet.tree import Params, PyTree, at_least_float32
 def gradient_norms(
     model: Layer,
     params: Params,
-    loss: str | Callable,
+    loss: str | Callable[..., jax.Array],
     batch: Dataset,
     *,
     penalty: Penalty | None = None,
@@ -145,7 +145,8 @@ def permutation_importance(
     def shuffled(feature: jax.Array) -> jax.Array:
         return jax.vmap(lambda order: score(x.at[:, feature].set(x[order, feature])))(orders)
 
-    scores, whole = jax.lax.map(shuffled, jnp.arange(x.shape[1])), score(x)
+    scores: jax.Array = jax.lax.map(shuffled, jnp.arange(x.shape[1]))
+    whole = score(x)
     return scores - whole if mode == "min" else whole - scores
 
 

@@ -59,7 +59,7 @@ class Fit(NamedTuple):
     curves: dict[str, jax.Array]  # each (evaluations,): "step", "train/loss", "validation/loss", ...
 
 
-def penalized(model: Layer, loss: Callable, penalty: Penalty | None = None) -> Callable[..., jax.Array]:
+def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | None = None) -> Callable[..., jax.Array]:
     """The objective of supervised training: the batch mean of the loss, plus the penalty once.
 
     Args:
@@ -91,7 +91,7 @@ def penalized(model: Layer, loss: Callable, penalty: Penalty | None = None) -> C
 
 def training(
     model: Layer,
-    loss: str | Callable,
+    loss: str | Callable[..., jax.Array],
     optimizer: Optimizer,
     *,
     in_shape: tuple[int, ...],
@@ -313,7 +313,7 @@ def check_data(training: Training, data: Split) -> None:
         own(data)
 
 
-def _check_data(model: Layer, loss: Callable, in_shape: tuple[int, ...], data: Split) -> None:
+def _check_data(model: Layer, loss: Callable[..., jax.Array], in_shape: tuple[int, ...], data: Split) -> None:
     got = data.train.x.shape[1:]
     if got != in_shape:
         fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
@@ -347,7 +347,7 @@ def _examples_last(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(jnp.asarray(x), 0, -1)
 
 
-def _losses(loss: Callable, prediction: jax.Array, y: jax.Array) -> jax.Array:
+def _losses(loss: Callable[..., jax.Array], prediction: jax.Array, y: jax.Array) -> jax.Array:
     """The loss of each example, shape (examples,); prediction has the examples last, y first."""
     return on_batch(loss, argnums=(0, 1))(prediction, _examples_last(y))
 
