@@ -17,7 +17,7 @@ import numpy as np
 from funcnet import check, inner
 from funcnet.data import Split
 from funcnet.space import Static, Traced, Variants
-from funcnet.sweep.recent import Recent, settings, signature
+from funcnet.sweep.recent import Recent, signature
 from funcnet.training import Training, as_training, check_batch_size, check_data
 
 RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
@@ -273,7 +273,7 @@ def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups
                 if i in first:
                     check_data(training, data)
                     check_shapes = functools.partial(_check_shapes, training, data, variant.batch_size)
-                    written[i], _ = _fitting.get((recipe, _identity(variant), signature(data), settings()), check_shapes)
+                    written[i], _ = _fitting.get((recipe, _identity(variant), signature(data), inner.trace_context()), check_shapes)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError  # some of JAX's own can't be made from a text
             raise kind(f"sweep: variant {i} {_brief(variants[i])}: {error}") from error

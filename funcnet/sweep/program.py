@@ -20,7 +20,7 @@ from funcnet import inner
 from funcnet.data import Split
 from funcnet.option import Option
 from funcnet.sweep.plan import Group, Recipe, typed
-from funcnet.sweep.recent import Recent, settings, signature
+from funcnet.sweep.recent import Recent, signature
 from funcnet.training import Draws, Run, RunKeys, Training, as_training, draw, measure, settle, start, take_step
 from funcnet.tree import PyTree, all_finite
 
@@ -68,14 +68,23 @@ class Request(NamedTuple):
     data: Any  # likewise
     shared: bool
     device: jax.Device
-    settings: tuple[Any, ...]
+    context: tuple[Any, ...]  # all of JAX's configuration that decides a trace
 
 
 def request(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Request:
     static = tuple((name, typed(value)) for name, value in sorted(group.static.items()))
     options = tuple(sorted(group.options.items()))
     return Request(
-        recipe, static, options, group.batch_size, group.limits_examples, signature(lanes), signature(data), shared, device, settings()
+        recipe,
+        static,
+        options,
+        group.batch_size,
+        group.limits_examples,
+        signature(lanes),
+        signature(data),
+        shared,
+        device,
+        inner.trace_context(),
     )
 
 
@@ -259,4 +268,4 @@ def _compile_with_hints(lowered: Any, platform: str, options: Options) -> Any:
 def _text_key(lowered: Any, device: jax.Device, options: Options) -> tuple[Any, ...]:
     text = hashlib.sha256(lowered.as_text().encode()).digest()
     beside_text = object() if getattr(jax.config, "jax_use_simplified_jaxpr_constants", False) else None  # constants outside it
-    return text, str(lowered.args_info), str(lowered.out_tree), device, options, beside_text
+    return text, str(lowered.args_info), str(lowered.out_tree), device, options, beside_text, inner.trace_context()

@@ -49,9 +49,3 @@ def signature(tree: Any) -> Any:
     """What of a pytree of arrays decides how a program on it is traced: structure, shapes and dtypes."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, tuple((jnp.shape(leaf), str(leaf.dtype)) for leaf in leaves)
-
-
-def settings() -> tuple[str, ...]:
-    """What of JAX's configuration decides how a program is traced."""
-    names = ("jax_enable_x64", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_default_matmul_precision")
-    return tuple(str(getattr(jax.config, name)) for name in names)
