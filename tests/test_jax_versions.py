@@ -106,3 +106,13 @@ def test_no_requirement_takes_a_wrong_jax():
 
 def test_the_installed_jax_is_none_of_the_wrong():
     assert jax.__version__ not in inner.WRONG and jaxlib.version.__version__ not in inner.WRONG
+
+
+def test_a_python_is_claimed_only_where_it_was_run():
+    """The classifiers are the Pythons of the table in CONTRIBUTING under which everything was right."""
+    root = pathlib.Path(__file__).parents[1]
+    table = re.findall(r"^\| (0\.\S+) \| (3\.\d+) \| (\S+) \| (.*) \| (.*) \|$", (root / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    right = {python for _, python, _, ran, outcome in table if ran == "everything" and outcome == "right"}
+    classifiers = tomllib.loads((root / "pyproject.toml").read_text())["project"]["classifiers"]
+    assert {each.split(" :: ")[-1] for each in classifiers if "Python :: 3." in each} == right
+    assert {version for version, *_, outcome in table if "excluded" in outcome} == set(inner.WRONG)
