@@ -7,7 +7,7 @@ works in code written for gradient transformations, and theirs work here.
 import functools
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple, ParamSpec, TypeAlias
+from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -54,27 +54,34 @@ def _schedulable(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
     """Lets a factory written for a number take a schedule: the optimizer is made anew at each step's learning rate."""
 
     default = inspect.signature(factory).parameters["learning_rate"].default
+    at_rate: Callable[..., Optimizer] = factory
 
     @functools.wraps(factory)
-    def make(learning_rate: ScalarOrSchedule = default, *args, **kwargs) -> Optimizer:
+    def make(learning_rate: Any = default, *args: Any, **kwargs: Any) -> Optimizer:
         if learning_rate is inspect.Parameter.empty:
-            return factory(*args, **kwargs)  # Python says that it is missing
+            return at_rate(*args, **kwargs)  # Python says that it is missing
         if not callable(learning_rate):
             check.in_range(factory.__name__, "learning_rate", learning_rate, 0)
-            return factory(learning_rate, *args, **kwargs)
+            return at_rate(learning_rate, *args, **kwargs)
 
         def init(params: Params) -> ScheduledState:
-            return ScheduledState(jnp.zeros((), jnp.int32), factory(0.0, *args, **kwargs).init(params))
+            return ScheduledState(jnp.zeros((), jnp.int32), at_rate(0.0, *args, **kwargs).init(params))
 
         def update(grads: PyTree, state: ScheduledState, params: Params | None = None) -> tuple[PyTree, ScheduledState]:
-            now = factory(learning_rate(state.step), *args, **kwargs)
+            now = at_rate(learning_rate(state.step), *args, **kwargs)
             updates, inner = now.update(grads, state.state, params)
             return updates, ScheduledState(state.step + 1, inner)
 
-        factory(0.0, *args, **kwargs)  # its checks of the other arguments belong here, not in the first step
+        at_rate(0.0, *args, **kwargs)  # its checks of the other arguments belong here, not in the first step
         return Optimizer(init, update)
 
-    return make  # type: ignore[return-value]  # its signature is the factory's
+    return make
+
+
+def _number(learning_rate: ScalarOrSchedule) -> Scalar:
+    """Inside a factory a learning rate is a number: its decorator has dealt with schedules."""
+    assert not callable(learning_rate)
+    return learning_rate
 
 
 @_schedulable
@@ -101,8 +108,8 @@ def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     Source: Robbins and Monro (1951).
     """
 
-    def update(grads: PyTree, state: tuple, params: Params | None = None) -> tuple[PyTree, tuple]:
-        return scale(-learning_rate, grads), state
+    def update(grads: PyTree, state: tuple[Any, ...], params: Params | None = None) -> tuple[PyTree, tuple[Any, ...]]:
+        return scale(-_number(learning_rate), grads), state
 
     return Optimizer(lambda params: (), update)
 
@@ -145,8 +152,8 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: 
     check.in_range("momentum", "decay", decay, 0, 1)
 
     def update(grads: PyTree, state: MomentumState, params: Params | None = None) -> tuple[PyTree, MomentumState]:
-        def roll(v, g):
-            return _blend(decay, v, -learning_rate, g)
+        def roll(v: jax.Array, g: jax.Array) -> jax.Array:
+            return _blend(decay, v, -_number(learning_rate), g)
 
         velocity = jax.tree.map(roll, state.velocity, grads)
         updates = jax.tree.map(roll, velocity, grads) if nesterov else velocity
@@ -195,7 +202,7 @@ def adagrad(learning_rate: ScalarOrSchedule, eps: Scalar = 1e-10, *, eps_root: S
 
     def update(grads: PyTree, state: AdagradState, params: Params | None = None) -> tuple[PyTree, AdagradState]:
         v = jax.tree.map(lambda v, g: v + g * g, state.sum_of_squares, grads)
-        return jax.tree.map(lambda v, g: -cast(learning_rate, g) * _divided(g, v, eps, eps_root), v, grads), AdagradState(v)
+        return jax.tree.map(lambda v, g: -cast(_number(learning_rate), g) * _divided(g, v, eps, eps_root), v, grads), AdagradState(v)
 
     return Optimizer(init, update)
 
@@ -238,7 +245,7 @@ def rmsprop(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, eps: Scalar = 
 
     def update(grads: PyTree, state: RmspropState, params: Params | None = None) -> tuple[PyTree, RmspropState]:
         v = _averaged(decay, state.mean_square, _squares(grads))
-        return jax.tree.map(lambda v, g: -cast(learning_rate, g) * _divided(g, v, eps, eps_root), v, grads), RmspropState(v)
+        return jax.tree.map(lambda v, g: -cast(_number(learning_rate), g) * _divided(g, v, eps, eps_root), v, grads), RmspropState(v)
 
     return Optimizer(lambda params: RmspropState(zeros_like(params)), update)
 
@@ -280,7 +287,7 @@ def adam(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, 
 
     Source: Kingma and Ba (2015), algorithm 1.
     """
-    return _adam("adam", learning_rate, b1, b2, eps, eps_root)
+    return _adam("adam", _number(learning_rate), b1, b2, eps, eps_root)
 
 
 @_schedulable
@@ -321,7 +328,7 @@ def adamw(
     Source: Loshchilov and Hutter (2019).
     """
     _check_positive("adamw", weight_decay=weight_decay)
-    return _decoupled("adamw", _adam("adamw", learning_rate, b1, b2, eps, eps_root), learning_rate, weight_decay, where)
+    return _decoupled("adamw", _adam("adamw", _number(learning_rate), b1, b2, eps, eps_root), _number(learning_rate), weight_decay, where)
 
 
 class AdadeltaState(NamedTuple):
@@ -365,12 +372,12 @@ def adadelta(learning_rate: ScalarOrSchedule = 1.0, rho: Scalar = 0.9, eps: Scal
     def update(grads: PyTree, state: AdadeltaState, params: Params | None = None) -> tuple[PyTree, AdadeltaState]:
         v = _averaged(rho, state.mean_square, _squares(grads))
 
-        def move(u, v, g):
+        def move(u: jax.Array, v: jax.Array, g: jax.Array) -> jax.Array:
             return _root(u + cast(eps, u)) / _root(v + cast(eps, v)) * g
 
         moves = jax.tree.map(move, state.mean_square_update, v, grads)
         u = _averaged(rho, state.mean_square_update, _squares(moves))
-        return scale(-learning_rate, moves), AdadeltaState(v, u)
+        return scale(-_number(learning_rate), moves), AdadeltaState(v, u)
 
     return Optimizer(lambda params: AdadeltaState(zeros_like(params), zeros_like(params)), update)
 
@@ -444,9 +451,9 @@ def nadam(
         of_mean, of_gradient = ahead / (1 - product * ahead), (1 - now) / (1 - product)
         correct_v = 1 - jnp.asarray(b2, t.dtype) ** t
 
-        def move(m, v, g):
+        def move(m: jax.Array, v: jax.Array, g: jax.Array) -> jax.Array:
             step = cast(of_mean, m) * m + cast(of_gradient, g) * g
-            return -cast(learning_rate, g) * _divided(step, v / cast(correct_v, v), eps, eps_root)
+            return -cast(_number(learning_rate), g) * _divided(step, v / cast(correct_v, v), eps, eps_root)
 
         return jax.tree.map(move, m, v, grads), NadamState(step, product, m, v)
 
@@ -500,12 +507,12 @@ def lion(
 
     def update(grads: PyTree, state: LionState, params: Params | None = None) -> tuple[PyTree, LionState]:
         direction = jax.tree.map(jnp.sign, _averaged(b1, state.mean, grads))
-        return scale(-learning_rate, direction), LionState(_averaged(b2, state.mean, grads))
+        return scale(-_number(learning_rate), direction), LionState(_averaged(b2, state.mean, grads))
 
     plain = Optimizer(lambda params: LionState(zeros_like(params)), update)
     if not check.is_traced(weight_decay) and float(weight_decay) == 0:
         return plain
-    return _decoupled("lion", plain, learning_rate, weight_decay, where)
+    return _decoupled("lion", plain, _number(learning_rate), weight_decay, where)
 
 
 def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
@@ -530,7 +537,7 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
     """
     check.in_range("clip_by_global_norm", "max_norm", max_norm, 0, ends="()")
 
-    def update(grads: PyTree, state: tuple, params: Params | None = None) -> tuple[PyTree, tuple]:
+    def update(grads: PyTree, state: tuple[Any, ...], params: Params | None = None) -> tuple[PyTree, tuple[Any, ...]]:
         norm = global_norm(grads)
         limit = jnp.asarray(max_norm, norm.dtype)
         long = norm > limit
@@ -561,7 +568,7 @@ def chain(*optimizers: Optimizer) -> Optimizer:
     for i, optimizer in enumerate(optimizers):
         check.callables(f"chain: optimizer {i}", optimizer, ("init", "update"), "an optimizer is made by a call, such as adam(1e-3)")
 
-    def update(grads: PyTree, state: tuple, params: Params | None = None) -> tuple[PyTree, tuple]:
+    def update(grads: PyTree, state: tuple[Any, ...], params: Params | None = None) -> tuple[PyTree, tuple[Any, ...]]:
         states = []
         for optimizer, own in zip(optimizers, state, strict=True):
             grads, own = optimizer.update(grads, own, params)
@@ -662,7 +669,7 @@ def _one_rule(learning_rate: ScalarOrSchedule, option: Option, settings: dict[st
         correct_m, correct_v = (jnp.where(rule.corrects == 1, 1 - decay**t, 1) for decay in (rule.decay, rule.v_decay))
         outside = jnp.where(rule.rate_inside == 1, 1, rate)
 
-        def move(m, v):
+        def move(m: jax.Array, v: jax.Array) -> jax.Array:
             step = m / cast(correct_m, m)
             scaled = _divided(step, v / cast(correct_v, v), rule.eps, 0.0)
             return -cast(outside, m) * jnp.where(rule.scales == 1, scaled, step)
@@ -694,7 +701,7 @@ def _adam(where: str, learning_rate: Scalar, b1: Scalar, b2: Scalar, eps: Scalar
         m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
         correct_m, correct_v = 1 - jnp.asarray(b1, t.dtype) ** t, 1 - jnp.asarray(b2, t.dtype) ** t
 
-        def move(m, v):
+        def move(m: jax.Array, v: jax.Array) -> jax.Array:
             return -cast(learning_rate, m) * _divided(m / cast(correct_m, m), v / cast(correct_v, v), eps, eps_root)
 
         return jax.tree.map(move, m, v), AdamState(step, m, v)
@@ -710,7 +717,7 @@ def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_d
             raise ValueError(check.message(where, "update needs params for its weight decay", None, "call update(grads, state, params)"))
         updates, state = optimizer.update(grads, state, params)
 
-        def shrink(u, p):
+        def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
             return u - cast(learning_rate, u) * cast(weight_decay, u) * p if where_fn(p) else u
 
         return jax.tree.map(shrink, updates, params), state
