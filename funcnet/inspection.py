@@ -69,7 +69,7 @@ def predict(training: Training, state: PyTree, x: Any) -> jax.Array:
     """What a trained model says of a set of examples, without dropout.
 
     Args:
-      training: a `Training` whose `evaluate` carries a function `predict(state, x)`, as those of `training(...)` do.
+      training: a `Training` with a `predict`, as those of `training(...)` have.
       state: the training's.
       x: shape (examples, *in_shape).
 
@@ -86,10 +86,10 @@ def predict(training: Training, state: PyTree, x: Any) -> jax.Array:
       [[3.]
        [7.]]
     """
-    own = getattr(as_training("predict", training).evaluate, "predict", None)
+    own = as_training("predict", training).predict
     if own is None:
-        fix = "set evaluate.predict to a function of (state, x)"
-        raise TypeError(check.message("predict", "the training's evaluate must carry a function predict", "none", fix))
+        fix = "Training(init, step, evaluate, predict=...) takes a function of (state, x)"
+        raise TypeError(check.message("predict", "the training must say how to predict", "none", fix))
     return own(state, jnp.asarray(x))
 
 

@@ -28,20 +28,54 @@ Metrics = dict[str, jax.Array]
 _EVALUATION_BATCHES = (32, 1024)  # least and most examples a model sees at once in evaluation: its memory doesn't grow with the data
 
 
-class Training(NamedTuple):
-    """How something trains: three pure functions, of one run.
+class _Functions(NamedTuple):
+    init: Callable[[jax.Array], PyTree]
+    step: Callable[[PyTree, Dataset, jax.Array], tuple[PyTree, Metrics]]
+    evaluate: Callable[[PyTree, Dataset], Metrics]
+
+
+class Training(_Functions):
+    """How something trains: a triple of pure functions, of one run, which unpacks as `init, step, evaluate = training`.
 
     init(key) -> state: any pytree.
     step(state, batch, key) -> (state, metrics): batch is a `Dataset` of batch_size examples; metrics is a dict of scalars.
     evaluate(state, dataset) -> metrics: a dict of scalars.
 
-    A step may carry a function `check_data(split)` as an attribute, called once with concrete arrays before training, and
-    an evaluate a function `predict(state, x)`, which says what the model makes of a set of examples.
+    Three more fields may be given by name. A `_replace` of a function keeps them:
+
+    check_data(split) -> None: raises where concrete data won't do; called once before training.
+    predict(state, x) -> predictions: what the model makes of a set of examples.
+    modes: {metric: "min" or "max"}, whether a small or a large value of what evaluate reports is good.
+
+    Example:
+      >>> count = Training(lambda key: 0, lambda state, batch, key: (state + 1, {}), lambda state, data: {"steps": state}, modes={"steps": "max"})
+      >>> init, step, evaluate = count
+      >>> twice = count._replace(step=lambda state, batch, key: (state + 2, {}))
+      >>> twice.step(0, None, None)[0], twice.modes
+      (2, {'steps': 'max'})
     """
 
-    init: Callable[[jax.Array], PyTree]
-    step: Callable[[PyTree, Dataset, jax.Array], tuple[PyTree, Metrics]]
-    evaluate: Callable[[PyTree, Dataset], Metrics]
+    check_data: Callable[[Split], None] | None
+    predict: Callable[[PyTree, Any], jax.Array] | None
+    modes: Mapping[str, str]
+
+    def __new__(
+        cls,
+        init: Callable[[jax.Array], PyTree],
+        step: Callable[..., tuple[PyTree, Metrics]],
+        evaluate: Callable[..., Metrics],
+        *,
+        check_data: Callable[[Split], None] | None = None,
+        predict: Callable[[PyTree, Any], jax.Array] | None = None,
+        modes: Mapping[str, str] | None = None,
+    ) -> "Training":
+        self = super().__new__(cls, init, step, evaluate)
+        self.check_data, self.predict, self.modes = check_data, predict, dict(modes or {})
+        return self
+
+    def _replace(self, **fields: Any) -> "Training":
+        own = {**self._asdict(), "check_data": self.check_data, "predict": self.predict, "modes": self.modes}
+        return Training(**{**own, **fields})
 
 
 class TrainState(NamedTuple):
@@ -153,9 +187,8 @@ def training(
     def predict(state: TrainState, x: jax.Array) -> jax.Array:
         return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
 
-    evaluate.predict = predict  # type: ignore[attr-defined]
-    step.check_data = functools.partial(_check_data, model, loss, tuple(in_shape))  # type: ignore[attr-defined]
-    return Training(init, step, evaluate)
+    check_data = functools.partial(_check_data, model, loss, tuple(in_shape))
+    return Training(init, step, evaluate, check_data=check_data, predict=predict)
 
 
 def fit(
@@ -290,6 +323,8 @@ def evaluation_steps(num_steps: int, eval_every: int) -> list[int]:
 
 def as_training(where: str, triple: Any) -> Training:
     """A `Training` from any triple of functions."""
+    if isinstance(triple, Training) and all(map(callable, triple)):
+        return triple
     if not isinstance(triple, tuple) or len(triple) != 3 or not all(map(callable, triple)):
         got = f"{type(triple).__name__} of {len(triple)}" if isinstance(triple, tuple | list) else type(triple).__name__
         raise TypeError(
@@ -308,9 +343,8 @@ def check_batch_size(where: str, batch_size: int | None, num_examples: int) -> N
 
 def check_data(training: Training, data: Split) -> None:
     """The training's own check of concrete data, where it has one."""
-    own = getattr(training.step, "check_data", None)
-    if own is not None and not any(map(check.is_traced, jax.tree.leaves(data))):
-        own(data)
+    if training.check_data is not None and not any(map(check.is_traced, jax.tree.leaves(data))):
+        training.check_data(data)
 
 
 def _check_data(model: Layer, loss: Callable[..., jax.Array], in_shape: tuple[int, ...], data: Split) -> None:

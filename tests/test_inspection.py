@@ -212,7 +212,9 @@ def test_predict_says_what_the_model_says():
 
 def test_predict_refuses_a_training_that_cannot():
     foreign = fn.Training(lambda key: 0.0, lambda state, batch, key: (state, {}), lambda state, dataset: {"loss": state})
-    with pytest.raises(TypeError, match=r"predict: the training's evaluate must carry a function predict, got none; set evaluate.predict"):
+    with pytest.raises(
+        TypeError, match=r"predict: the training must say how to predict, got none; Training\(init, step, evaluate, predict=...\)"
+    ):
         fn.predict(foreign, 0.0, jnp.ones((2, 1)))
-    foreign.evaluate.predict = lambda state, x: state + x
+    foreign = foreign._replace(predict=lambda state, x: state + x)
     np.testing.assert_array_equal(fn.predict(foreign, 1.0, jnp.ones((2, 1))), 2)

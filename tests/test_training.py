@@ -331,3 +331,14 @@ def test_evaluation_holds_the_layers_of_a_batch_not_of_the_whole_set():
     state = jax.eval_shape(wide.init, jax.random.key(0))
     layer = 4 * 512 * len(data.x)  # bytes, for all examples
     assert jax.jit(wide.evaluate).lower(state, data).compile().memory_analysis().temp_size_in_bytes < layer / 10
+
+
+def test_a_training_is_a_triple_whose_further_fields_a_replace_keeps():
+    base = fn.training(fn.dense(3), "cross_entropy", fn.sgd(0.1), in_shape=(2,))
+    init, step, evaluate = base
+    assert (init, step, evaluate) == tuple(base) and len(base) == 3
+    wrapped = base._replace(step=lambda state, batch, key: base.step(state, batch, key))
+    assert wrapped.predict is base.predict and wrapped.modes == base.modes and wrapped.step is not base.step
+    bad = fn.Dataset(np.ones((4, 2), np.float32), np.array([0, 1, 2, 3]))
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 2\].*got 3 in row 3"):
+        fn.fit(wrapped, bad, key=jax.random.key(0), num_steps=1, batch_size=2)
