@@ -117,17 +117,21 @@ def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
 class MomentumState(NamedTuple):
     """What heavy-ball SGD carries from step to step."""
 
-    velocity: Params  # structure, shapes and dtypes of params
+    velocity: Params  # structure, shapes and dtypes of params; gradients, of which the learning rate makes a step
 
 
 @_schedulable
 def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: bool = False) -> Optimizer:
     """Gradient descent that keeps rolling downhill.
 
-    velocity <- decay * velocity - learning_rate * gradient
-    params   <- params + velocity
+    velocity <- decay * velocity + gradient
+    params   <- params - learning_rate * velocity
 
-    With nesterov, params <- params + decay * velocity - learning_rate * gradient, the new velocity taken.
+    With nesterov, params <- params - learning_rate * (decay * velocity + gradient), the new velocity taken.
+
+    This is torch's and optax's rule: a schedule acts on the whole velocity. The other form in use,
+    step <- decay * step - learning_rate * gradient, params <- params + step, is the same while the learning rate is constant
+    (step is -learning_rate * velocity); under a schedule it is another rule, which weighs each gradient by the rate of its own step.
 
     Args:
       learning_rate: shape (), parameter units per gradient unit, >= 0; or a schedule.
@@ -153,11 +157,11 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: 
 
     def update(grads: PyTree, state: MomentumState, params: Params | None = None) -> tuple[PyTree, MomentumState]:
         def roll(v: jax.Array, g: jax.Array) -> jax.Array:
-            return _blend(decay, v, -_number(learning_rate), g)
+            return _blend(decay, v, 1.0, g)
 
         velocity = jax.tree.map(roll, state.velocity, grads)
-        updates = jax.tree.map(roll, velocity, grads) if nesterov else velocity
-        return updates, MomentumState(velocity)
+        ahead = jax.tree.map(roll, velocity, grads) if nesterov else velocity
+        return scale(-_number(learning_rate), ahead), MomentumState(velocity)
 
     return Optimizer(lambda params: MomentumState(zeros_like(params)), update)
 
@@ -627,10 +631,9 @@ def optimizer(name: str, learning_rate: ScalarOrSchedule, **settings: Scalar) ->
 class _Rule(NamedTuple):
     """The coefficients that make an optimizer of the one rule
 
-    m <- decay * m + gain * gradient;  v <- v_decay * v + v_gain * gradient^2;  move by -m / (sqrt(v) + eps)
+    m <- decay * m + gain * gradient;  v <- v_decay * v + v_gain * gradient^2;  move by -learning_rate * m / (sqrt(v) + eps)
     """
 
-    rate_inside: float  # 1 where the learning rate weighs each gradient as it enters m, 0 where it weighs m as it is
     decay: float
     averages: float  # 1 where gain is 1 - decay, 0 where it is 1
     v_decay: float
@@ -641,11 +644,11 @@ class _Rule(NamedTuple):
 
 
 _RULES = {
-    "sgd": _Rule(0, 0, 0, 0, 0, 0, 0, 0),
-    "momentum": _Rule(1, 0.9, 0, 0, 0, 0, 0, 0),
-    "adagrad": _Rule(0, 0, 0, 1, 0, 1, 0, 1e-10),
-    "rmsprop": _Rule(0, 0, 0, 0.9, 1, 1, 0, 1e-8),
-    "adam": _Rule(0, 0.9, 1, 0.999, 1, 1, 1, 1e-8),
+    "sgd": _Rule(0, 0, 0, 0, 0, 0, 0),
+    "momentum": _Rule(0.9, 0, 0, 0, 0, 0, 0),
+    "adagrad": _Rule(0, 0, 1, 0, 1, 0, 1e-10),
+    "rmsprop": _Rule(0, 0, 0.9, 1, 1, 0, 1e-8),
+    "adam": _Rule(0.9, 1, 0.999, 1, 1, 1, 1e-8),
 }
 
 
@@ -664,15 +667,14 @@ def _one_rule(learning_rate: ScalarOrSchedule, option: Option, settings: dict[st
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
         step = state.step + 1
         t = step.astype(rate.dtype)
-        gain = jnp.where(rule.averages == 1, 1 - rule.decay, 1) * jnp.where(rule.rate_inside == 1, rate, 1)
+        gain = jnp.where(rule.averages == 1, 1 - rule.decay, 1)
         v_gain = jnp.where(rule.v_averages == 1, 1 - rule.v_decay, 1)
         correct_m, correct_v = (jnp.where(rule.corrects == 1, 1 - decay**t, 1) for decay in (rule.decay, rule.v_decay))
-        outside = jnp.where(rule.rate_inside == 1, 1, rate)
 
         def move(m: jax.Array, v: jax.Array) -> jax.Array:
             step = m / cast(correct_m, m)
             scaled = _divided(step, v / cast(correct_v, v), rule.eps, 0.0)
-            return -cast(outside, m) * jnp.where(rule.scales == 1, scaled, step)
+            return -cast(rate, m) * jnp.where(rule.scales == 1, scaled, step)
 
         m = jax.tree.map(lambda m, g: _blend(rule.decay, m, gain, g), state.mean, grads)
         v = jax.tree.map(lambda v, g: jnp.where(rule.scales == 1, _blend(rule.v_decay, v, v_gain, g * g), v), state.mean_square, grads)

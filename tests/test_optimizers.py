@@ -29,7 +29,7 @@ from funcnet.optimizers import (
     rmsprop,
     sgd,
 )
-from funcnet.schedules import constant, linear
+from funcnet.schedules import constant, linear, step_decay
 
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 STEPS = 4
@@ -161,10 +161,11 @@ def test_agrees_with_the_library_over_100_steps(library, name, dtype):
     ours.assert_same_path(ours.descent(library, name, dtype), make.load(f"{library}/{name}/{dtype}"), dtype)
 
 
-def test_references_cover_the_registry():
+@pytest.mark.parametrize("suffix", ["", "_of_a_schedule"])
+def test_references_cover_the_registry(suffix):
     only_optax = {"lion"}
-    assert set(optimizers.OPTIMIZERS) <= set(make.OPTAX)
-    assert set(optimizers.OPTIMIZERS) - only_optax <= set(make.TORCH)
+    assert {name + suffix for name in optimizers.OPTIMIZERS} <= set(make.OPTAX)
+    assert {name + suffix for name in set(optimizers.OPTIMIZERS) - only_optax} <= set(make.TORCH)
 
 
 def test_a_schedule_gives_each_step_its_learning_rate():
@@ -175,6 +176,30 @@ def test_a_schedule_gives_each_step_its_learning_rate():
         updates, state = opt.update(params, state)
         assert_close(updates, -rate * params)
     assert int(state.step) == 5
+
+
+def test_a_schedule_acts_on_the_whole_velocity():
+    """As in torch and optax: four gradients of one, at rates that fall tenfold after two, by hand."""
+    velocities = [1, 1.9, 2.71, 3.439]
+    rates = [1.0, 1.0, 0.1, 0.1]
+    scheduled = momentum(step_decay(1.0, 0.1, 2))
+    params, state = jnp.zeros(()), scheduled.init(jnp.zeros(()))
+    for velocity, rate in zip(velocities, rates):
+        updates, state = scheduled.update(jnp.ones(()), state, params)
+        assert_close(updates, -rate * velocity)
+        assert_close(state.state.velocity, velocity)
+
+
+def test_velocity_is_what_torch_and_optax_keep_and_the_other_form_is_the_same_at_a_constant_rate():
+    rate, decay = 0.1, 0.9
+    opt = momentum(rate, decay)
+    state, step = opt.init(jnp.zeros(2)), jnp.zeros(2)
+    for i in range(5):
+        grads = jnp.array([1.0, -2.0]) * jnp.cos(float(i))
+        updates, state = opt.update(grads, state)
+        step = decay * step - rate * grads
+        assert_close(updates, step)
+        assert_close(-rate * state.velocity, step)
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
@@ -213,7 +238,7 @@ def test_chain_runs_in_order_and_keeps_each_state():
     opt = chain(clip_by_global_norm(1.0), momentum(0.5))
     updates, state = opt.update(params, opt.init(params), params)
     assert_close(updates, -0.5 * params / 5)
-    assert_close(state[1].velocity, updates)
+    assert_close(state[1].velocity, params / 5)
     other_way = chain(momentum(0.5), clip_by_global_norm(1.0))
     assert_close(other_way.update(params, other_way.init(params))[0], -params / 5)
     assert_close(chain().update(params, chain().init(params))[0], params)

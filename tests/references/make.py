@@ -281,10 +281,11 @@ class OptimizerCase(NamedTuple):
 
     ours: Callable[[Any], Any]  # funcnet.optimizers -> Optimizer
     theirs: Callable[[Any], Any]  # optax -> GradientTransformation, or torch.optim -> (parameters -> Optimizer)
+    rate: Callable[[Any], Any] | None = None  # the schedule of a torch optimizer, which has a learning rate of 1
 
 
 def _falling(step: Any) -> Any:
-    """A schedule that both take."""
+    """A schedule that all take."""
     return 0.1 / (2.0 + step.astype(float))
 
 
@@ -309,7 +310,22 @@ OPTAX: dict[str, OptimizerCase] = {
         lambda o: o.chain(o.clip_by_global_norm(1.5), o.momentum(0.1)),
         lambda optax: optax.chain(optax.clip_by_global_norm(1.5), optax.sgd(0.1, momentum=0.9)),
     ),
+    "sgd_of_a_schedule": OptimizerCase(lambda o: o.sgd(_falling), lambda optax: optax.sgd(_falling)),
+    "momentum_of_a_schedule": OptimizerCase(lambda o: o.momentum(_falling), lambda optax: optax.sgd(_falling, momentum=0.9)),
+    "nesterov_of_a_schedule": OptimizerCase(
+        lambda o: o.momentum(_falling, 0.8, nesterov=True), lambda optax: optax.sgd(_falling, momentum=0.8, nesterov=True)
+    ),
+    "adagrad_of_a_schedule": OptimizerCase(
+        lambda o: o.adagrad(_falling, 0.0, eps_root=1e-7, initial_sum=0.1), lambda optax: optax.adagrad(_falling)
+    ),
+    "rmsprop_of_a_schedule": OptimizerCase(lambda o: o.rmsprop(_falling, eps=0.0, eps_root=1e-8), lambda optax: optax.rmsprop(_falling)),
     "adam_of_a_schedule": OptimizerCase(lambda o: o.adam(_falling), lambda optax: optax.adam(_falling)),
+    "adamw_of_a_schedule": OptimizerCase(
+        lambda o: o.adamw(_falling, weight_decay=0.1), lambda optax: optax.adamw(_falling, weight_decay=0.1)
+    ),
+    "adadelta_of_a_schedule": OptimizerCase(lambda o: o.adadelta(_falling), lambda optax: optax.adadelta(_falling)),
+    "nadam_of_a_schedule": OptimizerCase(lambda o: o.nadam(_falling), lambda optax: optax.nadam(_falling)),
+    "lion_of_a_schedule": OptimizerCase(lambda o: o.lion(_falling, weight_decay=0.1), lambda optax: optax.lion(_falling, weight_decay=0.1)),
 }
 
 TORCH: dict[str, OptimizerCase] = {
@@ -331,6 +347,23 @@ TORCH: dict[str, OptimizerCase] = {
     "adamw": OptimizerCase(lambda o: o.adamw(0.01), lambda optim: lambda p: optim.AdamW(p, 0.01)),
     "adadelta": OptimizerCase(lambda o: o.adadelta(), lambda optim: lambda p: optim.Adadelta(p)),
     "nadam": OptimizerCase(lambda o: o.nadam(0.01, momentum_decay=0.004), lambda optim: lambda p: optim.NAdam(p, 0.01)),
+    "sgd_of_a_schedule": OptimizerCase(lambda o: o.sgd(_falling), lambda optim: lambda p: optim.SGD(p, 1.0), _falling),
+    "momentum_of_a_schedule": OptimizerCase(
+        lambda o: o.momentum(_falling), lambda optim: lambda p: optim.SGD(p, 1.0, momentum=0.9), _falling
+    ),
+    "nesterov_of_a_schedule": OptimizerCase(
+        lambda o: o.momentum(_falling, 0.8, nesterov=True), lambda optim: lambda p: optim.SGD(p, 1.0, momentum=0.8, nesterov=True), _falling
+    ),
+    "adagrad_of_a_schedule": OptimizerCase(lambda o: o.adagrad(_falling), lambda optim: lambda p: optim.Adagrad(p, 1.0), _falling),
+    "rmsprop_of_a_schedule": OptimizerCase(lambda o: o.rmsprop(_falling, 0.99), lambda optim: lambda p: optim.RMSprop(p, 1.0), _falling),
+    "adam_of_a_schedule": OptimizerCase(lambda o: o.adam(_falling), lambda optim: lambda p: optim.Adam(p, 1.0), _falling),
+    "adamw_of_a_schedule": OptimizerCase(
+        lambda o: o.adamw(_falling, weight_decay=0.1), lambda optim: lambda p: optim.AdamW(p, 1.0, weight_decay=0.1), _falling
+    ),
+    "adadelta_of_a_schedule": OptimizerCase(lambda o: o.adadelta(_falling), lambda optim: lambda p: optim.Adadelta(p, 1.0), _falling),
+    "nadam_of_a_schedule": OptimizerCase(
+        lambda o: o.nadam(_falling, momentum_decay=0.004), lambda optim: lambda p: optim.NAdam(p, 1.0), _falling
+    ),
 }
 
 
@@ -391,13 +424,17 @@ def torch_descent(name: str, dtype: str) -> Arrays:
 def _torch_descent(torch: Any, name: str, dtype: str) -> Arrays:
     start, gradient = descent(dtype, torch.tensor)
     params = {key: value.requires_grad_() for key, value in start.items()}
-    optimizer = TORCH[name].theirs(torch.optim)(list(params.values()))
+    case = TORCH[name]
+    optimizer = case.theirs(torch.optim)(list(params.values()))
+    schedule = None if case.rate is None else torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(case.rate(np.int64(step))))
     path: dict[str, list[np.ndarray]] = {key: [] for key in params}
     for step in range(STEPS):
         with torch.no_grad():
             for key, grad in gradient(params, step).items():
                 params[key].grad = grad
         optimizer.step()
+        if schedule is not None:
+            schedule.step()
         for key, value in params.items():
             path[key].append(value.detach().numpy().copy())
     return {key: np.stack(values)[KEPT] for key, values in path.items()}
