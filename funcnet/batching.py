@@ -60,10 +60,11 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable[P, jax.Arra
 def on_batch(fn: Callable[..., jax.Array], *, argnums: tuple[int, ...]) -> Callable[..., jax.Array]:
     """The form of fn that takes a batch with the examples last: its own where it has one, else vmapped.
 
-    A vmapped fn that is given a `key` gets one of its own for each example.
+    A vmapped fn that is given a `key` gets one of its own for each example. A wrapper, such as jax.jit's or one made with
+    functools.wraps, takes over the attributes of what it wraps: the batch form there is not its own.
     """
     own: Callable[..., jax.Array] | None = getattr(fn, "on_batch", None)
-    if own is not None:
+    if own is not None and getattr(fn, "__wrapped__", None) is own:
         return own
 
     def vmapped(*args: Any, key: jax.Array | None = None, **kwargs: Any) -> jax.Array:

@@ -71,6 +71,7 @@ def absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.mean(error * jnp.sign(error), axis=0)  # abs has the slope 1 at zero in JAX: a perfect fit would move on
 
 
+@both
 def huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.Array:
     """Squared near zero, absolute far away: mean of e^2 / 2 for |e| <= delta, else delta (|e| - delta / 2).
 
@@ -91,20 +92,12 @@ def huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.
 
     Source: Huber (1964).
     """
-    return _huber(prediction, target, delta)
-
-
-@both
-def _huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.Array:
     check.in_range("huber", "delta", delta, 0, ends="()")
     prediction, target = _paired("huber", prediction, target)
     delta = jnp.asarray(delta, prediction.dtype)
     error = jnp.abs(prediction - target)
     near = jnp.minimum(error, delta)
     return jnp.mean(near * near / 2 + delta * (error - near), axis=0)
-
-
-huber.on_batch = _huber.on_batch  # type: ignore[attr-defined]
 
 
 @both

@@ -1,5 +1,7 @@
 """One example or many: the two forms of a function are one function."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +41,24 @@ def test_a_batch_is_its_examples(fn):
 def test_the_own_form_is_used_where_there_is_one():
     assert on_batch(weighted, argnums=(1, 2)) is weighted.on_batch
     assert weighted.__name__ == "weighted" and "batch" in weighted.__doc__
+
+
+def doubled(fn):
+    """A decorator as a user writes one."""
+
+    @functools.wraps(fn)
+    def wrapper(*args, **kwargs):
+        return 2 * fn(*args, **kwargs)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("wrap", [doubled, jax.jit, jax.checkpoint, lambda fn: functools.partial(fn, power=2)], ids=str)
+def test_a_wrapper_is_not_passed_over(wrap):
+    """It takes over the attributes of what it wraps, the batch form among them."""
+    fn = wrap(weighted)
+    batch = on_batch(fn, argnums=(1, 2))(weight, xs, ys)
+    assert_close(batch, jnp.stack([fn(weight, xs[:, i], ys[:, i]) for i in range(5)], -1))
 
 
 @pytest.mark.parametrize("fn", [weighted, by_hand])
