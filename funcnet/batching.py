@@ -64,7 +64,8 @@ def on_batch(fn: Callable[..., jax.Array], *, argnums: tuple[int, ...]) -> Calla
     functools.wraps, takes over the attributes of what it wraps: the batch form there is not its own.
     """
     own: Callable[..., jax.Array] | None = getattr(fn, "on_batch", None)
-    if own is not None and getattr(fn, "__wrapped__", None) is own:
+    copied = getattr(fn, "__wrapped__", None) is not own
+    if own is not None and not copied:
         return own
 
     def vmapped(*args: Any, key: jax.Array | None = None, **kwargs: Any) -> jax.Array:
