@@ -67,7 +67,9 @@ def run(variants: int = 256, steps: int = 500, seed: int = 0, progress: bool | N
 
 
 def draw_learning_curves(result: fn.SweepResult, path: Path) -> None:
-    ax = plot.learning_curves(result, ERROR, by="optimizer")
+    _, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    ax.set_yscale("log")
+    plot.learning_curves(result, ERROR, by="optimizer", mode="min", ax=ax)
     ax.set(xlabel="steps (minibatches of 64 digits)", title=f"{len(result)} runs in one sweep (grey: each run)")
     _percent_axis(ax)
     ax.set_ylabel("validation error (share of digits misread)")
