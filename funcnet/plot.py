@@ -102,7 +102,7 @@ def learning_curves(
         _mark(ax, marker, steps[outside[left].argmax(1)], height)
     groups, bar = _best_of(column, goodness)
     for group in groups:
-        row = np.where(group.rows, goodness, np.inf).argmin()
+        row = np.argmin(np.where(group.rows, goodness, np.inf))
         if not (group.rows[row] and np.isfinite(goodness[row])):
             continue
         own = curves[result.table["variant"] == result.table["variant"][row]]

@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import registries
@@ -92,3 +93,10 @@ def test_an_editor_sees_the_signature_of_every_loss(name):
     first, target, *_ = inspect.signature(fn.LOSSES[name]).parameters.values()
     assert first.name in ("prediction", "logits") and target.name == "target"
     assert {first.kind, target.kind} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+def test_mypy_is_strict_and_exempts_nothing():
+    """`make lint` runs it so; here is seen that it stays so."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert settings["strict"] is True and settings["files"] == ["funcnet"] and "overrides" not in settings
+    assert {name for name in settings if name.startswith(("disallow", "warn", "disable", "exclude", "ignore_errors"))} == set()
