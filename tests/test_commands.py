@@ -120,7 +120,10 @@ def test_the_tests_run_once_more_under_the_newest_python(pyenv, on_path, chosen,
         version = chosen.removeprefix("pyenv ")
         chosen = str(machine.home / f".pyenv/versions/{version}/bin/python3.{version.split('.')[1]}")
     calls, _ = machine.run(".ci/run", own=own)
-    assert [call for call in calls if call.startswith("make")] == [*FIRST, f"make test BIN=.venv-newest/bin PYTHON={chosen}"]
+    assert [call for call in calls if call.startswith("make")] == [
+        *FIRST,
+        *(f"make {target} BIN=.venv-newest/bin PYTHON={chosen}" for target in ("lint", "test")),
+    ]
 
 
 @pytest.mark.parametrize(("own", "others"), [(11, []), (13, ["3.12.1"]), (13, ["3.13.0"]), (14, ["3.14.2"])])
