@@ -53,7 +53,9 @@ def doubled(fn):
     return wrapper
 
 
-@pytest.mark.parametrize("wrap", [doubled, jax.jit, jax.checkpoint, lambda fn: functools.partial(fn, power=2)], ids=str)
+@pytest.mark.parametrize(
+    "wrap", [doubled, jax.jit, jax.checkpoint, lambda fn: functools.partial(fn, power=2)], ids=["by hand", "jit", "checkpoint", "partial"]
+)
 def test_a_wrapper_is_not_passed_over(wrap):
     """It takes over the attributes of what it wraps, the batch form among them."""
     fn = wrap(weighted)

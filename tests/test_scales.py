@@ -25,7 +25,7 @@ from funcnet import scales
         ([np.bool_(True), True, 1], ["True", "1"], [0, 0, 1]),
         ([fn.sgd, fn.adam, fn.sgd], ["sgd", "adam"], [0, 1, 0]),
     ],
-    ids=str,
+    ids=lambda case: str(case) if isinstance(case, list) and not callable(case[0]) else None,
 )
 def test_one_value_is_one_entry_and_two_are_two(entries, labels, codes):
     column = scales.column(entries)
