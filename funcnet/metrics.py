@@ -217,7 +217,8 @@ def mode_of(where: str, metric: str, mode: str | None) -> str:
     if mode is None:
         mode = MODES.get(metric.rpartition("/")[2])
         if mode is None:
-            raise ValueError(check.message(where, f"must know which way {metric!r} is better", "no mode", 'give mode="min" or mode="max"'))
+            fix = 'give mode="min" or mode="max"; fn.metric(fn, mode=...) or Training(..., modes=...) says it once for all'
+            raise ValueError(check.message(where, f"must know which way {metric!r} is better", "no mode", fix))
     check.one_of(where, "mode", mode, ("min", "max"))
     return mode
 

@@ -21,7 +21,8 @@ from funcnet.sweep.recent import Recent, signature
 from funcnet.training import Training, as_training, check_batch_size, check_data
 
 RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
-_COLUMNS = ("variant", "replicate", "status", "steps")  # names that the table of the result has for itself
+# Names that the tables of the result have for themselves.
+_COLUMNS = ("variant", "replicate", "status", "steps", "completed", "diverged", "unfinished")
 Recipe = Callable[..., Training]
 
 

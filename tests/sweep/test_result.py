@@ -1,6 +1,7 @@
 """A sweep's result: the table, the best, the files."""
 
 import json
+import math
 from typing import NamedTuple
 
 import jax
@@ -65,23 +66,191 @@ def test_curves_of_runs_of_different_lengths():
     assert result.table["steps"].tolist() == [7, 20]
 
 
-def test_best_and_ranking_leave_out_what_diverged(result):
-    completed = np.flatnonzero(result.table["status"] == "completed")
-    assert 0 < len(completed) < 12
-    for mode, pick in (("min", np.argmin), ("max", np.argmax)):
-        best = result.best("validation/r2", mode)
-        assert best.row == completed[pick(result.table["validation/r2"][completed])]
-    best = result.best("validation/loss")
-    assert best.hyperparameters == result.hyperparameters(best.row) and set(best.metrics) == set(result.metrics)
+# Best, by the mean over replicates.
+
+
+def made(rows, name="validation/loss", **options):
+    """A result of runs that are given as (variant, value), or (variant, status, steps); nothing is trained."""
+    runs = [(variant, *more, "completed", 20) if len(more) == 1 else (variant, math.nan, *more) for variant, *more in rows]
+    variants, values, statuses, steps = map(np.array, zip(*runs, strict=True))
+    replicates = np.array([[run[0] for run in runs[:i]].count(run[0]) for i, run in enumerate(runs)])
+    outcome = {"variant": variants, "replicate": replicates, name: values.astype(float), "status": statuses, "steps": steps}
+    states = {row: np.full(2, row) for row in range(len(runs))}
+    settings = [{"rate": 0.1 * (i + 1)} for i in range(max(variants) + 1)]
+    return fn.SweepResult(settings, outcome, {"step": np.array([20]), name: values[:, None]}, states, None, ["rate"], {}, **options)
+
+
+LUCKY = [(0, 0.1), (0, 0.9), (0, 0.8), (1, 0.3), (1, 0.2), (1, 0.4)]  # variant 0 has the best run, variant 1 the best mean
+
+
+def test_best_is_the_best_mean_over_replicates_and_not_the_luckiest_run():
+    best = made(LUCKY).best()
+    assert (best.variant, best.row, best.rows) == (1, 4, (3, 4, 5)) and best.hyperparameters == {"rate": 0.2}
+    assert best.metrics == {"validation/loss": 0.2} and best.state.tolist() == [4, 4]
+    assert best.mean == {"validation/loss": pytest.approx(0.3)} and best.std == {"validation/loss": pytest.approx(0.1)}
+    assert made(LUCKY).ranking().tolist() == [4, 3, 5, 0, 2, 1]
+    worst = made(LUCKY).best(mode="max")
+    assert (worst.variant, worst.row) == (0, 1) and made(LUCKY).ranking(mode="max").tolist() == [1, 2, 0, 5, 3, 4]
+
+
+def test_of_equals_the_first_is_best():
+    assert made([(0, 0.5), (1, 0.2), (2, 0.2)]).best().row == 1
+    assert made([(0, 0.5), (1, 0.7), (2, 0.7)]).best(mode="max").row == 1
+    assert made([(0, 0.2), (0, 0.2), (1, 0.1), (1, 0.3)]).best().rows == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "spoilt", [(0, "diverged", 0), (0, "diverged", 7), (0, "unfinished", 9), (0, math.nan), (0, math.inf), (0, -math.inf)], ids=str
+)
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_variant_with_one_run_without_a_finite_end_is_not_ranked(spoilt, mode):
+    good = 0.1 if mode == "min" else 0.9
+    result = made([(0, good), spoilt, (1, 0.5), (1, 0.6)])
+    assert result.best(mode=mode).variant == 1 and set(result.ranking(mode=mode)) == {2, 3}
+    table = result.by_variant(mode=mode)
+    assert table["variant"].tolist() == [1, 0] and table["validation/loss/count"].tolist() == [2, 2 if len(spoilt) == 2 else 1]
+    if len(spoilt) == 3:
+        assert table["validation/loss"][1] == good and np.isnan(table["validation/loss/std"][1])
+
+
+def test_by_variant_is_a_table_with_the_best_first():
+    result = made([*LUCKY, (2, 0.1), (2, "diverged", 3), (2, "unfinished", 5), (3, "diverged", 0), (3, "diverged", 0), (3, "diverged", 0)])
+    table = result.by_variant()
+    metric = ["validation/loss", "validation/loss/std", "validation/loss/count"]
+    names = ["variant", "rate", *metric, "completed", "diverged", "unfinished"]
+    assert list(table) == names and all(isinstance(column, np.ndarray) and len(column) == 4 for column in table.values())
+    assert table["variant"].tolist() == [1, 0, 2, 3] and table["rate"].tolist() == [0.2, 0.1, 0.1 * 3, 0.4]
+    for place, values in enumerate(([0.3, 0.2, 0.4], [0.1, 0.9, 0.8])):
+        np.testing.assert_allclose(table["validation/loss"][place], np.mean(values), rtol=1e-15)
+        np.testing.assert_allclose(table["validation/loss/std"][place], np.std(values, ddof=1), rtol=1e-15)
+    np.testing.assert_array_equal(table["validation/loss"][2:], [0.1, np.nan])
+    np.testing.assert_array_equal(table["validation/loss/std"][2:], [np.nan, np.nan])
+    assert table["validation/loss/count"].tolist() == table["completed"].tolist() == [3, 3, 1, 0]
+    assert table["diverged"].tolist() == [0, 0, 1, 3] and table["unfinished"].tolist() == [0, 0, 1, 0]
+    assert result.by_variant(mode="max")["variant"].tolist() == [0, 1, 2, 3]
+
+
+def test_by_variant_of_a_sweep(result):
+    table = result.by_variant("validation/r2")
+    ranked = [variant for variant in table["variant"] if np.all(result.table["status"][result.table["variant"] == variant] == "completed")]
+    means = [np.mean(result.table["validation/r2"][result.table["variant"] == variant]) for variant in ranked]
+    assert table["variant"][: len(ranked)].tolist() == ranked and means == sorted(means, reverse=True) and 0 < len(ranked) < 6
+    np.testing.assert_array_equal(table["validation/r2"][: len(ranked)], means)
+    assert table["optimizer"].tolist() == [result.hyperparameters(2 * variant)["optimizer"] for variant in table["variant"]]
+    best = result.best("validation/r2")
+    assert best.variant == ranked[0] and best.mean["validation/r2"] == means[0] and set(best.metrics) == set(result.metrics)
+    assert best.hyperparameters == result.hyperparameters(best.row)
     assert_same_bits(best.state, result.state(best.row))
-    ranked = result.ranking("validation/loss")
-    assert sorted(ranked) == sorted(completed) and np.all(np.diff(result.table["validation/loss"][ranked]) >= 0)
 
 
-def test_best_knows_which_way_a_metric_is_better(result):
-    completed = np.flatnonzero(result.table["status"] == "completed")
-    assert result.best("validation/r2").row == completed[np.argmax(result.table["validation/r2"][completed])]
-    assert result.ranking("validation/r2").tolist() == result.ranking("validation/r2", "max").tolist()
+def test_names_of_the_tables_own_cannot_be_hyperparameters():
+    for name in ("steps", "completed", "diverged"):
+        with pytest.raises(ValueError, match=f"a hyperparameter must have a name that the result's table doesn't use itself, got '{name}'"):
+            fn.sweep(lambda **given: recipe(0.1), [{name: 1}], DATA, **SETTINGS)
+
+
+def test_losses_and_known_metrics_know_which_way_is_better():
+    for name, variant in (("validation/loss", 0), ("train/mean_squared_error", 0), ("validation/accuracy", 1), ("validation/r2", 1)):
+        assert made([(0, 0.1), (1, 0.9)], name).best(name).variant == variant
+        assert made([(0, 0.1), (1, 0.9)], name).by_variant()["variant"][0] == variant
+
+
+def test_a_metric_of_your_own_needs_its_mode():
+    result = made([(0, 0.1), (1, 0.9)], "validation/return")
+    for ask in (result.best, result.ranking, result.by_variant):
+        for more in ({}, {"metric": "validation/return"}):
+            fix = r'give mode="min" or mode="max"; fn.metric\(fn, mode=...\) or Training\(..., modes=...\) says it once for all'
+            match = f"{ask.__name__}: must know which way 'validation/return' is better, got no mode; {fix}"
+            with pytest.raises(ValueError, match=match):
+                ask(**more)
+            ask(**more, mode="max")
+    assert result.best(mode="max").variant == 1 and result.best("validation/return", "min").variant == 0
+
+
+@pytest.mark.parametrize("modes", [{"return": "max"}, {"validation/return": "max"}])
+def test_modes_of_a_training_are_known(modes):
+    result = made([(0, 0.1), (1, 0.9)], "validation/return", modes=modes)
+    assert result.best().variant == 1 and result.mode == "max" and result.best(mode="min").variant == 0
+    deep = made([(0, 0.1), (1, 0.9)], "validation/agent/return", modes={"agent/return": "max"})
+    assert deep.best().variant == 1
+    assert made([(0, 0.1), (1, 0.9)], "validation/accuracy", modes={"accuracy": "min"}).best().variant == 0  # the training knows better
+
+
+def test_the_sweeps_metric_and_mode_are_the_default(tmp_path):
+    result = made([(0, 0.1), (1, 0.9)], "validation/return", metric="validation/return", mode="max")
+    assert (result.metric, result.mode) == ("validation/return", "max")
+    assert result.best().variant == 1 and result.by_variant()["variant"].tolist() == [1, 0] and result.ranking().tolist() == [1, 0]
+    assert str(result).splitlines()[2].split()[0] == "1"
+    result.save(tmp_path)
+    loaded = fn.load_result(tmp_path)
+    assert (loaded.metric, loaded.mode) == ("validation/return", "max") and loaded.best().variant == 1 and str(loaded) == str(result)
+    made([(0, 0.1), (1, 0.9)], "validation/return", modes={"return": "max"}).save(tmp_path)
+    assert fn.load_result(tmp_path).best().variant == 1
+
+
+def test_a_file_from_before_there_was_a_default_still_loads(tmp_path):
+    result = made(LUCKY)
+    result.save(tmp_path)
+    rest = json.loads((tmp_path / "result.json").read_text())
+    for name in ("metric", "mode", "modes", "settings"):
+        del rest[name]
+    (tmp_path / "result.json").write_text(json.dumps(rest))
+    assert str(fn.load_result(tmp_path)) == str(result)
+
+
+def test_bad_names_and_modes():
+    result = made(LUCKY)
+    for ask in (result.best, result.ranking, result.by_variant):
+        with pytest.raises(ValueError, match=f"{ask.__name__}: unknown metric 'validation/los'; did you mean 'validation/loss'"):
+            ask("validation/los")
+        with pytest.raises(ValueError, match=f"{ask.__name__}: unknown mode 'least'; there are 'min', 'max'"):
+            ask("validation/loss", "least")
+
+
+@pytest.mark.parametrize(
+    ("rows", "got", "fix"),
+    [
+        ([(0, "diverged", 0)] * 2, "2 diverged at step 0", "look at the data and the loss, not at the rate$"),
+        ([(0, "diverged", 1)], "1 diverged later", "try lower learning rates$"),
+        ([(0, math.nan)], "1 completed with validation/loss NaN", "look at the metric and the data it is taken on$"),
+        ([(0, -math.inf)], "1 completed with validation/loss infinite", "look at the loss, and at labels or targets out of range$"),
+        ([(0, "unfinished", 3)], "1 unfinished", "let the sweep run on$"),
+        (
+            [(0, "diverged", 0), (0, "diverged", 4), (1, 0.5), (1, math.nan)],
+            "1 diverged at step 0, 1 diverged later, 1 completed with validation/loss NaN",
+            "diverged at step 0: look at .*; diverged later: try lower learning rates; completed with NaN: look at the metric",
+        ),
+    ],
+    ids=["step 0", "later", "NaN", "infinite", "unfinished", "several"],
+)
+def test_best_says_why_there_is_none(rows, got, fix):
+    result = made(rows)
+    of = f"{len(rows)} runs? of . variants?" if len({variant for variant, *_ in rows}) < len(rows) else "1 run"
+    rule = "best: needs a variant whose every run completed with a finite validation/loss"
+    with pytest.raises(ValueError, match=f"{rule}, got none: of {of} {got}; {fix}"):
+        result.best()
+    assert result.ranking().tolist() == [] and len(result.by_variant()["variant"]) == len({variant for variant, *_ in rows})
+    assert f"not ranked (none: of {len(rows)} run" in str(result) and got in str(result)
+
+
+def test_a_result_without_a_measurement_is_shown_and_says_why_none_is_best():
+    outcome = {"variant": np.array([0]), "replicate": np.array([0]), "status": np.array(["unfinished"]), "steps": np.array([0])}
+    result = fn.SweepResult([{"rate": 0.1}], outcome, {"step": np.array([], int)}, {}, None, ["rate"], {})
+    with pytest.raises(ValueError, match="got none: of 1 run 1 unfinished; let the sweep run on"):
+        result.best()
+    assert str(result).startswith("1 run, 0 diverged, 1 unfinished; not ranked (none: of 1 run 1 unfinished; let the sweep run on):\n")
+    assert result.ranking().tolist() == [] and result.by_variant()["unfinished"].tolist() == [1]
+
+
+def test_the_best_prints_in_a_few_short_lines():
+    many = {f"metric{i}": float(i) for i in range(200)}
+    state = fn.TrainState({"weight": np.zeros((500, 500))}, (), np.array(3))
+    best = fn.Best(3, {"rate": 0.1, "widths": (1,) * 500}, many, state, 1, tuple(range(2, 500)), many, many)
+    lines = repr(best).splitlines()
+    assert len(lines) <= 6 and max(map(len, lines)) <= 200
+    assert "row 3, of variant 1" in lines[0] and "rate=0.1" in lines[1] and "state: TrainState of 2 arrays, 250,001 numbers" in lines[-1]
+    single = repr(made([(0, 0.25)]).best())
+    assert "validation/loss 0.25" in single and "replicates" not in single and "± 0.1" in repr(made(LUCKY).best())
 
 
 def test_a_row_can_be_scored_on_new_data(result):
@@ -92,24 +261,55 @@ def test_a_row_can_be_scored_on_new_data(result):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(best.state))  # on the host
 
 
-def test_bad_names_and_rows(result):
-    with pytest.raises(ValueError, match="ranking: unknown metric 'validation/los'; did you mean 'validation/loss'"):
-        result.best("validation/los")
-    with pytest.raises(ValueError, match="ranking: unknown mode 'least'; there are 'min', 'max'"):
-        result.best("validation/loss", "least")
+def test_bad_rows(result):
     with pytest.raises(ValueError, match=r"state: row must be in \[0, 11\], got 12"):
         result.state(12)
     with pytest.raises(TypeError, match="state: row must be a whole number, got 1.5"):
         result.state(1.5)
 
 
+def test_what_the_sweep_itself_passed_to_the_recipe_is_passed_again(tmp_path):
+    def long(rate, num_steps):
+        return lambda key: num_steps, lambda state, batch, key: (state, {}), lambda state, data: {"loss": num_steps * rate}
+
+    outcome = {
+        "variant": np.array([0, 1]),
+        "replicate": np.array([0, 0]),
+        "status": np.array(["completed"] * 2),
+        "steps": np.array([20, 30]),
+    }
+    settings = [{"num_steps": 20}, {"num_steps": 30}]
+    result = fn.SweepResult([{"rate": 0.5}, {"rate": 2.0}], outcome, {"step": np.array([20])}, {}, long, ["rate"], {}, settings=settings)
+    assert [result.training(row).evaluate(None, None)["loss"] for row in range(2)] == [10, 60]
+    result.save(tmp_path)
+    assert fn.load_result(tmp_path, long).training(1).evaluate(None, None) == {"loss": 60}
+    assert result.hyperparameters(0) == {"rate": 0.5} and "num_steps" not in result.table
+
+
 def test_printed_are_the_ten_best_in_columns(result):
+    """A line a variant where there are replicates, a line a run where there are none."""
     summary, header, *rows = str(result).splitlines()
-    assert summary == f"12 runs, {np.sum(result.table['status'] == 'diverged')} diverged; the {len(rows)} best by validation/loss:"
+    diverged = np.sum(result.table["status"] == "diverged")
+    assert summary == f"12 runs of 6 variants, {diverged} diverged; the {len(rows)} best variants by mean validation/loss:"
     assert len({len(line) for line in [header, *rows]}) == 1  # aligned
-    assert [int(row.split()[0]) for row in rows] == result.table["variant"][result.ranking()[:10]].tolist()
-    many = fn.sweep(recipe, fn.grid(learning_rate=np.geomspace(0.01, 0.1, 14).tolist()), DATA, **SETTINGS)
-    assert len(str(many).splitlines()) == 12 and "replicate" not in str(many)
+    table = result.by_variant()
+    assert header.split() == ["variant", "learning_rate", "optimizer", *result.metrics]
+    assert [int(row.split()[0]) for row in rows] == table["variant"][: len(rows)].tolist()
+    assert f"{table['validation/loss'][0]:.4g} ± {table['validation/loss/std'][0]:.2g}" in rows[0]
+    single = made([(i, 1.0 - i / 20) for i in range(14)])
+    summary, header, *rows = str(single).splitlines()
+    assert summary == "14 runs, 0 diverged; the 10 best by validation/loss:" and len(rows) == 10
+    assert header.split() == ["variant", "rate", "validation/loss", "steps"]
+    assert [int(row.split()[0]) for row in rows] == single.ranking()[:10].tolist() == list(range(13, 3, -1))
+
+
+@pytest.mark.parametrize("replicates", [1, 2])
+def test_what_cannot_be_ranked_is_printed_in_the_order_given_and_says_why(replicates):
+    result = made([(0, 0.1)] * replicates + [(1, 0.9)] * replicates, "validation/return")
+    for text in (str(result), result._repr_html_()):
+        assert "not ranked (ranking: must know which way " in text and "is better, got no mode; give mode=" in text
+    assert [line.split()[0] for line in str(result).splitlines()[2:]] == ["0", "1"]
+    assert "status" in str(result) or "completed" in str(result)
 
 
 def test_html_is_escaped():

@@ -205,7 +205,7 @@ def test_what_was_done_before_an_interruption_is_not_lost(error):
     assert 2 <= done.sum() < 6 and set(result.table["status"][~done]) == {"unfinished"}
     np.testing.assert_allclose(result.table["validation/loss"][done], whole.table["validation/loss"][done], rtol=1e-5)
     assert result.best().row in np.flatnonzero(done)
-    assert str(result).startswith(f"6 runs, 0 diverged; the {done.sum()} best by validation/loss:")
+    assert str(result).startswith(f"6 runs, 0 diverged, {6 - done.sum()} unfinished; the {done.sum()} best by validation/loss:")
 
 
 def test_an_error_before_any_run_is_done_is_itself():
@@ -220,7 +220,7 @@ def test_data_without_a_validation_part_is_ranked_by_the_training_loss():
     result = fn.sweep(recipe, fn.grid(learning_rate=[0.001, 0.1]), fn.Dataset(X, Y), keep=1, **SETTINGS)
     assert result.metrics == ["train/loss"] and "best by train/loss" in str(result)
     assert result.best("train/loss").row == np.argmin(result.table["train/loss"])
-    with pytest.raises(ValueError, match="ranking: unknown metric 'validation/loss'"):
+    with pytest.raises(ValueError, match="best: unknown metric 'validation/loss'"):
         result.best("validation/loss")
 
 

@@ -1,0 +1,107 @@
+"""Which variant is best: by the mean over its replicates, where every one of them has ended with a finite number."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from funcnet.metrics import MODES, mode_of
+
+STATUSES = ("completed", "diverged", "unfinished")
+Table = Mapping[str, np.ndarray]
+
+
+class Statistics(NamedTuple):
+    """What the replicates of each variant have in common, an entry for each variant."""
+
+    variants: np.ndarray  # upwards
+    mean: dict[str, np.ndarray]  # of the completed runs, by metric; NaN where none has completed
+    std: dict[str, np.ndarray]  # with a divisor of runs - 1; NaN for fewer than two
+    completed: np.ndarray  # runs
+    statuses: dict[str, np.ndarray]  # runs of each status
+
+
+def default_metric(metrics: Sequence[str]) -> str:
+    """What variants are ranked by unless said otherwise: the validation loss where there is one."""
+    wanted = [name for name in ("validation/loss", "train/loss") if name in metrics]
+    return [*wanted, *metrics, "validation/loss"][0]
+
+
+def own_name(metric: str) -> str:
+    """A metric's name as evaluate reports it, without the part of the data it was taken on."""
+    return metric.partition("/")[2] or metric
+
+
+def known_mode(metric: str, modes: Mapping[str, str]) -> str | None:
+    """Which way a metric is better: as the modes say by its whole name, its own or the last part, else as that is known for."""
+    last = metric.rpartition("/")[2]
+    return next((modes[name] for name in (metric, own_name(metric), last) if name in modes), MODES.get(last))
+
+
+def direction(where: str, metric: str, mode: str | None, modes: Mapping[str, str]) -> str:
+    """The mode that was given, else the one that is known.
+
+    Raises:
+      ValueError: the mode is unknown.
+    """
+    return mode_of(where, metric, known_mode(metric, modes) if mode is None else mode)
+
+
+def statistics(table: Table, metrics: Sequence[str]) -> Statistics:
+    """Means and standard deviations over each variant's replicates."""
+    variants, place = np.unique(table["variant"], return_inverse=True)
+    completed = table["status"] == "completed"
+    place_completed = place[completed]
+    count = np.bincount(place_completed, minlength=len(variants))
+    statuses = [*STATUSES, *sorted(set(table["status"].tolist()) - set(STATUSES))]
+    mean, std = {}, {}
+    with np.errstate(all="ignore"):  # a metric may be infinite or NaN: so is the mean
+        for name in metrics:
+            values = table[name][completed].astype(float)
+            mean[name] = np.bincount(place_completed, values, len(variants)) / count
+            squares = (values - mean[name][place_completed]) ** 2
+            std[name] = np.where(count > 1, np.sqrt(np.bincount(place_completed, squares, len(variants)) / (count - 1)), np.nan)
+    runs = {status: np.bincount(place[table["status"] == status], minlength=len(variants)) for status in statuses}
+    return Statistics(variants, mean, std, count, runs)
+
+
+def ranked(table: Table, metric: str, mode: str) -> list[tuple[int, list[int]]]:
+    """The variants from best to worst by their mean, each with its rows from best to worst; of equals the first is first."""
+    fine = (table["status"] == "completed") & np.isfinite(table[metric].astype(float))
+    spoilt = set(table["variant"][~fine].tolist())
+    rows: dict[int, list[int]] = {}
+    for row, variant in enumerate(table["variant"].tolist()):
+        if variant not in spoilt:
+            rows.setdefault(variant, []).append(row)
+    found = statistics(table, [metric])
+    sign = 1 if mode == "min" else -1
+    means = dict(zip(found.variants.tolist(), (sign * found.mean[metric]).tolist(), strict=True))
+    values = (sign * table[metric]).tolist()
+    return [(variant, sorted(rows[variant], key=values.__getitem__)) for variant in sorted(sorted(rows), key=means.__getitem__)]
+
+
+def hindrances(table: Table, metric: str) -> tuple[str, str]:
+    """Why runs can't be ranked: how many of each kind there are, and what may be done."""
+    status, steps = table["status"], table["steps"]
+    values = table[metric].astype(float) if metric in table else np.full(len(status), np.nan)
+    completed, diverged = status == "completed", status == "diverged"
+    kinds = [
+        (diverged & (steps == 0), "diverged at step 0", "look at the data and the loss, not at the rate"),
+        (diverged & (steps > 0), "diverged later", "try lower learning rates"),
+        (completed & np.isnan(values), f"completed with {metric} NaN", "look at the metric and the data it is taken on"),
+        (completed & np.isinf(values), f"completed with {metric} infinite", "look at the loss, and at labels or targets out of range"),
+        (~completed & ~diverged, "unfinished", "let the sweep run on"),
+    ]
+    met = [(int(which.sum()), words, fix) for which, words, fix in kinds if which.any()]
+    counts = ", ".join(f"{count} {words}" for count, words, _ in met)
+    fixes = [f"{words.replace(f' {metric}', '')}: {fix}" if len(met) > 1 else fix for _, words, fix in met]
+    return counts, "; ".join(fixes)
+
+
+def why_none(table: Table, metric: str) -> tuple[str, str]:
+    """As `hindrances`, in words for a result of which no variant can be ranked."""
+    variants = len(np.unique(table["variant"]))
+    counts, fix = hindrances(table, metric)
+    runs = f"{len(table['variant'])} run{'s' if len(table['variant']) > 1 else ''}"
+    of = runs if variants == len(table["variant"]) else f"{runs} of {variants} variants"
+    return f"none: of {of} {counts}", fix
