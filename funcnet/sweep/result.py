@@ -147,11 +147,12 @@ class SweepResult:
 
         Example:
           >>> import funcnet as fn
+          >>> from funcnet.sweep import sweep
           >>> def recipe(learning_rate):
           ...     return fn.training(fn.dense(1), fn.squared_error, fn.sgd(learning_rate), in_shape=(1,))
           >>> x = np.linspace(-1, 1, 16)[:, None]
           >>> steps = dict(key=jax.random.key(0), num_steps=50, batch_size=None, progress=False)
-          >>> result = fn.sweep(recipe, fn.grid(learning_rate=[0.01, 0.1]), fn.Dataset(x, 3 * x), replicates=2, **steps)
+          >>> result = sweep(recipe, fn.grid(learning_rate=[0.01, 0.1]), fn.Dataset(x, 3 * x), replicates=2, **steps)
           >>> result.table["variant"][result.ranking()]
           array([1, 1, 0, 0])
         """
