@@ -43,6 +43,7 @@ from funcnet.metrics import accuracy as accuracy
 from funcnet.metrics import f1 as f1
 from funcnet.metrics import mean_absolute_error as mean_absolute_error
 from funcnet.metrics import mean_squared_error as mean_squared_error
+from funcnet.metrics import metric as metric
 from funcnet.metrics import precision as precision
 from funcnet.metrics import r2 as r2
 from funcnet.metrics import recall as recall

@@ -18,7 +18,7 @@ from funcnet.batching import on_batch
 from funcnet.data import Dataset, Split, WeightedDataset, as_split, minibatch
 from funcnet.layers import Layer, apply_batch, out_shape
 from funcnet.losses import LOSSES, check_targets
-from funcnet.metrics import METRICS, Metric
+from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates
 from funcnet.penalties import Penalty
 from funcnet.tree import Params, PyTree, all_finite, where
@@ -117,7 +117,7 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
     def objective(params: Params, batch: Dataset, *, key: jax.Array | None = None) -> jax.Array:
         x, y, *weights = tuple(batch)
         prediction = apply_batch(model, params, _examples_last(x), key=key)
-        mean = _mean(_losses(loss, prediction, y), *weights)
+        mean = weighted_mean("objective", _losses(loss, prediction, y), *weights)
         return mean if penalty is None else mean + penalty(params).astype(mean.dtype)
 
     return objective
@@ -130,7 +130,7 @@ def training(
     *,
     in_shape: tuple[int, ...],
     penalty: Penalty | None = None,
-    metrics: Mapping[str, str | Metric] | Iterable[str] | None = None,
+    metrics: str | Metric | Mapping[str, str | Metric] | Iterable[str | Metric] | None = None,
 ) -> Training:
     """Supervised training of a model.
 
@@ -140,12 +140,14 @@ def training(
       optimizer: an `Optimizer`, or another library's gradient transformation.
       in_shape: shape of one example.
       penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
-      metrics: functions of (predictions, targets) over a whole set, by the name they are reported under; names in
-        `METRICS` alone will do.
+      metrics: functions of (predictions, targets) over a whole set, written in jax.numpy, by the name they are reported
+        under; or one or several names in `METRICS` or functions with a name of their own. One that is to be reported
+        where a variant has `num_examples` has a parameter `weights`, as those of `METRICS` have.
 
     Returns:
       A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss";
-      its evaluation reports the loss without penalty or dropout, and the metrics.
+      its evaluation reports the loss without penalty or dropout, and the metrics. Its `modes` say which way each is
+      better, for the loss, the functions of `METRICS` and those that `metric` marks.
 
     Raises:
       TypeError: something isn't of the kind asked for.
@@ -178,17 +180,16 @@ def training(
     def evaluate(state: TrainState, dataset: Dataset) -> Metrics:
         x, y, *weights = tuple(dataset)
         prediction = _predictions(model, state.params, jnp.asarray(x))
-        values = {"loss": _mean(_losses(loss, prediction, y), *weights)}
-        if not weights:
-            rows = jnp.moveaxis(prediction, -1, 0)
-            values |= {name: metric_fn(rows, jnp.asarray(y)) for name, metric_fn in measures.items()}
-        return values
+        values = {"loss": weighted_mean("evaluate", _losses(loss, prediction, y), *weights)}
+        rows, y = jnp.moveaxis(prediction, -1, 0), jnp.asarray(y)
+        return values | {name: _measured(name, metric_fn, rows, y, *weights) for name, metric_fn in measures.items()}
 
     def predict(state: TrainState, x: jax.Array) -> jax.Array:
         return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
 
-    check_data = functools.partial(_check_data, model, loss, tuple(in_shape))
-    return Training(init, step, evaluate, check_data=check_data, predict=predict)
+    check_data = functools.partial(_check_data, model, loss, tuple(in_shape), measures)
+    modes = {name: mode for name, mode in {"loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items() if mode}
+    return Training(init, step, evaluate, check_data=check_data, predict=predict, modes=modes)
 
 
 def fit(
@@ -347,7 +348,9 @@ def check_data(training: Training, data: Split) -> None:
         training.check_data(data)
 
 
-def _check_data(model: Layer, loss: Callable[..., jax.Array], in_shape: tuple[int, ...], data: Split) -> None:
+def _check_data(
+    model: Layer, loss: Callable[..., jax.Array], in_shape: tuple[int, ...], metrics: Mapping[str, Metric], data: Split
+) -> None:
     got = data.train.x.shape[1:]
     if got != in_shape:
         fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
@@ -355,15 +358,55 @@ def _check_data(model: Layer, loss: Callable[..., jax.Array], in_shape: tuple[in
     outputs = out_shape(model, in_shape, data.train.x.dtype)
     for part in filter(None, data):
         check_targets(loss, outputs, part.y)
+        for metric in metrics.values():
+            check_metric_targets(metric, outputs, part.y)
 
 
-def _metric_fns(metrics: Mapping[str, str | Metric] | Iterable[str] | None) -> dict[str, Metric]:
-    if isinstance(metrics, str):
-        metrics = [metrics]
-    named = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics or ()}
-    if "loss" in named:
-        raise ValueError(check.message("training", "a metric must have a name of its own", "'loss'", "the loss is always reported"))
-    return {name: check.lookup("training", "metric", metric, METRICS) for name, metric in named.items()}
+def _metric_fns(metrics: str | Metric | Mapping[str, str | Metric] | Iterable[str | Metric] | None) -> dict[str, Metric]:
+    """The functions by the names they are reported under."""
+    if isinstance(metrics, Mapping):
+        named = list(metrics.items())
+    else:
+        some = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics or ()
+        named = [(_metric_name(metric), metric) for metric in some]
+    fns: dict[str, Metric] = {}
+    for name, given in named:
+        if name == "loss":
+            raise ValueError(check.message("training", "a metric must have a name of its own", "'loss'", "the loss is always reported"))
+        if name in fns:
+            raise ValueError(
+                check.message("training", "every metric must have a name of its own", f"{name!r} twice", "give a dict of name to function")
+            )
+        fns[name] = check.lookup("training", "metric", given, METRICS)
+        module = getattr(bare(fns[name]), "__module__", None) or ""
+        if module.partition(".")[0] == "sklearn":
+            raise TypeError(check.message("training", f"the metric {name!r} must be written in jax.numpy", "scikit-learn's", _REWRITE))
+    return fns
+
+
+_REWRITE = 'as those of METRICS are, such as "accuracy"; predict(...) gives NumPy code what it needs'
+
+
+def _metric_name(metric: str | Metric) -> str:
+    """The name that a metric given without one is reported under: the function's own."""
+    if isinstance(metric, str):
+        return metric
+    name = getattr(bare(metric), "__name__", "<lambda>") if callable(metric) else repr(metric)
+    if name == "<lambda>":
+        fix = 'such as metrics={"worst": function}'
+        raise ValueError(check.message("training", "a metric must have a name", "a function without one", fix))
+    return name
+
+
+def _measured(name: str, metric: Metric, predictions: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    if weights is not None and not takes_weights(metric):
+        rule = f"the metric {name!r} must take weights=None, what each example counts, where a variant sees only num_examples of them"
+        raise TypeError(check.message("evaluate", rule, "a function without that parameter", "as those of METRICS take it"))
+    try:
+        return metric(predictions, y) if weights is None else metric(predictions, y, weights=weights)
+    except jax.errors.JAXTypeError as error:
+        said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise TypeError(check.message("evaluate", f"the metric {name!r} must be written in jax.numpy", said, _REWRITE)) from error
 
 
 def _batch(train: Dataset, rows: jax.Array | None, num_examples: jax.Array | None) -> Any:
@@ -384,13 +427,6 @@ def _examples_last(x: jax.Array) -> jax.Array:
 def _losses(loss: Callable[..., jax.Array], prediction: jax.Array, y: jax.Array) -> jax.Array:
     """The loss of each example, shape (examples,); prediction has the examples last, y first."""
     return on_batch(loss, argnums=(0, 1))(prediction, _examples_last(y))
-
-
-def _mean(losses: jax.Array, weights: jax.Array | None = None) -> jax.Array:
-    if weights is None:
-        return jnp.mean(losses)
-    weights = jnp.asarray(weights, losses.dtype)
-    return jnp.sum(jnp.where(weights > 0, losses * weights, 0)) / jnp.sum(weights)
 
 
 def _predictions(model: Layer, params: Params, x: jax.Array) -> jax.Array:

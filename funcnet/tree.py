@@ -1,5 +1,6 @@
 """Arithmetic on pytrees."""
 
+import functools
 from typing import Any, TypeAlias
 
 import jax
@@ -18,6 +19,17 @@ def cast(scalar: Scalar, like: jax.Array) -> jax.Array:
 def at_least_float32(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     """The dtype to compute in where eight bits, as bfloat16 has, are too few: float32, or float64 if it is that."""
     return jnp.dtype(dtype) if jnp.finfo(dtype).bits > 32 else jnp.dtype(jnp.float32)
+
+
+def wide_dtype(*arrays: jax.Array) -> jnp.dtype:
+    """The dtype in which arrays meet: that of the widest, and at least float32; whole numbers are taken in JAX's float.
+
+    Example:
+      >>> wide_dtype(jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.uint8))
+      dtype('float32')
+    """
+    floating = [at_least_float32(array.dtype) for array in arrays if jnp.issubdtype(array.dtype, jnp.floating)]
+    return functools.reduce(jnp.promote_types, floating) if floating else jnp.result_type(float)
 
 
 def scale(scalar: Scalar, tree: PyTree) -> PyTree:

@@ -111,6 +111,179 @@ def test_all_right_is_exactly_one_in_a_compiled_program():
         assert jax.jit(metrics.top_k_accuracy)(logits, labels) == 1
 
 
+# Labels of every kind, and what is never right.
+
+LABELLED = [metrics.accuracy, metrics.precision, metrics.recall, metrics.f1]
+SIDES_AS = {
+    "-1 and 1": 2 * SIDES - 1,
+    "int8": (2 * SIDES - 1).astype(np.int8)[:, None],
+    "-1.0 and 1.0": (2 * SIDES - 1).astype(np.float32),
+    "probabilities": np.where(SIDES == 1, 0.9, 0.2).astype(np.float32)[:, None],
+    "float16": np.where(SIDES == 1, 0.51, 0.49).astype(np.float16),
+    "bool": SIDES.astype(bool),
+    "uint8": SIDES.astype(np.uint8),
+    "0.0 and 1.0": SIDES.astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("form", SIDES_AS)
+def test_a_side_is_a_side_however_it_is_written(form):
+    targets = SIDES_AS[form]
+    margins = jnp.asarray(MARGINS.reshape(targets.shape), jnp.bfloat16)
+    np.testing.assert_allclose(metrics.accuracy(margins, targets), theirs.accuracy_score(SIDES, SAID), rtol=1e-6)
+    binary = jax.jit(functools.partial(metrics.f1, average="binary"))
+    np.testing.assert_allclose(binary(margins, targets), theirs.f1_score(SIDES, SAID), rtol=1e-6)
+
+
+def test_classes_written_as_floats_are_the_same_classes():
+    for metric_fn in [*LABELLED, metrics.top_k_accuracy]:
+        assert metric_fn(LOGITS, LABELS.astype(np.float32)) == metric_fn(LOGITS, LABELS)
+
+
+@pytest.mark.parametrize("odd", [-1, 4, 2**31 - 1, 1.5, np.nan, np.inf])
+def test_a_label_out_of_range_is_never_right(odd):
+    labels = np.where(np.arange(N) < 20, odd, LABELS)
+    for metric_fn in (metrics.accuracy, metrics.top_k_accuracy, functools.partial(metrics.top_k_accuracy, k=4)):
+        expected = metric_fn(LOGITS[20:], LABELS[20:]) * 40 / 60
+        np.testing.assert_allclose(metric_fn(LOGITS, labels), expected, rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(metric_fn)(LOGITS, labels), expected, rtol=1e-6)
+    for metric_fn in (metrics.precision, metrics.recall, metrics.f1):
+        with pytest.raises(ValueError, match=rf"{metric_fn.__name__}: labels must be in \[0, 3\], got \S+ in row 0"):
+            metric_fn(LOGITS, labels)
+        assert np.isnan(jax.jit(metric_fn)(LOGITS, labels)) and np.isfinite(metric_fn(LOGITS[20:], labels[20:]))
+        weights = (np.arange(N) >= 20).astype(np.float32)  # those of no weight may have any label
+        np.testing.assert_allclose(metric_fn(LOGITS, labels, weights=weights), metric_fn(LOGITS[20:], LABELS[20:]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("odd", [-2, 2, 0.5 - 1, 1.5, np.nan, 2.0**32 - 1])
+def test_a_target_that_is_no_side_is_never_right(odd):
+    targets = np.where(np.arange(N) < 20, odd, SIDES)
+    np.testing.assert_allclose(metrics.accuracy(MARGINS, targets), metrics.accuracy(MARGINS[20:], SIDES[20:]) * 40 / 60, rtol=1e-6)
+    assert np.isnan(jax.jit(functools.partial(metrics.recall, average="binary"))(MARGINS, targets))
+
+
+@pytest.mark.parametrize("column", [None, 0, 2])
+def test_a_nan_among_the_logits_is_never_right(column):
+    """As scikit-learn counts a prediction that is none of the classes."""
+    sick = np.arange(N) % 3 == 0
+    logits = LOGITS.copy()
+    logits[sick, slice(None) if column is None else column] = np.nan
+    said = np.where(sick, -1, PREDICTED)
+    np.testing.assert_allclose(metrics.accuracy(logits, LABELS), theirs.accuracy_score(LABELS, said), rtol=1e-6)
+    right = metrics.top_k_accuracy(LOGITS[~sick], LABELS[~sick]) * np.mean(~sick)
+    np.testing.assert_allclose(jax.jit(metrics.top_k_accuracy)(logits, LABELS), right, rtol=1e-6)
+    assert metrics.top_k_accuracy(np.full((6, 4), np.nan), LABELS[:6], 4) == metrics.accuracy(np.full((6, 4), np.nan), LABELS[:6]) == 0
+    for ours, other in ((metrics.precision, theirs.precision_score), (metrics.recall, theirs.recall_score), (metrics.f1, theirs.f1_score)):
+        expected = other(LABELS, said, labels=range(4), average="macro")
+        np.testing.assert_allclose(jax.jit(ours)(logits, LABELS), expected, rtol=1e-6)
+        margins = np.where(sick, np.nan, MARGINS)
+        expected = other(SIDES, np.where(sick, -1, SAID), labels=[1], average="macro")
+        np.testing.assert_allclose(ours(margins, SIDES, average="binary"), expected, rtol=1e-6)
+    assert metrics.accuracy(np.full(4, np.nan), np.zeros(4, int)) == 0
+
+
+# Weights.
+
+WEIGHTS = RNG.uniform(0.1, 3, N).astype(np.float32)
+_AVERAGED = {"precision": theirs.precision_score, "recall": theirs.recall_score, "f1": theirs.f1_score}
+WEIGHED = {
+    "accuracy": (metrics.accuracy, LOGITS, LABELS, lambda t, p, **w: theirs.accuracy_score(t, p.argmax(1), **w)),
+    "accuracy_binary": (metrics.accuracy, MARGINS, SIDES, lambda t, p, **w: theirs.accuracy_score(t, p > 0, **w)),
+    "top_k_accuracy": (metrics.top_k_accuracy, LOGITS, LABELS, lambda t, p, **w: theirs.top_k_accuracy_score(t, p, labels=range(4), **w)),
+    "mean_squared_error": (metrics.mean_squared_error, OUTPUTS, TARGETS, theirs.mean_squared_error),
+    "mean_absolute_error": (metrics.mean_absolute_error, OUTPUTS, TARGETS, theirs.mean_absolute_error),
+    "mean_absolute_error_single": (metrics.mean_absolute_error, OUTPUTS[:, 0], TARGETS[:, :1], theirs.mean_absolute_error),
+    "r2": (metrics.r2, OUTPUTS, TARGETS, theirs.r2_score),
+    "r2_one_constant": (metrics.r2, OUTPUTS, np.round(FLAT, 1) * 0 + np.array([1, 0, 1], np.float32) * FLAT, theirs.r2_score),
+    **{
+        f"{name}_{average}": (
+            functools.partial(metrics.METRICS[name], average=average),
+            MARGINS if average == "binary" else LOGITS,
+            SIDES if average == "binary" else RARE,
+            lambda t, p, fn=fn, average=average, **w: fn(
+                t, p > 0 if average == "binary" else p.argmax(1), average=average, zero_division=0, **w
+            ),
+        )
+        for name, fn in _AVERAGED.items()
+        for average in ("macro", "binary")
+    },
+}
+every_weighed = pytest.mark.parametrize("name", WEIGHED)
+
+
+def test_every_metric_is_weighed():
+    assert {name for name in metrics.METRICS if not any(case.startswith(name) for case in WEIGHED)} == set()
+
+
+@every_weighed
+def test_weights_are_scikit_learns(name):
+    metric_fn, predictions, targets, other = WEIGHED[name]
+    expected = other(targets, predictions, sample_weight=WEIGHTS)
+    assert abs(expected - other(targets, predictions)) > 1e-5
+    weighed = lambda p, t, w: metric_fn(p, t, weights=w)
+    np.testing.assert_allclose(weighed(predictions, targets, WEIGHTS), expected, rtol=1e-5)
+    both = jax.jit(jax.vmap(weighed, (None, None, 0)))(predictions, targets, jnp.stack([WEIGHTS, jnp.ones(N)]))
+    np.testing.assert_allclose(both, [expected, other(targets, predictions)], rtol=1e-5)
+
+
+@every_weighed
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, bool, np.float16])
+def test_a_weight_of_zero_is_an_example_that_is_not_there(name, dtype):
+    """Whatever its predictions and targets are."""
+    metric_fn, predictions, targets, _ = WEIGHED[name]
+    seen = np.arange(N) % 3 != 0
+    predictions, hidden = (np.where(seen.reshape(-1, *(1,) * (p.ndim - 1)), p, np.nan) for p in (predictions, targets))
+    for fn in (metric_fn, jax.jit(metric_fn)):
+        got = fn(predictions, hidden, weights=seen.astype(dtype))
+        np.testing.assert_allclose(got, metric_fn(predictions[seen], targets[seen]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_wrong_weights_are_refused(name):
+    metric_fn, predictions, targets, _ = next(case for key, case in WEIGHED.items() if key.startswith(name))
+    with pytest.raises(ValueError, match=rf"{name}: weights must have shape \(60,\), got \(59,\); one for each example"):
+        metric_fn(predictions, targets, weights=WEIGHTS[:-1])
+    with pytest.raises(ValueError, match=rf"{name}: weights must be at least 0, got -1"):
+        metric_fn(predictions, targets, weights=np.where(np.arange(N) == 3, -1, 1))
+    metric_fn(predictions, targets, weights=WEIGHTS)
+
+
+# Precision.
+
+
+def test_numbers_of_few_bits_are_measured_in_float32():
+    """Neither sums nor targets are rounded to what the predictions are given in."""
+    for dtype in (jnp.float16, jnp.bfloat16):
+        targets = (1000 + np.arange(200) / 100).astype(np.float32)
+        predictions = jnp.asarray(targets + 0.5 * np.sin(np.arange(200)), dtype)
+        exact = np.asarray(predictions, np.float64)
+        for ours, other in (
+            (metrics.r2, theirs.r2_score),
+            (metrics.mean_squared_error, theirs.mean_squared_error),
+            (metrics.mean_absolute_error, theirs.mean_absolute_error),
+        ):
+            assert ours(predictions, targets).dtype == np.float32
+            np.testing.assert_allclose(ours(predictions, targets), other(targets.astype(np.float64), exact), rtol=1e-4)
+    many = jnp.full(70_000, 2.0, jnp.float16)
+    np.testing.assert_allclose(metrics.mean_squared_error(many, jnp.zeros(70_000, jnp.float16)), 4)
+    np.testing.assert_allclose(metrics.mean_squared_error(many, many * 0, weights=jnp.ones(70_000, jnp.float16)), 4)
+
+
+def test_whole_numbers_are_cast_before_they_are_subtracted():
+    predictions, targets = np.array([200, 10], np.uint8), np.array([10, 200], np.uint8)
+    assert metrics.mean_squared_error(predictions, targets) == 190**2
+    assert metrics.mean_absolute_error(predictions, targets.astype(np.float32)) == 190
+
+
+def test_examples_are_counted_beyond_what_float32_counts():
+    """2^24 + 1 is no float32: a sum of ones would stand still there."""
+    count = 2**24 + 2**12
+    margins = jnp.where(jnp.arange(count) < count // 2, 1.0, -1.0)
+    for fn, expected in ((metrics.accuracy, 0.5), (functools.partial(metrics.recall, average="binary"), 0.5)):
+        np.testing.assert_allclose(jax.jit(fn)(margins, jnp.ones(count, jnp.int8)), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(metrics.accuracy)(margins, -jnp.ones(count, jnp.int8)), 0.5, rtol=1e-6)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r"accuracy: targets must have shape \(60,\), got \(60, 4\); labels, not one-hot rows"):
         metrics.accuracy(LOGITS, np.eye(4)[LABELS])
@@ -122,6 +295,10 @@ def test_bad_input():
         metrics.recall(LOGITS, LABELS, average="makro")
     with pytest.raises(ValueError, match="top_k_accuracy: k must be at least 1, got 0"):
         metrics.top_k_accuracy(LOGITS, LABELS, 0)
+    with pytest.raises(ValueError, match=r"top_k_accuracy: predictions must have shape \(examples, classes\), got \(60, 1\)"):
+        metrics.top_k_accuracy(MARGINS[:, None], SIDES)
+    with pytest.raises(ValueError, match=r"top_k_accuracy: targets must have shape \(60,\), got \(60, 4\); labels, not one-hot rows"):
+        metrics.top_k_accuracy(LOGITS, np.eye(4)[LABELS])
     with pytest.raises(ValueError, match=r"r2: targets must have the predictions' shape \(60, 3\), got \(60, 2\)"):
         metrics.r2(OUTPUTS, TARGETS[:, :2])
 
@@ -139,6 +316,32 @@ def test_a_metric_knows_which_way_is_better(name):
     right, target = numbers if name in ("mean_squared_error", "mean_absolute_error", "r2") else perfect
     better = fn(right, target) > fn(right[::-1], target)
     assert metrics.mode_of("best", f"validation/{name}", None) == ("max" if better else "min")
+
+
+def test_the_direction_follows_the_function():
+    for name, fn in metrics.METRICS.items():
+        assert metrics.direction(name) == metrics.direction(fn) == metrics.direction(functools.partial(fn)) == metrics.MODES[name]
+    own = lambda predictions, targets: jnp.max(predictions)
+    assert metrics.direction(own) is None and metrics.direction("own") is None
+    for mode in ("min", "max"):
+        marked = metrics.metric(own, mode)
+        assert marked.mode == mode == metrics.direction(marked) == metrics.direction(functools.partial(marked))
+        assert marked(jnp.arange(3.0), None) == jax.jit(marked)(jnp.arange(3.0), None) == 2
+    assert metrics.direction(metrics.metric(metrics.accuracy, "min")) == "min"  # what is said comes first
+
+    @functools.wraps(metrics.accuracy)
+    def error_rate(predictions, targets):
+        return 1 - metrics.accuracy(predictions, targets)
+
+    assert metrics.direction(error_rate) is None  # a wrapper may turn it around
+
+
+def test_marks_that_say_nothing_are_refused():
+    with pytest.raises(ValueError, match="metric: unknown mode 'largest'; there are 'min', 'max'"):
+        metrics.metric(metrics.accuracy, mode="largest")
+    with pytest.raises(TypeError, match=r"metric: fn must be a function of \(predictions, targets\), got 'accuracy'"):
+        metrics.metric("accuracy", mode="max")
+    metrics.metric(metrics.accuracy, mode="max")
 
 
 def test_a_metric_of_ones_own_needs_a_mode():

@@ -1,9 +1,12 @@
 """Training: the objective, a step, evaluation, and fit as a pure function."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.metrics
 from properties import assert_close
 
 import funcnet as fn
@@ -85,6 +88,68 @@ def test_metrics_by_name_or_function_and_losses_by_name():
     assert set(values) == {"loss", "r2", "worst"}
     single = fn.training(fn.dense(1), fn.squared_error, fn.sgd(0.1), in_shape=(4,), metrics="r2")
     assert set(single.evaluate(single.init(KEY), fn.Dataset(X, Y[:, 0]))) == {"loss", "r2"}
+
+
+LABELS = (X[:, 0] > 0).astype(int)
+
+
+def test_metrics_are_taken_as_names_and_functions_alone_or_several():
+    halves = functools.partial(fn.f1, average="binary")
+    for given, names in (
+        (fn.accuracy, ["accuracy"]),
+        ("accuracy", ["accuracy"]),
+        ([fn.accuracy, "recall"], ["accuracy", "recall"]),
+        ((halves, fn.metric(fn.precision, "max")), ["f1", "precision"]),
+        ({"share": fn.accuracy}, ["share"]),
+        ((), []),
+        (None, []),
+    ):
+        one = fn.training(fn.dense(1), fn.binary_cross_entropy, fn.sgd(0.1), in_shape=(4,), metrics=given)
+        values = one.evaluate(one.init(KEY), fn.Dataset(X, LABELS))
+        assert list(values) == ["loss", *names]
+        assert one.modes == {"loss": "min", **dict.fromkeys(names, "max")}
+
+
+def test_modes_say_which_way_each_metric_is_better():
+    def off(predictions, targets):
+        return jnp.max(jnp.abs(predictions - targets))
+
+    given = {"hits": fn.accuracy, "f": functools.partial(fn.f1, average="binary"), "e": fn.mean_absolute_error, "off": off}
+    assert linear(metrics=given).modes == {"loss": "min", "hits": "max", "f": "max", "e": "min"}
+    assert linear(metrics=given | {"off": fn.metric(off, mode="min")}).modes["off"] == "min"
+
+
+def test_metrics_are_those_of_the_examples_seen():
+    """With weights, as with num_examples, each metric is what it is of the examples that count."""
+    metrics = {
+        "accuracy": fn.accuracy,
+        "f": fn.metric(functools.partial(fn.f1, average="binary"), "max"),
+        "error": lambda predictions, targets, weights=None: fn.mean_squared_error(predictions[:, 0], targets, weights=weights),
+    }
+    one = fn.training(fn.mlp((5, 1), "tanh"), fn.binary_cross_entropy, fn.sgd(0.1), in_shape=(4,), metrics=metrics)
+    state = one.init(KEY)
+    seen = np.arange(50) % 3 > 0
+    values = jax.jit(one.evaluate)(state, fn.WeightedDataset(X, LABELS, seen.astype(np.float32)))
+    assert_close(values, one.evaluate(state, fn.Dataset(X[seen], LABELS[seen])))
+
+
+def test_a_metric_without_weights_says_so_where_they_are_needed():
+    one = linear(metrics={"worst": lambda predictions, targets: jnp.max(jnp.abs(predictions - targets))})
+    state = one.init(KEY)
+    with pytest.raises(TypeError, match=r"evaluate: the metric 'worst' must take weights=None, .*num_examples.* got a function without"):
+        one.evaluate(state, fn.WeightedDataset(X, Y, np.ones(50)))
+    one.evaluate(state, fn.Dataset(X, Y))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_many_examples_of_few_bits_have_a_finite_weighted_loss(dtype):
+    one = fn.training(fn.dense(1), fn.squared_error, fn.sgd(0.1), in_shape=(4,))
+    x = np.tile(X, (1400, 1)).astype(dtype)
+    data = fn.WeightedDataset(x, np.ones(70_000, dtype), np.ones(70_000, np.float32))
+    state = one.init(KEY)
+    loss = one.evaluate(state, data)["loss"]
+    assert loss.dtype == np.float32
+    np.testing.assert_allclose(loss, one.evaluate(state, fn.Dataset(X, np.ones(50, np.float32)))["loss"], rtol=1e-2)
 
 
 # fit.
@@ -200,6 +265,15 @@ def run_fit(data=DATA, training=None, **settings):
     return fn.fit(linear() if training is None else training, data, **settings)
 
 
+def fn_training(width, loss, **settings):
+    return fn.training(fn.dense(width), loss, fn.sgd(0.1), in_shape=(4,), **settings)
+
+
+def own_loss(width, **settings):
+    """A loss of one's own, which takes any target."""
+    return fn_training(width, lambda prediction, target: jnp.mean(prediction**2) + 0 * jnp.sum(target), **settings)
+
+
 def classifier():
     return fn.training(fn.dense(3), fn.cross_entropy, fn.sgd(0.1), in_shape=(4,))
 
@@ -279,6 +353,72 @@ BAD = {
         ValueError,
         "training: unknown metric 'acuracy'; did you mean 'accuracy'",
         lambda: linear(metrics=["accuracy"]),
+    ),
+    "metric twice": (
+        lambda: linear(metrics=[fn.f1, functools.partial(fn.f1, average="binary")]),
+        ValueError,
+        "training: every metric must have a name of its own, got 'f1' twice; give a dict of name to function",
+        lambda: linear(metrics={"f1": fn.f1, "binary": functools.partial(fn.f1, average="binary")}),
+    ),
+    "metric without a name": (
+        lambda: linear(metrics=lambda predictions, targets: 0),
+        ValueError,
+        'training: a metric must have a name, got a function without one; such as metrics={"worst": function}',
+        lambda: linear(metrics={"worst": lambda predictions, targets: 0}),
+    ),
+    "scikit-learn's metric": (
+        lambda: linear(metrics=[functools.partial(sklearn.metrics.f1_score, average="macro")]),
+        TypeError,
+        "training: the metric 'f1_score' must be written in jax.numpy, got scikit-learn's; as those of METRICS are",
+        lambda: linear(metrics=fn.f1),
+    ),
+    "scikit-learn's metric inside": (
+        lambda: run_fit(training=linear(metrics={"r": lambda p, t: sklearn.metrics.r2_score(t, p)})),
+        TypeError,
+        "evaluate: the metric 'r' must be written in jax.numpy, got TracerArrayConversionError: .*; as those of METRICS are",
+        lambda: run_fit(training=linear(metrics={"r": fn.r2})),
+    ),
+    "labels out of a metric's range": (
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 4), own_loss(3, metrics=[fn.accuracy])),
+        ValueError,
+        r"accuracy: labels must be in \[0, 2\], as the model has 3 outputs, got 3 in row 3; number the classes from 0",
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3), own_loss(3, metrics=[fn.accuracy])),
+    ),
+    "broken labels": (
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3 + 0.5), own_loss(3, metrics="f1")),
+        ValueError,
+        r"f1: labels must be in \[0, 2\], as the model has 3 outputs, got 0.5 in row 0",
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3 + 0.0), own_loss(3, metrics="f1")),
+    ),
+    "no sides": (
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3), own_loss(1, metrics={"p": fn.metric(fn.precision, "max")})),
+        ValueError,
+        "precision: with one logit, each target must be 0 or 1, or all of them -1 or 1, or probabilities, got 2 in row 2",
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 2), own_loss(1, metrics={"p": fn.metric(fn.precision, "max")})),
+    ),
+    "sides of both kinds": (
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3 - 1), own_loss(1, metrics="accuracy")),
+        ValueError,
+        "accuracy: with one logit, each target must be 0 or 1, or all of them -1 or 1, or probabilities, got -1 in row 0",
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 2 * 2 - 1), own_loss(1, metrics="accuracy")),
+    ),
+    "one-hot rows for a metric": (
+        lambda: run_fit(fn.Dataset(X, fn.one_hot(np.arange(50) % 3, 3)), fn_training(3, fn.cross_entropy, metrics="accuracy")),
+        ValueError,
+        r"accuracy: each target must be one label, got shape \(3,\); not a one-hot row",
+        lambda: run_fit(fn.Dataset(X, np.arange(50) % 3), fn_training(3, fn.cross_entropy, metrics="accuracy")),
+    ),
+    "top k of one logit": (
+        lambda: run_fit(fn.Dataset(X, LABELS), fn_training(1, fn.binary_cross_entropy, metrics="top_k_accuracy")),
+        ValueError,
+        r"top_k_accuracy: the model's output must have shape \(classes,\), got \(1,\)",
+        lambda: run_fit(fn.Dataset(X, LABELS), fn_training(3, fn.cross_entropy, metrics="top_k_accuracy")),
+    ),
+    "numbers for another metric": (
+        lambda: run_fit(fn.Dataset(X, LABELS), fn_training(3, fn.cross_entropy, metrics="r2")),
+        ValueError,
+        r"r2: each target must have the shape of the model's output, \(3,\), got \(\)",
+        lambda: run_fit(fn.Dataset(X, LABELS), fn_training(3, fn.cross_entropy, metrics="recall")),
     ),
     "loss": (
         lambda: fn.training(fn.dense(1), "squared_eror", fn.sgd(0.1), in_shape=(4,)),
