@@ -17,9 +17,9 @@ from funcnet import plot
 SIZES = (10, 20, 40, 80, 160, 320, 640, 1258)  # the last is all of them
 
 
-def error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+def error(predictions: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     """Share of the digits that are misread."""
-    return 1 - fn.accuracy(predictions, targets)
+    return 1 - fn.accuracy(predictions, targets, weights=weights)
 
 
 def recipe() -> fn.Training:

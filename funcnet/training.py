@@ -6,6 +6,7 @@ one. `start`, `advance` and `measure` are the pieces it is made of; a sweep maps
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -141,8 +142,8 @@ def training(
       in_shape: shape of one example.
       penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
       metrics: functions of (predictions, targets) over a whole set, written in jax.numpy, by the name they are reported
-        under; or one or several names in `METRICS` or functions with a name of their own. One that is to be reported
-        where a variant has `num_examples` has a parameter `weights`, as those of `METRICS` have.
+        under; or one or several names in `METRICS` or functions with a name of their own. Of the training examples of a
+        variant with `num_examples`, those with a parameter `weights` are reported, as those of `METRICS` have it.
 
     Returns:
       A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss";
@@ -182,7 +183,7 @@ def training(
         prediction = _predictions(model, state.params, jnp.asarray(x))
         values = {"loss": weighted_mean("evaluate", _losses(loss, prediction, y), *weights)}
         rows, y = jnp.moveaxis(prediction, -1, 0), jnp.asarray(y)
-        return values | {name: _measured(name, metric_fn, rows, y, *weights) for name, metric_fn in measures.items()}
+        return values | _measured(measures, rows, y, *weights)
 
     def predict(state: TrainState, x: jax.Array) -> jax.Array:
         return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
@@ -398,15 +399,22 @@ def _metric_name(metric: str | Metric) -> str:
     return name
 
 
-def _measured(name: str, metric: Metric, predictions: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> jax.Array:
-    if weights is not None and not takes_weights(metric):
-        rule = f"the metric {name!r} must take weights=None, what each example counts, where a variant sees only num_examples of them"
-        raise TypeError(check.message("evaluate", rule, "a function without that parameter", "as those of METRICS take it"))
-    try:
-        return metric(predictions, y) if weights is None else metric(predictions, y, weights=weights)
-    except jax.errors.JAXTypeError as error:
-        said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise TypeError(check.message("evaluate", f"the metric {name!r} must be written in jax.numpy", said, _REWRITE)) from error
+def _measured(measures: Mapping[str, Metric], predictions: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> Metrics:
+    """Every metric; one that takes no weights can't tell which examples count, and is left out where only some do."""
+    left_out = [name for name, metric in measures.items() if weights is not None and not takes_weights(metric)]
+    if left_out:
+        rule = "a metric must take weights=None, what each example counts, to be reported where only num_examples of them are seen"
+        got = f"{', '.join(map(repr, left_out))} without"
+        warnings.warn(check.message("evaluate", rule, got, "left out; those of METRICS take it"), RuntimeWarning, stacklevel=2)
+    given = {} if weights is None else {"weights": weights}
+    values = {}
+    for name in [name for name in measures if name not in left_out]:
+        try:
+            values[name] = measures[name](predictions, y, **given)
+        except jax.errors.JAXTypeError as error:
+            said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise TypeError(check.message("evaluate", f"the metric {name!r} must be written in jax.numpy", said, _REWRITE)) from error
+    return values
 
 
 def _batch(train: Dataset, rows: jax.Array | None, num_examples: jax.Array | None) -> Any:
