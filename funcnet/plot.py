@@ -229,7 +229,8 @@ def parallel_coordinates(
     """Every run as a line through its hyperparameters to its final metric, the best tenth bold, 20 at most.
 
     Lines are coloured by rank, not by value, so that one bad run doesn't take up the colours. A run that diverged, or has no
-    finite metric, is grey and ends before the metric; one that lies far from the others ends in a triangle.
+    finite metric, is grey and ends before the metric; so grey are the other replicates of its variant where it has no rank. A run
+    that lies far from the others ends in a triangle.
 
     Args:
       result: of a sweep.
@@ -263,9 +264,8 @@ def parallel_coordinates(
     colours = matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 0.95, len(ranking)))[::-1]
     bold = min(max(1, len(ranking) // 10), _MOST_RANGES)
     faint = min(1.0, _MOST_CURVES / max(1, len(ranking)))
-    ax.add_collection(
-        LineCollection(list(points[~fine, :-1]), colors="0.75", linewidths=0.8, linestyles=":", alpha=max(0.1, faint), zorder=1)
-    )
+    unranked = [points[row] if fine[row] else points[row, :-1] for row in np.setdiff1d(np.arange(len(result)), ranking)]
+    ax.add_collection(LineCollection(unranked, colors="0.75", linewidths=0.8, linestyles=":", alpha=max(0.1, faint), zorder=1))
     for rows, own, style in (
         (ranking[bold:][::-1], colours[:-bold], dict(linewidths=0.4 + 0.3 * faint, alpha=0.05 + 0.55 * faint, zorder=2)),
         (ranking[:bold][::-1], colours[-bold:], dict(linewidths=2.0, zorder=3)),

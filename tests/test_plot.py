@@ -649,6 +649,13 @@ def test_a_far_run_ends_in_a_triangle_in_parallel_coordinates():
     assert np.median(heights) > 0.05
 
 
+def test_every_replicate_is_drawn_in_parallel_coordinates():
+    result = made([dict(rate=0.1), dict(rate=0.2), dict(rate=0.3)], [0.5, 0.6, 0.7, np.nan, 0.1, 0.2], replicates=2)
+    ax = plot.parallel_coordinates(result)
+    drawn = [segment for lines in ax.collections[:3] for segment in lines.get_segments()]
+    assert sorted(len(segment) for segment in drawn) == [1, 2, 2, 2, 2, 2]
+
+
 def test_parallel_coordinates_write_few_names_beside_an_axis():
     ax = plot.parallel_coordinates(made([dict(name=f"name {i}", width=i) for i in range(50)], np.linspace(0, 1, 50)))
     assert len(ax.texts) < 25
