@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet import check
 from funcnet.option import Option
 from funcnet.penalties import Where
 from funcnet.schedules import ScalarOrSchedule
-from funcnet.tree import Params, PyTree, Scalar, at_least_float32, cast, global_norm, scale, zeros_like
+from funcnet.tree import Params, PyTree, Scalar, abs_square, at_least_float32, cast, global_norm, next_count, root, scale, wide, zeros_like
 
 State: TypeAlias = PyTree
 P = ParamSpec("P")
@@ -33,14 +34,24 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
     """params + updates, dtypes of params kept.
 
     Args:
-      params: any pytree.
+      params: a pytree of floating-point or complex arrays; Python floats become arrays.
       updates: a pytree of the same structure and shapes.
+
+    Raises:
+      TypeError: a parameter is of another dtype, or its update is complex where it is real.
 
     Example:
       >>> print(apply_updates(jnp.array([1.0]), jnp.array([-0.5])))
       [0.5]
     """
-    return jax.tree.map(lambda p, u: p + u.astype(p.dtype), params, updates)
+
+    def moved(p: jax.Array, u: jax.Array) -> jax.Array:
+        return (wide(p) + u.astype(wide(p).dtype)).astype(p.dtype)
+
+    params = _arrays("apply_updates", "params", params)
+    updates = _arrays("apply_updates", "updates", updates)
+    _check_real("apply_updates", "updates", updates, params)
+    return jax.tree.map(moved, params, updates)
 
 
 class ScheduledState(NamedTuple):
@@ -68,9 +79,12 @@ def _schedulable(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
             return ScheduledState(jnp.zeros((), jnp.int32), at_rate(0.0, *args, **kwargs).init(params))
 
         def update(grads: PyTree, state: ScheduledState, params: Params | None = None) -> tuple[PyTree, ScheduledState]:
-            now = at_rate(learning_rate(state.step), *args, **kwargs)
-            updates, inner = now.update(grads, state.state, params)
-            return updates, ScheduledState(state.step + 1, inner)
+            rate = learning_rate(state.step)
+            if jnp.shape(rate) != ():
+                got = f"shape {jnp.shape(rate)}"
+                raise TypeError(check.message(factory.__name__, "a schedule must give one number a step", got, "return a scalar"))
+            updates, inner = at_rate(rate, *args, **kwargs).update(grads, state.state, params)
+            return updates, ScheduledState(next_count(state.step), inner)
 
         at_rate(0.0, *args, **kwargs)  # its checks of the other arguments belong here, not in the first step
         return Optimizer(init, update)
@@ -111,7 +125,7 @@ def sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     def update(grads: PyTree, state: tuple[Any, ...], params: Params | None = None) -> tuple[PyTree, tuple[Any, ...]]:
         return scale(-_number(learning_rate), grads), state
 
-    return Optimizer(lambda params: (), update)
+    return _checked("sgd", lambda params: (), update)
 
 
 class MomentumState(NamedTuple):
@@ -163,13 +177,13 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: 
         ahead = jax.tree.map(roll, velocity, grads) if nesterov else velocity
         return scale(-_number(learning_rate), ahead), MomentumState(velocity)
 
-    return Optimizer(lambda params: MomentumState(zeros_like(params)), update)
+    return _checked("momentum", lambda params: MomentumState(zeros_like(params)), update)
 
 
 class AdagradState(NamedTuple):
     """What AdaGrad carries from step to step."""
 
-    sum_of_squares: Params  # structure, shapes and dtypes of params
+    sum_of_squares: Params  # structure and shapes of params; real, at least float32
 
 
 @_schedulable
@@ -202,19 +216,23 @@ def adagrad(learning_rate: ScalarOrSchedule, eps: Scalar = 1e-10, *, eps_root: S
     _check_positive("adagrad", eps=eps, eps_root=eps_root, initial_sum=initial_sum)
 
     def init(params: Params) -> AdagradState:
-        return AdagradState(jax.tree.map(lambda p: jnp.full_like(p, initial_sum), params))
+        return AdagradState(jax.tree.map(lambda zero: jnp.full_like(zero, initial_sum), _no_squares(params)))
 
     def update(grads: PyTree, state: AdagradState, params: Params | None = None) -> tuple[PyTree, AdagradState]:
-        v = jax.tree.map(lambda v, g: v + g * g, state.sum_of_squares, grads)
-        return jax.tree.map(lambda v, g: -cast(_number(learning_rate), g) * _divided(g, v, eps, eps_root), v, grads), AdagradState(v)
+        v = jax.tree.map(lambda v, g: v + abs_square(g).astype(v.dtype), state.sum_of_squares, grads)
 
-    return Optimizer(init, update)
+        def move(v: jax.Array, g: jax.Array) -> jax.Array:
+            return (-cast(_number(learning_rate), wide(g)) * _divided(wide(g), v, eps, eps_root)).astype(g.dtype)
+
+        return jax.tree.map(move, v, grads), AdagradState(v)
+
+    return _checked("adagrad", init, update)
 
 
 class RmspropState(NamedTuple):
     """What RMSProp carries from step to step."""
 
-    mean_square: Params  # structure, shapes and dtypes of params
+    mean_square: Params  # structure and shapes of params; real, at least float32
 
 
 @_schedulable
@@ -249,9 +267,13 @@ def rmsprop(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, eps: Scalar = 
 
     def update(grads: PyTree, state: RmspropState, params: Params | None = None) -> tuple[PyTree, RmspropState]:
         v = _averaged(decay, state.mean_square, _squares(grads))
-        return jax.tree.map(lambda v, g: -cast(_number(learning_rate), g) * _divided(g, v, eps, eps_root), v, grads), RmspropState(v)
 
-    return Optimizer(lambda params: RmspropState(zeros_like(params)), update)
+        def move(v: jax.Array, g: jax.Array) -> jax.Array:
+            return (-cast(_number(learning_rate), wide(g)) * _divided(wide(g), v, eps, eps_root)).astype(g.dtype)
+
+        return jax.tree.map(move, v, grads), RmspropState(v)
+
+    return _checked("rmsprop", lambda params: RmspropState(_no_squares(params)), update)
 
 
 class AdamState(NamedTuple):
@@ -259,7 +281,7 @@ class AdamState(NamedTuple):
 
     step: jax.Array  # shape (), int32: updates made so far
     mean: Params  # structure, shapes and dtypes of params
-    mean_square: Params  # the same
+    mean_square: Params  # structure and shapes of params; real, at least float32
 
 
 @_schedulable
@@ -303,7 +325,7 @@ def adamw(
     weight_decay: Scalar = 1e-2,
     *,
     eps_root: Scalar = 0.0,
-    where: Where = lambda leaf: True,
+    where: Where | None = None,
 ) -> Optimizer:
     """Adam, and apart from the gradient every parameter shrinks by learning_rate * weight_decay of itself.
 
@@ -314,7 +336,7 @@ def adamw(
       eps: shape (), gradient units, >= 0.
       weight_decay: shape (), >= 0.
       eps_root: shape (), squared gradient units, >= 0.
-      where: leaf -> bool, which leaves shrink; all of them unless said otherwise.
+      where: leaf -> bool, which leaves shrink; None for all of them.
 
     Returns:
       An `Optimizer` whose updates are added to params; its `update` needs params.
@@ -338,8 +360,8 @@ def adamw(
 class AdadeltaState(NamedTuple):
     """What AdaDelta carries from step to step."""
 
-    mean_square: Params  # structure, shapes and dtypes of params; of the gradients
-    mean_square_update: Params  # the same; of the updates, before the learning rate
+    mean_square: Params  # of the gradients; structure and shapes of params, at least float32
+    mean_square_update: Params  # the same, of the updates before the learning rate
 
 
 @_schedulable
@@ -377,13 +399,14 @@ def adadelta(learning_rate: ScalarOrSchedule = 1.0, rho: Scalar = 0.9, eps: Scal
         v = _averaged(rho, state.mean_square, _squares(grads))
 
         def move(u: jax.Array, v: jax.Array, g: jax.Array) -> jax.Array:
-            return _root(u + cast(eps, u)) / _root(v + cast(eps, v)) * g
+            return _over(root(u + cast(eps, u)) * g.astype(u.dtype), root(v + cast(eps, v)))
 
         moves = jax.tree.map(move, state.mean_square_update, v, grads)
         u = _averaged(rho, state.mean_square_update, _squares(moves))
-        return scale(-_number(learning_rate), moves), AdadeltaState(v, u)
+        updates = jax.tree.map(lambda step, g: step.astype(g.dtype), scale(-_number(learning_rate), moves), grads)
+        return updates, AdadeltaState(v, u)
 
-    return Optimizer(lambda params: AdadeltaState(zeros_like(params), zeros_like(params)), update)
+    return _checked("adadelta", lambda params: AdadeltaState(_no_squares(params), _no_squares(params)), update, complex_too=False)
 
 
 class NadamState(NamedTuple):
@@ -392,7 +415,7 @@ class NadamState(NamedTuple):
     step: jax.Array  # shape (), int32: updates made so far
     momentum_product: jax.Array  # shape (), float: product of the momenta so far
     mean: Params  # structure, shapes and dtypes of params
-    mean_square: Params  # the same
+    mean_square: Params  # structure and shapes of params; real, at least float32
 
 
 @_schedulable
@@ -444,10 +467,10 @@ def nadam(
         return b if momentum_decay is None else b * (1 - 0.5 * 0.96 ** (t * jnp.asarray(momentum_decay, t.dtype)))
 
     def init(params: Params) -> NadamState:
-        return NadamState(jnp.zeros((), jnp.int32), jnp.ones((), jnp.result_type(float)), zeros_like(params), zeros_like(params))
+        return NadamState(jnp.zeros((), jnp.int32), jnp.ones((), jnp.result_type(float)), zeros_like(params), _no_squares(params))
 
     def update(grads: PyTree, state: NadamState, params: Params | None = None) -> tuple[PyTree, NadamState]:
-        step = state.step + 1
+        step = next_count(state.step)
         t = step.astype(jnp.result_type(float))
         now, ahead = mu(t), mu(t + 1)
         product = state.momentum_product * now
@@ -456,12 +479,12 @@ def nadam(
         correct_v = 1 - jnp.asarray(b2, t.dtype) ** t
 
         def move(m: jax.Array, v: jax.Array, g: jax.Array) -> jax.Array:
-            step = cast(of_mean, m) * m + cast(of_gradient, g) * g
-            return -cast(_number(learning_rate), g) * _divided(step, v / cast(correct_v, v), eps, eps_root)
+            step = _sum(of_mean, m, of_gradient, g)
+            return (-cast(_number(learning_rate), step) * _divided(step, v / cast(correct_v, v), eps, eps_root)).astype(m.dtype)
 
         return jax.tree.map(move, m, v, grads), NadamState(step, product, m, v)
 
-    return Optimizer(init, update)
+    return _checked("nadam", init, update)
 
 
 class LionState(NamedTuple):
@@ -477,7 +500,7 @@ def lion(
     b2: Scalar = 0.99,
     weight_decay: Scalar = 0.0,
     *,
-    where: Where = lambda leaf: True,
+    where: Where | None = None,
 ) -> Optimizer:
     """Steps of one size: only the sign of the averaged gradient counts.
 
@@ -489,7 +512,7 @@ def lion(
       b1: shape (), share of m in the step, in [0, 1).
       b2: shape (), share of m kept each step, in [0, 1).
       weight_decay: shape (), >= 0.
-      where: leaf -> bool, which leaves decay; all of them unless said otherwise.
+      where: leaf -> bool, which leaves decay; None for all of them.
 
     Returns:
       An `Optimizer` whose updates are added to params; with weight decay its `update` needs params.
@@ -510,10 +533,11 @@ def lion(
     _check_positive("lion", weight_decay=weight_decay)
 
     def update(grads: PyTree, state: LionState, params: Params | None = None) -> tuple[PyTree, LionState]:
-        direction = jax.tree.map(jnp.sign, _averaged(b1, state.mean, grads))
+        share = jnp.asarray(b1, jnp.result_type(float))
+        direction = jax.tree.map(lambda m, g: jnp.sign(_sum(share, m, 1 - share, g)).astype(m.dtype), state.mean, grads)
         return scale(-_number(learning_rate), direction), LionState(_averaged(b2, state.mean, grads))
 
-    plain = Optimizer(lambda params: LionState(zeros_like(params)), update)
+    plain = _checked("lion", lambda params: LionState(zeros_like(params)), update, complex_too=False)
     if not check.is_traced(weight_decay) and float(weight_decay) == 0:
         return plain
     return _decoupled("lion", plain, _number(learning_rate), weight_decay, where)
@@ -548,7 +572,7 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
         factor = jnp.where(long, limit / jnp.where(long, norm, 1), 1)
         return scale(factor, grads), state
 
-    return Optimizer(lambda params: (), update)
+    return _checked("clip_by_global_norm", lambda params: (), update)
 
 
 def chain(*optimizers: Optimizer) -> Optimizer:
@@ -665,22 +689,25 @@ def _one_rule(learning_rate: ScalarOrSchedule, option: Option, settings: dict[st
     rate = jnp.asarray(learning_rate, jnp.result_type(float))
 
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
-        step = state.step + 1
+        step = next_count(state.step)
         t = step.astype(rate.dtype)
         gain = jnp.where(rule.averages == 1, 1 - rule.decay, 1)
         v_gain = jnp.where(rule.v_averages == 1, 1 - rule.v_decay, 1)
         correct_m, correct_v = (jnp.where(rule.corrects == 1, 1 - decay**t, 1) for decay in (rule.decay, rule.v_decay))
 
+        def squared(v: jax.Array, g: jax.Array) -> jax.Array:
+            return jnp.where(rule.scales == 1, _blend(rule.v_decay, v, v_gain, abs_square(g)), v)
+
         def move(m: jax.Array, v: jax.Array) -> jax.Array:
-            step = m / cast(correct_m, m)
+            step = wide(m) / cast(correct_m, wide(m))
             scaled = _divided(step, v / cast(correct_v, v), rule.eps, 0.0)
-            return -cast(rate, m) * jnp.where(rule.scales == 1, scaled, step)
+            return (-cast(rate, step) * jnp.where(rule.scales == 1, scaled, step)).astype(m.dtype)
 
         m = jax.tree.map(lambda m, g: _blend(rule.decay, m, gain, g), state.mean, grads)
-        v = jax.tree.map(lambda v, g: jnp.where(rule.scales == 1, _blend(rule.v_decay, v, v_gain, g * g), v), state.mean_square, grads)
+        v = jax.tree.map(squared, state.mean_square, grads)
         return jax.tree.map(move, m, v), AdamState(step, m, v)
 
-    return Optimizer(lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params)), update)
+    return _checked("optimizer", lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params)), update)
 
 
 def _check_positive(where: str, **values: Scalar) -> None:
@@ -698,20 +725,21 @@ def _adam(where: str, learning_rate: Scalar, b1: Scalar, b2: Scalar, eps: Scalar
     _check_adam(where, b1, b2, eps, eps_root)
 
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
-        step = state.step + 1
+        step = next_count(state.step)
         t = step.astype(jnp.result_type(float))
         m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
         correct_m, correct_v = 1 - jnp.asarray(b1, t.dtype) ** t, 1 - jnp.asarray(b2, t.dtype) ** t
 
         def move(m: jax.Array, v: jax.Array) -> jax.Array:
-            return -cast(learning_rate, m) * _divided(m / cast(correct_m, m), v / cast(correct_v, v), eps, eps_root)
+            step = wide(m) / cast(correct_m, wide(m))
+            return (-cast(learning_rate, step) * _divided(step, v / cast(correct_v, v), eps, eps_root)).astype(m.dtype)
 
         return jax.tree.map(move, m, v), AdamState(step, m, v)
 
-    return Optimizer(lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), zeros_like(params)), update)
+    return _checked(where, lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params)), update)
 
 
-def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_decay: Scalar, where_fn: Where) -> Optimizer:
+def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_decay: Scalar, where_fn: Where | None) -> Optimizer:
     """The optimizer, whose updates also shrink the parameters by learning_rate * weight_decay of themselves."""
 
     def update(grads: PyTree, state: State, params: Params | None = None) -> tuple[PyTree, State]:
@@ -720,11 +748,70 @@ def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_d
         updates, state = optimizer.update(grads, state, params)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
-            return u - cast(learning_rate, u) * cast(weight_decay, u) * p if where_fn(p) else u
+            if where_fn is not None and not where_fn(p):
+                return u
+            wide_u = wide(u)
+            return (wide_u - cast(learning_rate, wide_u) * cast(weight_decay, wide_u) * p.astype(wide_u.dtype)).astype(u.dtype)
 
-        return jax.tree.map(shrink, updates, params), state
+        return jax.tree.map(shrink, updates, _arrays(where, "params", params)), state
 
     return Optimizer(optimizer.init, update)
+
+
+def _checked(
+    where: str, init: Callable[[Params], State], update: Callable[..., tuple[PyTree, State]], *, complex_too: bool = True
+) -> Optimizer:
+    """An optimizer whose rule meets floating-point or complex arrays only, whatever the leaves of params and gradients are."""
+
+    def checked_init(params: Params) -> State:
+        return init(_arrays(where, "params", params, complex_too))
+
+    def checked_update(grads: PyTree, state: State, params: Params | None = None) -> tuple[PyTree, State]:
+        grads = _arrays(where, "gradients", grads, complex_too)
+        if params is not None:
+            params = _arrays(where, "params", params, complex_too)
+            _check_real(where, "gradients", grads, params)
+        return update(grads, state, params)
+
+    return Optimizer(checked_init, checked_update)
+
+
+def _arrays(where: str, what: str, tree: PyTree, complex_too: bool = True) -> PyTree:
+    """The tree with arrays as leaves: Python floats become arrays, and whole gradients floating point; other leaves are errors."""
+
+    def one(path: Any, leaf: Any) -> Any:
+        dtype = _dtype(leaf)
+        if jnp.issubdtype(dtype, jnp.floating) or (complex_too and jnp.issubdtype(dtype, jnp.complexfloating)):
+            return leaf if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jnp.asarray(leaf, dtype)
+        if what != "params" and (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)):
+            return jnp.asarray(leaf, jnp.result_type(float))
+        kinds = "floating-point or complex" if complex_too else "floating-point"
+        got = repr(leaf)[:80] if dtype == np.dtype(object) else dtype
+        is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
+        fix = "sgd, momentum and adam take complex numbers" if is_complex else "keep what isn't trained out of params"
+        raise TypeError(check.message(where, f"{what} must be {kinds}", f"{got}{_at(path)}", fix))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _check_real(where: str, what: str, tree: PyTree, params: Params) -> None:
+    def one(path: Any, leaf: jax.Array, p: jax.Array) -> None:
+        if jnp.iscomplexobj(leaf) and not jnp.iscomplexobj(p):
+            raise TypeError(check.message(where, f"{what} must be real where params are", f"{leaf.dtype}{_at(path)}", "take the real part"))
+
+    jax.tree_util.tree_map_with_path(one, tree, params)
+
+
+def _at(path: Any) -> str:
+    return f" at {jax.tree_util.keystr(path)}" if path else ""
+
+
+def _dtype(leaf: Any) -> Any:
+    """A leaf's dtype; object where it is no number and no array."""
+    try:
+        return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    except (TypeError, ValueError):
+        return np.dtype(object)
 
 
 def _averaged(decay: Scalar, old: PyTree, new: PyTree) -> PyTree:
@@ -734,19 +821,31 @@ def _averaged(decay: Scalar, old: PyTree, new: PyTree) -> PyTree:
 
 def _blend(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
     """a * left + b * right, rounded once to left's dtype: a decay of 0.999 is 1 in bfloat16, and 1 - decay nothing."""
-    dtype = at_least_float32(left.dtype)
-    return (jnp.asarray(a, dtype) * left.astype(dtype) + jnp.asarray(b, dtype) * right.astype(dtype)).astype(left.dtype)
+    return _sum(a, left, b, right).astype(left.dtype)
+
+
+def _sum(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
+    """a * left + b * right in left's dtype, or float32 where that is shorter."""
+    left = wide(left)
+    if jnp.iscomplexobj(right) and not jnp.iscomplexobj(left):
+        raise TypeError(check.message("optimizer", "gradients must be real where params are", right.dtype, "take the real part"))
+    return cast(a, left) * left + cast(b, left) * right.astype(left.dtype)
 
 
 def _squares(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf * leaf, tree)
+    return jax.tree.map(abs_square, tree)
+
+
+def _no_squares(params: Params) -> PyTree:
+    """Zeros to add squares to: in float16 the square of 1e-4 is zero, and in bfloat16 an average of decay 0.999 stands still."""
+    return jax.tree.map(lambda p: jnp.zeros_like(p, jnp.finfo(at_least_float32(p.dtype)).dtype), params)
 
 
 def _divided(step: jax.Array, v: jax.Array, eps: Scalar, eps_root: Scalar) -> jax.Array:
-    return step / (_root(v + cast(eps_root, v)) + cast(eps, v))
+    return _over(step, root(v + cast(eps_root, v)) + cast(eps, v))
 
 
-def _root(v: jax.Array) -> jax.Array:
-    """Square root whose gradient at zero is zero, so that a whole training can be differentiated."""
-    zero = v == 0
-    return jnp.where(zero, jnp.zeros((), v.dtype), jnp.sqrt(jnp.where(zero, jnp.ones((), v.dtype), v)))
+def _over(step: jax.Array, size: jax.Array) -> jax.Array:
+    """step / size, and zero where size is, as where no gradient has been yet and eps is zero."""
+    zero = size == 0
+    return jnp.where(zero, jnp.zeros((), step.dtype), step / jnp.where(zero, jnp.ones((), size.dtype), size).astype(step.dtype))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import check
-from funcnet.tree import Params, Scalar
+from funcnet.tree import Params, Scalar, abs_square, root, wide
 
 Penalty: TypeAlias = Callable[[Params], jax.Array]
 Where: TypeAlias = Callable[[jax.Array], bool]
@@ -30,7 +30,7 @@ def lp(p: Scalar, strength: Scalar, *, where: Where = is_weight) -> Penalty:
       where: leaf -> bool, which leaves count.
 
     Returns:
-      params -> scalar, in the dtype of the first leaf that counts.
+      params -> scalar, real and at least float32. Of a complex weight, |w| is the modulus.
 
     Raises:
       ValueError: p is below 1, or the strength negative; a traced one cannot be checked.
@@ -44,8 +44,8 @@ def lp(p: Scalar, strength: Scalar, *, where: Where = is_weight) -> Penalty:
     check.in_range("lp", "strength", strength, 0)
 
     def penalty(params: Params) -> jax.Array:
-        leaves = [leaf for leaf in jax.tree.leaves(params) if where(leaf)]
-        total = jnp.sum(jnp.stack([jnp.sum(_power(leaf, p)).astype(leaves[0].dtype) for leaf in leaves])) if leaves else _nothing(params)
+        sums = [jnp.sum(_power(leaf, p)) for leaf in jax.tree.leaves(params) if where(leaf)]
+        total = jnp.sum(jnp.stack([term.astype(sums[0].dtype) for term in sums])) if sums else _nothing(params)
         return jnp.asarray(strength, total.dtype) * total
 
     return penalty
@@ -168,17 +168,17 @@ PENALTIES: dict[str, Callable[..., Penalty]] = {"l1": l1, "l2": l2, "l3": l3, "l
 
 
 def _nothing(params: Params) -> jax.Array:
-    """Zero in the parameters' dtype, so that a loss in bfloat16 plus no penalty stays bfloat16."""
-    floating = [leaf.dtype for leaf in jax.tree.leaves(params) if check.is_floating(leaf)]
-    return jnp.zeros((), floating[0] if floating else jnp.result_type(float))
+    """Zero in the dtype that a penalty of these parameters would have."""
+    floating = [leaf for leaf in jax.tree.leaves(params) if check.is_floating(leaf)]
+    return jnp.zeros((), wide(floating[0]).dtype if floating else jnp.result_type(float))
 
 
 def _power(leaf: jax.Array, p: Scalar) -> jax.Array:
     """|w|^p with a finite gradient at zero: whole powers as products, others with zero kept away from the logarithm."""
+    square = abs_square(leaf)
+    leaf = wide(leaf)
+    size = root(square) if jnp.iscomplexobj(leaf) else leaf * jnp.sign(leaf)  # abs has the slope 1 at zero in JAX; this, 0
     if not check.is_traced(p) and float(p) in (1, 2, 3, 4):
-        size, square = leaf * jnp.sign(leaf), leaf * leaf  # abs has the slope 1 at zero in JAX; this, 0
         return {1: size, 2: square, 3: size * square, 4: square * square}[int(p)]
-    zero = leaf == 0
-    return jnp.where(
-        zero, jnp.zeros((), leaf.dtype), jnp.where(zero, jnp.ones((), leaf.dtype), jnp.abs(leaf)) ** jnp.asarray(p, leaf.dtype)
-    )
+    zero = size == 0
+    return jnp.where(zero, jnp.zeros((), size.dtype), jnp.where(zero, jnp.ones((), size.dtype), size) ** jnp.asarray(p, size.dtype))

@@ -22,7 +22,7 @@ from funcnet.losses import LOSSES, check_targets
 from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates
 from funcnet.penalties import Penalty
-from funcnet.tree import Params, PyTree, all_finite, where
+from funcnet.tree import Params, PyTree, all_finite, next_count, where
 
 Metrics = dict[str, jax.Array]
 
@@ -175,8 +175,9 @@ def training(
 
     def step(state: TrainState, batch: Dataset, key: jax.Array) -> tuple[TrainState, Metrics]:
         value, grads = jax.value_and_grad(objective)(state.params, batch, key=key)
+        grads = jax.tree.map(jnp.conj, grads)  # of complex parameters JAX gives the conjugate of the way up
         updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
-        return TrainState(apply_updates(state.params, updates), optimizer_state, state.step + 1), {"loss": value}
+        return TrainState(apply_updates(state.params, updates), optimizer_state, next_count(state.step)), {"loss": value}
 
     def evaluate(state: TrainState, dataset: Dataset) -> Metrics:
         x, y, *weights = tuple(dataset)

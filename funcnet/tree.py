@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 PyTree: TypeAlias = Any
-Params: TypeAlias = Any  # a pytree of floating-point arrays
+Params: TypeAlias = Any  # a pytree of floating-point or complex arrays
 Scalar: TypeAlias = float | jax.Array  # shape (), concrete or traced
 
 
@@ -17,7 +17,11 @@ def cast(scalar: Scalar, like: jax.Array) -> jax.Array:
 
 
 def at_least_float32(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The dtype to compute in where eight bits, as bfloat16 has, are too few: float32, or float64 if it is that."""
+    """The dtype to compute in: float32 for what is shorter or whole, and float64 and complex numbers as they are."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return jnp.dtype(dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return jnp.dtype(jnp.result_type(float))
     return jnp.dtype(dtype) if jnp.finfo(dtype).bits > 32 else jnp.dtype(jnp.float32)
 
 
@@ -32,14 +36,47 @@ def wide_dtype(*arrays: jax.Array) -> jnp.dtype:
     return functools.reduce(jnp.promote_types, floating) if floating else jnp.result_type(float)
 
 
+def wide(x: jax.typing.ArrayLike) -> jax.Array:
+    """The array in at least float32: in float16 squares overflow from 256 on and an eps of 1e-8 is zero."""
+    x = jnp.asarray(x)
+    return x.astype(at_least_float32(x.dtype))
+
+
+def abs_square(x: jax.typing.ArrayLike) -> jax.Array:
+    """|x|^2, real and at least float32.
+
+    Example:
+      >>> print(abs_square(jnp.array([3.0 + 4.0j, 2.0j])), abs_square(jnp.array([-2.0])))
+      [25.  4.] [4.]
+    """
+    x = wide(x)
+    return x.real * x.real + x.imag * x.imag if jnp.iscomplexobj(x) else x * x
+
+
+def root(x: jax.Array) -> jax.Array:
+    """Square root whose gradient at zero is zero, so that a whole training can be differentiated."""
+    zero = x == 0
+    return jnp.where(zero, jnp.zeros((), x.dtype), jnp.sqrt(jnp.where(zero, jnp.ones((), x.dtype), x)))
+
+
+def next_count(count: jax.Array) -> jax.Array:
+    """count + 1; the largest whole number of its dtype stays, so that a counter never becomes negative.
+
+    Example:
+      >>> print(next_count(jnp.int32(7)), next_count(jnp.int32(2**31 - 1)))
+      8 2147483647
+    """
+    return jnp.where(count < jnp.iinfo(count.dtype).max, count + 1, count)
+
+
 def scale(scalar: Scalar, tree: PyTree) -> PyTree:
-    """scalar * tree, leaf by leaf, dtypes kept.
+    """scalar * tree, leaf by leaf, dtypes kept; multiplied in at least float32, so that a small scalar is no zero in float16.
 
     Example:
       >>> print(scale(2.0, {"w": jnp.array([1.0, 3.0])})["w"])
       [2. 6.]
     """
-    return jax.tree.map(lambda leaf: cast(scalar, leaf) * leaf, tree)
+    return jax.tree.map(lambda leaf: (cast(scalar, wide(leaf)) * wide(leaf)).astype(leaf.dtype), tree)
 
 
 def add(left: PyTree, right: PyTree) -> PyTree:
@@ -53,14 +90,17 @@ def zeros_like(tree: PyTree) -> PyTree:
 
 
 def global_norm(tree: PyTree) -> jax.Array:
-    """Euclidean norm of all leaves taken as one vector, shape (), at least float32.
+    """Euclidean norm of all leaves taken as one vector, shape (), at least float32; its gradient at zero is zero.
 
     Example:
       >>> print(global_norm([jnp.array([3.0]), jnp.array([4.0])]))
       5.0
     """
-    leaves = [leaf.astype(at_least_float32(leaf.dtype)) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(jnp.sum(jnp.stack([jnp.sum(leaf * leaf) for leaf in leaves]))) if leaves else jnp.zeros(())
+    squares = [jnp.sum(abs_square(leaf)) for leaf in jax.tree.leaves(tree)]
+    if not squares:
+        return jnp.zeros(())
+    widest = max((square.dtype for square in squares), key=lambda dtype: dtype.itemsize)
+    return root(jnp.sum(jnp.stack([square.astype(widest) for square in squares])))
 
 
 def all_finite(tree: PyTree) -> jax.Array:

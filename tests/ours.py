@@ -56,7 +56,7 @@ def schedule(name, dtype):
 def descent(library, name, dtype):
     """As make.optax_descent and make.torch_descent."""
     case = {"optax": make.OPTAX, "torch": make.TORCH}[library][name]
-    with jax.enable_x64(dtype == "float64"):
+    with jax.enable_x64(dtype in ("float64", "complex128")):
         return make.jax_descent(case.ours(optimizers), dtype)
 
 
@@ -73,8 +73,8 @@ def assert_same_path(got, expected, dtype):
     step, as a parameter near zero is a difference of larger numbers."""
     assert set(got) == set(expected)
     assert all(got[key].dtype == dtype and got[key].shape == expected[key].shape for key in expected)
-    if dtype == "float64":
-        assert all(np.max(np.abs(got[key] - expected[key]) / np.abs(expected[key])) < TOLERANCE[dtype] for key in expected)
+    if dtype in ("float64", "complex128"):
+        assert all(np.max(np.abs(got[key] - expected[key]) / np.abs(expected[key])) < TOLERANCE["float64"] for key in expected)
     else:
         a, b = (np.concatenate([path[key].reshape(len(path[key]), -1) for key in sorted(path)], 1) for path in (got, expected))
         assert np.max(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)) < TOLERANCE[dtype]

@@ -14,6 +14,7 @@ from registries import OPTIMIZERS, VARIANTS, optimizer_params, stacked, variant
 
 from funcnet import optimizers
 from funcnet.optimizers import (
+    _RULES,
     Optimizer,
     adadelta,
     adagrad,
@@ -29,7 +30,9 @@ from funcnet.optimizers import (
     rmsprop,
     sgd,
 )
+from funcnet.option import Option
 from funcnet.schedules import constant, linear, step_decay
+from funcnet.tree import all_finite
 
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 STEPS = 4
@@ -140,6 +143,163 @@ def test_gradients_are_finite_where_the_slope_is_zero(name):
     assert all(bool(jnp.isfinite(grad)) for grad in jax.tree.leaves(grads))
 
 
+def path(optimizer, params, gradients):
+    """The updates of one step after the other, and the last state."""
+    state, updates = optimizer.init(params), []
+    for grads in gradients:
+        moved, state = optimizer.update(grads, state, params)
+        updates.append(moved)
+    return updates, state
+
+
+def each_rate(build, numbers, run):
+    """run(optimizer) for a few learning rates, alone and under vmap."""
+    rates = jnp.array([0.5, 0.03])
+    settings = {key: value for key, value in numbers.items() if key != "learning_rate"}
+    alone = [run(build(learning_rate=rate, **settings)) for rate in (0.5, 0.03)]
+    together = jax.vmap(lambda rate: run(build(learning_rate=rate, **settings)))(rates)
+    return [*alone, *(lane(together, i) for i in range(2))]
+
+
+DEFAULTS = {name: factory for name, factory in optimizers.OPTIMIZERS.items()} | {
+    "nesterov": functools.partial(momentum, nesterov=True),
+    "clipped": lambda learning_rate: chain(clip_by_global_norm(1.0), sgd(learning_rate)),
+    "scheduled": lambda learning_rate: adam(lambda step: learning_rate / (1.0 + jnp.asarray(step, jnp.float32))),
+    **{
+        f"traced_{name}": lambda learning_rate, i=i: optimizer(Option("optimizer", tuple(_RULES), jnp.int32(i)), learning_rate)
+        for i, name in enumerate(_RULES)
+    },
+}
+by_default = pytest.mark.parametrize("name", DEFAULTS)
+
+
+@by_default
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_gradients_of_zero_move_nothing(name, dtype):
+    """At the defaults, whose eps is zero in float16; weight decay of parameters of zero is nothing too."""
+    zeros = jax.tree.map(jnp.zeros_like, optimizer_params(dtype=dtype))
+    for updates, state in each_rate(DEFAULTS[name], {}, lambda opt: path(opt, zeros, [zeros, zeros])):
+        for leaf in jax.tree.leaves(updates):
+            assert leaf.dtype == dtype
+            np.testing.assert_array_equal(np.asarray(leaf, np.float32), 0)
+        assert bool(all_finite(state))
+
+
+@by_default
+@pytest.mark.parametrize("size", [3e-5, 1.0, 1000.0])
+def test_float16_gradients_move_as_in_float32(name, size):
+    """Those whose squares are zero or infinite in float16 too; a mean of gradients is as coarse as float16 is so near zero."""
+    draws = [jax.tree.map(lambda leaf: (size * leaf).astype(jnp.float16), optimizer_params(seed)) for seed in range(1, 4)]
+    params = optimizer_params(dtype=jnp.float16)
+    exact = [jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree) for tree in (params, *draws)]
+    short = each_rate(DEFAULTS[name], {}, lambda opt: path(opt, params, draws)[0])
+    full = each_rate(DEFAULTS[name], {}, lambda opt: path(opt, exact[0], exact[1:])[0])
+    for a, b in zip(jax.tree.leaves(short), jax.tree.leaves(full), strict=True):
+        np.testing.assert_allclose(
+            np.asarray(a, np.float32), b, rtol=0.01, atol=1e-6 + (0.05 if size < 1 else 0.01) * float(jnp.max(jnp.abs(b)))
+        )
+
+
+def test_bfloat16_averages_do_not_stand_still():
+    """A mean of squares of decay 0.999 falls by a thousandth a step, which eight bits can't say."""
+    for build in (functools.partial(adam, b1=0.0), functools.partial(rmsprop, decay=0.999), nadam, functools.partial(adadelta, rho=0.999)):
+        states = []
+        for dtype in (jnp.bfloat16, jnp.float32):
+            opt, big = build(0.1), jnp.full(1, 8.0, dtype)
+            _, state = opt.update(big, opt.init(big), big)
+            one = lambda state, _, opt=opt, big=big: (opt.update(big / 1024, state, big)[1], None)
+            states.append(float(jax.lax.scan(one, state, None, 1000)[0].mean_square[0]))
+        np.testing.assert_allclose(*states, rtol=1e-3)
+
+
+@by_default
+def test_whole_gradients_count_as_their_numbers(name):
+    params = jnp.array([0.5, -1.0, 2.0])
+    whole, floats = (jnp.array([3, -2, 1], dtype) for dtype in (jnp.int32, jnp.float32))
+    got = each_rate(DEFAULTS[name], {}, lambda opt: path(opt, params, [whole, whole])[0])
+    assert_close(got, each_rate(DEFAULTS[name], {}, lambda opt: path(opt, params, [floats, floats])[0]))
+    assert all(leaf.dtype == jnp.float32 and bool(jnp.all(leaf != 0)) for leaf in jax.tree.leaves(got))
+
+
+@by_default
+def test_python_floats_as_leaves_are_numbers(name):
+    """Of params and of gradients; updates and new params are arrays."""
+
+    def run(opt, params, grads):
+        updates, _ = path(opt, params, [grads, grads])
+        return apply_updates(params, updates[-1])
+
+    floats = {"w": 2.0, "b": -1.0}
+    arrays = jax.tree.map(jnp.float32, floats)
+    got = each_rate(DEFAULTS[name], {}, lambda opt: run(opt, floats, {"w": 0.5, "b": 3.0}))
+    assert_close(got, each_rate(DEFAULTS[name], {}, lambda opt: run(opt, arrays, {"w": jnp.float32(0.5), "b": jnp.float32(3.0)})))
+    assert all(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(got))
+
+
+@by_default
+def test_counters_stay_at_the_largest_whole_number(name):
+    params, last = optimizer_params(), 2**31 - 1
+
+    def late(opt):
+        state = jax.tree.map(lambda leaf: jnp.full_like(leaf, last) if leaf.dtype == jnp.int32 else leaf, opt.init(params))
+        before = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.int32]
+        updates, state = opt.update(params, state, params)
+        return updates, state, before
+
+    for updates, state, before in each_rate(DEFAULTS[name], {}, late):
+        assert [int(leaf) for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.int32] == [last] * len(before)
+        assert bool(all_finite(updates))
+
+
+@by_default
+def test_hypergradients_are_finite_where_gradients_are_zero(name):
+    """In the rate and in the parameters' start: of all parameters and of some."""
+    zeros = jax.tree.map(jnp.zeros_like, optimizer_params())
+    some = {**zeros, "bias": jnp.array([0.0, 1.0, 0.0])}
+    for grads in (zeros, some):
+
+        def moved(rate, grads):
+            updates, _ = path(DEFAULTS[name](rate), zeros, [grads, grads])
+            return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(updates))
+
+        found = jax.grad(moved, (0, 1))(0.1, grads)
+        assert all(bool(all_finite(leaf)) for leaf in jax.tree.leaves(found))
+        assert bool(all_finite(jax.vmap(jax.grad(moved), (0, None))(jnp.array([0.1, 0.2]), grads)))
+
+
+@by_default
+def test_healthy_steps_raise_nothing_under_debug_nans(name):
+    params = optimizer_params()
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    with jax.debug_nans(True):
+        for grads in (params, zeros):
+            opt = DEFAULTS[name](0.1)
+            jax.block_until_ready(path(opt, params, [grads, grads]))
+            jax.block_until_ready(jax.grad(lambda rate: jnp.sum(path(DEFAULTS[name](rate), params, [grads] * 2)[0][1]["bias"]))(0.1))  # noqa: B023
+
+
+def test_an_eps_of_zero_moves_nothing_where_no_gradient_has_been():
+    for build in (adagrad, rmsprop, adam, adamw, nadam, adadelta):
+        for eps in (0.0, jnp.float32(0.0)):
+            opt = build(0.1, eps=eps)
+            updates, _ = opt.update(jnp.array([0.0, 1.0]), opt.init(jnp.zeros(2)), jnp.zeros(2))
+            assert float(updates[0]) == 0 and bool(jnp.isfinite(updates[1])), build.__name__
+            slope = jax.grad(
+                lambda eps, build=build: build(0.1, eps=eps).update(jnp.zeros(2), build(0.1).init(jnp.zeros(2)), jnp.zeros(2))[0][0]
+            )
+            assert bool(jnp.isfinite(slope(0.0)))
+
+
+def test_clipping_has_a_gradient_at_zero_and_clips_in_float32():
+    clip = clip_by_global_norm(1e-3)
+    assert_close(jax.jacobian(lambda g: clip.update(g, ())[0])(jnp.zeros(2)), jnp.eye(2))
+    slope = jax.vmap(jax.grad(lambda norm: jnp.sum(clip_by_global_norm(norm).update(jnp.zeros(2), ())[0])))(jnp.array([1.0, 2.0]))
+    assert_close(slope, jnp.zeros(2))
+    long = jnp.full(4, 60000.0, jnp.float16)  # a factor of 1e-8, zero in float16
+    assert_close(clip.update(long, ())[0], jnp.full(4, 5e-4), rtol=1e-3)
+    assert_close(clip.update(jnp.array([3 + 4j, 0j]), ())[0].real, jnp.array([0.6e-3, 0.0]))
+
+
 @every_optimizer
 def test_takes_a_learning_rate_of_zero_and_gradients_of_zero(name):
     build, numbers = OPTIMIZERS[name]
@@ -159,6 +319,11 @@ REFERENCES = [(library, name) for library, table in (("optax", make.OPTAX), ("to
 @pytest.mark.parametrize("library, name", REFERENCES)
 def test_agrees_with_the_library_over_100_steps(library, name, dtype):
     ours.assert_same_path(ours.descent(library, name, dtype), make.load(f"{library}/{name}/{dtype}"), dtype)
+
+
+@pytest.mark.parametrize("name", list(filter(make.takes_complex, make.OPTAX)))
+def test_complex_parameters_train_as_in_optax(name):
+    ours.assert_same_path(ours.descent("optax", name, "complex128"), make.load(f"optax/{name}/complex128"), "complex128")
 
 
 @pytest.mark.parametrize("suffix", ["", "_of_a_schedule"])
@@ -340,6 +505,72 @@ def rows():
                 lion(0.1).update(jnp.ones(2), lion(0.1).init(jnp.ones(2))),
                 lion(0.1, weight_decay=0.1).update(jnp.ones(2), lion(0.1).init(jnp.ones(2)), jnp.ones(2)),
             ),
+        ),
+        **{
+            f"{name} of complex numbers": (
+                lambda build=build: build(0.1).init({"w": jnp.ones(2, jnp.complex64)}),
+                TypeError,
+                rf"^{name}: params must be floating-point, got complex64 at \['w'\]; sgd, momentum and adam take complex numbers$",
+                lambda build=build: [take(0.1).init({"w": jnp.ones(2, jnp.complex64)}) for take in (sgd, momentum, adam)],
+            )
+            for name, build in (("lion", lion), ("adadelta", adadelta))
+        },
+        **{
+            f"{name} of whole numbers": (
+                lambda build=build: build(0.1).init({"w": jnp.ones(2), "steps": jnp.int32(3)}),
+                TypeError,
+                rf"^{name}: params must be floating-point( or complex)?, got int32 at \['steps'\]; keep what isn't trained out of params$",
+                lambda build=build: build(0.1).init({"w": jnp.ones(2)}),
+            )
+            for name, build in optimizers.OPTIMIZERS.items()
+        },
+        "complex gradients of real params": (
+            lambda: adam(0.1).update(jnp.ones(2, jnp.complex64), adam(0.1).init(jnp.ones(2)), jnp.ones(2)),
+            TypeError,
+            "^adam: gradients must be real where params are, got complex64; take the real part$",
+            lambda: adam(0.1).update(jnp.ones(2, jnp.complex64).real, adam(0.1).init(jnp.ones(2)), jnp.ones(2)),
+        ),
+        "complex gradients and no params": (
+            lambda: adam(0.1).update(jnp.ones(2, jnp.complex64), adam(0.1).init(jnp.ones(2))),
+            TypeError,
+            "^optimizer: gradients must be real where params are, got complex64; take the real part$",
+            lambda: adam(0.1).update(jnp.ones(2, jnp.complex64).real, adam(0.1).init(jnp.ones(2))),
+        ),
+        "gradients of whole params": (
+            lambda: sgd(0.1).update(jax.grad(lambda n: 1.0 * n, allow_int=True)(3), ()),
+            TypeError,
+            r"^sgd: gradients must be floating-point or complex, got \[\('float0', 'V'\)\]; keep what isn't trained out of params$",
+            lambda: sgd(0.1).update(jax.grad(lambda n: 1.0 * n)(3.0), ()),
+        ),
+        "a name as a leaf": (
+            lambda: sgd(0.1).init([jnp.ones(2), "relu"]),
+            TypeError,
+            r"^sgd: params must be floating-point or complex, got 'relu' at \[1\]; keep what isn't trained out of params$",
+            lambda: sgd(0.1).init([jnp.ones(2)]),
+        ),
+        "a random key as a leaf": (
+            lambda: momentum(0.1).init({"key": jax.random.key(0)}),
+            TypeError,
+            r"^momentum: params must be floating-point or complex, got key<fry> at \['key'\]; keep",
+            lambda: momentum(0.1).init({}),
+        ),
+        "updates of whole params": (
+            lambda: apply_updates(jnp.array([3]), jnp.array([-0.2])),
+            TypeError,
+            "^apply_updates: params must be floating-point or complex, got int32; keep what isn't trained out of params$",
+            lambda: apply_updates(jnp.array([3.0]), jnp.array([-0.2])),
+        ),
+        "complex updates of real params": (
+            lambda: apply_updates({"w": jnp.array([3.0])}, {"w": jnp.array([1j])}),
+            TypeError,
+            r"^apply_updates: updates must be real where params are, got complex64 at \['w'\]; take the real part$",
+            lambda: apply_updates({"w": jnp.array([3.0])}, {"w": jnp.array([1j]).real}),
+        ),
+        "a schedule of several numbers": (
+            lambda: sgd(lambda step: jnp.ones(2)).update(jnp.ones(2), sgd(constant(0.1)).init(jnp.ones(2))),
+            TypeError,
+            r"^sgd: a schedule must give one number a step, got shape \(2,\); return a scalar$",
+            lambda: sgd(lambda step: jnp.ones(())).update(jnp.ones(2), sgd(constant(0.1)).init(jnp.ones(2))),
         ),
         "norm of zero": (
             lambda: clip_by_global_norm(0),

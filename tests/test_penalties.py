@@ -38,13 +38,15 @@ def test_registry_holds_every_penalty():
 
 
 @every_penalty
-def test_gives_one_number_of_the_params_dtype(name):
+def test_gives_one_number_of_at_least_float32(name):
+    """Each exact: a sum of squares in bfloat16 has two digits."""
     make, numbers = PENALTIES[name]
     for i in range(VARIANTS):
         y = make(**variant(numbers, i))(penalty_params(dtype=jnp.float32))
         short = make(**variant(numbers, i))(penalty_params(dtype=jnp.bfloat16))
-        assert (y.shape, y.dtype, short.shape, short.dtype) == ((), jnp.float32, (), jnp.bfloat16)
-        np.testing.assert_allclose(float(short), float(y), rtol=0.05)
+        rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), penalty_params(dtype=jnp.bfloat16))
+        assert (y.shape, y.dtype, short.shape, short.dtype) == ((), jnp.float32, (), jnp.float32)
+        np.testing.assert_allclose(float(short), float(make(**variant(numbers, i))(rounded)), rtol=1e-6)
 
 
 @every_penalty
@@ -97,13 +99,48 @@ def test_only_weights_count_unless_where_says_otherwise():
     assert [is_weight(jnp.zeros(shape)) for shape in ((), (3,), (2, 2), (1, 2, 3))] == [False, False, True, True]
 
 
-def test_nothing_to_count_is_zero_in_the_params_dtype():
-    """A loss in bfloat16 plus no penalty must stay bfloat16."""
+def test_nothing_to_count_is_zero_in_the_dtype_of_something():
     for make in (lambda: penalty(), lambda: l2(0.1, where=lambda leaf: False), lambda: penalty(l1=0.0, l2=0.0)):
         for dtype in (jnp.float32, jnp.bfloat16):
             zero = make()({"weight": jnp.ones((2, 2), dtype)})
-            assert (float(zero), zero.shape, zero.dtype) == (0.0, (), dtype)
+            assert (float(zero), zero.shape, zero.dtype) == (0.0, (), jnp.float32)
     assert float(penalty()(())) == 0.0
+
+
+def test_float16_weights_are_summed_in_float32():
+    """Squares of 300 and of 1e-4 are infinity and zero in float16, and so is a strength of 1e-8."""
+    for size in (300.0, 1e-4):
+        params = {"weight": jnp.full((4, 4), size, jnp.float16)}
+        for p, make in enumerate((l1, l2), start=1):
+            assert_close(make(1e-8)(params), 1e-8 * 16 * float(jnp.float16(size)) ** p, rtol=1e-5, atol=0)
+            slope = jax.grad(make(0.5))(params)["weight"]
+            assert slope.dtype == jnp.float16
+            assert_close(slope, jnp.full((4, 4), 0.5 * p * size ** (p - 1)), rtol=1e-3, atol=0)
+
+
+@every_penalty
+def test_of_a_complex_weight_the_modulus_counts(name):
+    """A number of radius 5 costs as 5 does, is real, and its slope points along it (conjugated, as JAX's gradients are)."""
+    make, numbers = PENALTIES[name]
+    for i in range(VARIANTS):
+        fn = make(**variant(numbers, i))
+        turned, real = {"weight": jnp.full((2, 2), 3.0 + 4.0j)}, {"weight": jnp.full((2, 2), 5.0)}
+        for of in (fn, jax.jit(fn), lambda params, fn=fn: jax.vmap(fn)(stack([params]))[0]):
+            assert of(turned).dtype == jnp.float32
+            assert_close(of(turned), of(real))
+        slope = jax.grad(fn)(turned)["weight"]
+        expected = np.asarray(jax.grad(fn)(real)["weight"]) * (3 - 4j) / 5
+        np.testing.assert_allclose(slope, expected, rtol=1e-5)
+        np.testing.assert_array_equal(jax.grad(fn)({"weight": jnp.zeros((2, 2), jnp.complex64)})["weight"], np.zeros((2, 2)))
+
+
+@every_penalty
+def test_healthy_weights_raise_nothing_under_debug_nans(name):
+    make, numbers = PENALTIES[name]
+    with jax.debug_nans(True):
+        for params in (penalty_params(), jax.tree.map(jnp.zeros_like, penalty_params())):
+            jax.block_until_ready(jax.value_and_grad(lambda numbers, params: make(**numbers)(params), (0, 1))(variant(numbers, 1), params))
+            jax.block_until_ready(jax.value_and_grad(make(**variant(numbers, 1)))(params))
 
 
 @pytest.mark.parametrize("p", [1, 1.5, 2, 3, 4])

@@ -116,6 +116,85 @@ def test_landmarks(schedule, expected):
     assert_close({step: schedule(step) for step in expected}, expected)
 
 
+LENGTHS = np.arange(1, 301)
+
+
+def at_multiples(schedule_of, length):
+    """A schedule's values one step before, at and one step after each of the first multiples of its length."""
+    steps = length * jnp.arange(1, 8, dtype=jnp.int32)[:, None] + jnp.arange(-1, 2, dtype=jnp.int32)[None]
+    return jax.vmap(jax.vmap(schedule_of(length)))(steps)
+
+
+def test_a_stair_begins_at_each_multiple_of_its_length():
+    """Of every length from 1 to 300, as a constant of the program, traced, mapped and without jit."""
+    expected = np.stack([[0.5 ** ((k * length + i) // length) for i in (-1, 0, 1)] for length in LENGTHS for k in range(1, 8)])
+    expected = expected.reshape(len(LENGTHS), 7, 3)
+
+    def stairs(length):
+        return at_multiples(lambda length: step_decay(1.0, 0.5, length), length)
+
+    np.testing.assert_array_equal(jax.jit(lambda: jnp.stack([stairs(int(length)) for length in LENGTHS]))(), expected)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(stairs))(jnp.asarray(LENGTHS)), expected)
+    alone = jax.jit(stairs)
+    np.testing.assert_array_equal(jnp.stack([alone(length) for length in jnp.asarray(LENGTHS)]), expected)
+    for length in (41, 47, 55, 61, 82, 300):
+        eager = [[step_decay(1.0, 0.5, length)(k * length + i) for i in (-1, 0, 1)] for k in (1, 3)]
+        np.testing.assert_array_equal(eager, expected[length - 1, [0, 2]])
+
+
+@pytest.mark.parametrize("length, multiples", [(1.1, (10, 50)), (2.5, (2, 4)), (3_000_001, (1,)), (999, (1001, 4003))])
+def test_stairs_of_other_lengths(length, multiples):
+    """A length with decimals, and steps in the millions."""
+    for times in multiples:
+        step = round(times * length)
+        for of in (step_decay(1.0, 0.999, length), jax.jit(step_decay(1.0, 0.999, length))):
+            assert_close([of(step - 1), of(step), of(step + 1)], [0.999**i for i in (times - 1, times, (step + 1) // length)], rtol=4e-4)
+        traced = jax.jit(lambda length, step: step_decay(1.0, 0.999, length)(step))
+        assert_close([traced(length, step - 1), traced(length, step)], [0.999 ** (times - 1), 0.999**times], rtol=4e-4)
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["constant", "traced"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda length: linear(1.0, 0.0, length),
+        lambda length: cosine_decay(1.0, length, 0.25),
+        lambda length: warmup_cosine_decay(1.0, 0, length, final=0.25),
+        lambda length: one_cycle(1.0, length, final_factor=1.0, start_factor=4.0),
+    ],
+    ids=["linear", "cosine", "warmup", "one_cycle"],
+)
+def test_the_end_is_reached_exactly_at_the_last_step(make, traced):
+    """And a warmup's peak at its own: 41 times the inverse of 41 is less than one in float32."""
+    if traced:
+        ends = jax.jit(jax.vmap(lambda length: jnp.stack([make(length)(length - 1), make(length)(length), make(length)(length + 7)])))
+        values = ends(jnp.asarray(LENGTHS))
+    else:
+        values = jax.jit(lambda: jnp.stack([jnp.stack([make(int(n))(n - 1), make(int(n))(n), make(int(n))(n + 7)]) for n in LENGTHS]))()
+    final = make(10)(10)
+    np.testing.assert_array_equal(values[:, 1:], np.full((len(LENGTHS), 2), final))
+    assert bool(jnp.all(values[:, 0] > final - 1e-6))
+
+
+def test_the_peak_is_reached_exactly_at_the_end_of_a_warmup():
+    peaks = jax.jit(lambda: jnp.stack([warmup_cosine_decay(0.5, int(n), 400)(n) for n in LENGTHS]))()
+    np.testing.assert_array_equal(peaks, np.full(len(LENGTHS), 0.5, np.float32))
+    before = jax.jit(lambda: jnp.stack([warmup_cosine_decay(0.5, int(n), 400)(n - 1) for n in LENGTHS]))()
+    assert_close(before, 0.5 * (LENGTHS - 1) / LENGTHS)
+    cycles = jax.jit(lambda: jnp.stack([one_cycle(0.5, int(n) * 10, 0.3)(3 * n) for n in LENGTHS]))()
+    np.testing.assert_allclose(cycles, 0.5, rtol=1e-6)
+
+
+@every_schedule
+def test_healthy_numbers_raise_nothing_under_debug_nans(name):
+    build, numbers = SCHEDULES[name]
+    with jax.debug_nans(True):
+        for i in range(VARIANTS):
+            for step in (0, 1, 3, 5, 12, 30, 31):
+                jax.block_until_ready(build(**variant(numbers, i))(step))
+                jax.block_until_ready(jax.grad(lambda numbers, step=step: build(**numbers)(step))(variant(numbers, i)))
+
+
 @mistakes(
     {
         "value negative": (lambda: constant(-0.1), ValueError, r"^constant: value must be in \[0, inf\), got -0.1$", lambda: constant(0.1)),

@@ -47,6 +47,43 @@ def test_a_weight_of_zero_hides_even_what_is_not_finite():
     np.testing.assert_allclose(objective(params, (x, Y, weights)), objective(params, (X[1:], Y[1:])), rtol=1e-5)
 
 
+WAY = np.array([1.0 + 2.0j, -0.5j], np.complex64)
+
+
+def turning(optimizer):
+    """A model of complex weights, whose imaginary parts count as its real ones do."""
+
+    def init(key, in_shape):
+        return {"weight": jnp.zeros(in_shape, jnp.complex64)}
+
+    def apply(params, x, *, key=None):
+        z = jnp.sum(params["weight"] * x.astype(jnp.complex64))
+        return jnp.stack([z.real, z.imag])
+
+    return fn.training(fn.Layer(init, apply), fn.squared_error, optimizer, in_shape=(2,), penalty=fn.l2(0.0))
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw", "nadam"])
+def test_complex_parameters_go_down_the_hill(name):
+    """In fit and in a sweep, with the optimizer's name as it is or traced: both parts of each weight come to what the data say."""
+    settings = {"weight_decay": 0.0} if name == "adamw" else {}
+    z = X[:, :2] @ WAY
+    data = fn.Dataset(X[:, :2], np.stack([z.real, z.imag], 1))
+    run = dict(key=KEY, num_steps=400, batch_size=None)
+    rates = {"adagrad": 0.5, "rmsprop": 0.01, "adam": 0.03, "adamw": 0.03, "nadam": 0.03}
+
+    def recipe(learning_rate, name):
+        return turning(fn.optimizer(name, learning_rate, **settings))
+
+    rate = rates.get(name, 0.1)
+    alone = fn.fit(recipe(rate, name), data, **run)
+    np.testing.assert_allclose(alone.state.params["weight"], WAY, atol=0.02)
+    names = [name] if name in ("adamw", "nadam") else [name, "sgd"]
+    together = fn.sweep(recipe, fn.grid(learning_rate=[rate, rate / 2], name=names if len(names) == 1 else fn.traced(names)), data, **run)
+    row = next(row for row in range(len(names) * 2) if together.table["name"][row] == name and together.table["learning_rate"][row] == rate)
+    np.testing.assert_allclose(together.state(row).params["weight"], alone.state.params["weight"], rtol=1e-4, atol=1e-4)
+
+
 def test_steps_agree_with_a_loop_in_numpy():
     """Ridge regression by heavy-ball descent, written out by hand."""
     training = linear(0.05, l2=0.01)

@@ -35,13 +35,39 @@ def test_cast_gives_the_dtype_of_the_array_it_meets(number):
         assert (tree.cast(number, like).dtype, float(tree.cast(number, like))) == (like.dtype, float(number))
 
 
+def test_scale_by_less_than_float16_can_say():
+    assert_close(tree.scale(1e-8, jnp.array([6e4], jnp.float16)), jnp.array([6e-4]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.uint8])
+def test_a_count_stays_at_its_largest(dtype):
+    largest = jnp.iinfo(dtype).max
+    counts = jnp.array([0, 5, largest - 1, largest], dtype)
+    for up in (tree.next_count, jax.vmap(tree.next_count), jax.jit(tree.next_count)):
+        assert up(counts).dtype == dtype
+        np.testing.assert_array_equal(up(counts), [1, 6, largest, largest])
+
+
 def test_add_and_zeros_like():
     assert_close(tree.add(TREE, TREE), tree.scale(2, TREE))
     assert_same_bits(tree.add(TREE, tree.zeros_like(TREE)), TREE)
     assert dtypes(tree.zeros_like(TREE)) == dtypes(TREE)
 
 
-@pytest.mark.parametrize("x64, dtype, wide", [(False, "bfloat16", "float32"), (False, "float32", "float32"), (True, "float64", "float64")])
+@pytest.mark.parametrize(
+    "x64, dtype, wide",
+    [
+        (False, "bfloat16", "float32"),
+        (False, "float16", "float32"),
+        (False, "float32", "float32"),
+        (True, "float64", "float64"),
+        (False, "complex64", "complex64"),
+        (True, "complex128", "complex128"),
+        (False, "int32", "float32"),
+        (False, "bool", "float32"),
+        (True, "int32", "float64"),
+    ],
+)
 def test_at_least_float32(x64, dtype, wide):
     with jax.enable_x64(x64):
         assert tree.at_least_float32(jnp.dtype(dtype)) == wide
@@ -54,6 +80,19 @@ def test_global_norm_is_the_norm_of_all_leaves_as_one_vector():
     assert_close(tree.global_norm({}), 0.0)
     with jax.enable_x64(True):
         assert tree.global_norm(jnp.ones(4, jnp.float64)).dtype == jnp.float64
+
+
+def test_global_norm_at_zero_has_a_gradient_of_zero():
+    for like in (jnp.zeros(3), jnp.zeros(3, jnp.bfloat16), jnp.zeros(3, jnp.complex64)):
+        for norm in (tree.global_norm, jax.jit(tree.global_norm)):
+            assert_close(jnp.abs(jax.grad(norm)(like)), jnp.zeros(3))
+    assert_close(jax.vmap(jax.grad(tree.global_norm))(jnp.array([[0.0, 0.0], [3.0, 4.0]])), jnp.array([[0.0, 0.0], [0.6, 0.8]]))
+
+
+def test_global_norm_of_complex_numbers_and_of_leaves_of_any_kind():
+    assert_close(tree.global_norm({"a": jnp.array([3 + 4j, 12j]), "b": 84.0}), 85.0)
+    with jax.enable_x64(True):
+        assert tree.global_norm([jnp.ones(4, jnp.float32), jnp.ones(4, jnp.float64)]).dtype == jnp.float64
 
 
 def test_global_norm_of_many_bfloat16_numbers_is_summed_in_float32():

@@ -263,7 +263,7 @@ def _optax_in(dtype: str) -> Iterator[Any]:
     import jax
     import optax
 
-    with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with jax.enable_x64(dtype in ("float64", "complex128")), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield optax
 
 
@@ -367,6 +367,11 @@ TORCH: dict[str, OptimizerCase] = {
 }
 
 
+def takes_complex(name: str) -> bool:
+    """optax's rules for lion and AdaDelta know real numbers only."""
+    return not name.startswith(("lion", "adadelta"))
+
+
 def descent_inputs() -> Arrays:
     """A bowl and the noise on its slope: params {"weight": (2, 3), "bias": (3,)}, gradient = curvature * params + noise."""
     rng = _rng("descent")
@@ -384,7 +389,11 @@ def descent_inputs() -> Arrays:
 
 def descent(dtype: str, asarray: Callable[[np.ndarray], Any]) -> tuple[Any, Callable[[Any, Any], Any]]:
     """The initial params and gradient(params, step), as arrays of any library."""
-    inputs = {key: asarray(value.astype(dtype)) for key, value in descent_inputs().items()}
+    inputs = {}
+    for key, value in descent_inputs().items():
+        if "complex" in dtype and "curvature" not in key:
+            value = value + 0.5j * np.flip(value)  # the imaginary parts are others than the real ones
+        inputs[key] = asarray(value.astype(dtype))
     params = {"weight": inputs["params/weight"], "bias": inputs["params/bias"]}
     return params, lambda p, step: {key: inputs[f"curvature/{key}"] * p[key] + inputs[f"noise/{key}"][step] for key in p}
 
@@ -452,6 +461,7 @@ def compute() -> dict[str, Callable[[], Arrays]]:
     for dtype in ("float64", "float32"):
         makers |= {f"optax/{name}/{dtype}": lambda name=name, dtype=dtype: optax_descent(name, dtype) for name in OPTAX}
         makers |= {f"torch/{name}/{dtype}": lambda name=name, dtype=dtype: torch_descent(name, dtype) for name in TORCH}
+    makers |= {f"optax/{name}/complex128": lambda name=name: optax_descent(name, "complex128") for name in OPTAX if takes_complex(name)}
     return makers
 
 
