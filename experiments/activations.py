@@ -70,10 +70,7 @@ def run(quick: bool = False, seed: int = 0) -> report.Outcome:
 
 def rows(result: fn.SweepResult, activation: str) -> np.ndarray:
     """The rows of an activation at its best learning rate by mean training loss, one a seed."""
-    own = result.table["activation"] == activation
-    rates = np.unique(result.table["learning_rate"][own])
-    each = [np.flatnonzero(own & (result.table["learning_rate"] == rate)) for rate in rates]
-    return min(each, key=lambda rows: result.table["train/loss"][rows].mean())
+    return report.best_rows(result, "train/loss", activation=activation)
 
 
 def accuracy(result: fn.SweepResult, activation: str) -> np.ndarray:

@@ -60,14 +60,13 @@ def compare(recipe, data: fn.Split, key: jax.Array, *, activations: tuple[str, .
     result = fn.sweep(recipe, variants, data, key=key, num_steps=steps, batch_size=32, replicates=seeds, keep=1)
     table, found = result.table, {}
     for name in activations:
-        rows = [np.flatnonzero((table["activation"] == name) & (table["learning_rate"] == rate)) for rate in LEARNING_RATES]
-        choice = [np.mean(table["validation/choice"][own]) for own in rows]
-        best = int(np.nanargmax(choice))
+        best = report.best_rows(result, "validation/choice", "max", activation=name)
+        each = [(table["activation"] == name) & (table["learning_rate"] == rate) for rate in LEARNING_RATES]
         found[name] = {
-            "accuracy": table["validation/accuracy"][rows[best]],
-            "learning_rate": LEARNING_RATES[best],
-            "choice": choice[best],
-            "by_learning_rate": [report.interval(table["validation/accuracy"][own]) for own in rows],
+            "accuracy": table["validation/accuracy"][best],
+            "learning_rate": float(table["learning_rate"][best[0]]),
+            "choice": np.mean(table["validation/choice"][best]),
+            "by_learning_rate": [report.interval(table["validation/accuracy"][rows]) for rows in each],
         }
     return found
 

@@ -81,10 +81,7 @@ def layer_gradients(activation: str, depth: int, scales: np.ndarray, batch: fn.D
 
 def chosen(result: fn.SweepResult, activation: str, depth: int) -> np.ndarray:
     """The rows, a seed each, of the learning rate and scale that read most of the digits held out for choosing."""
-    own = (result.table["activation"] == activation) & (result.table["depth"] == depth)
-    variants = np.unique(result.table["variant"][own])
-    means = [np.mean(result.table["validation/choice"][result.table["variant"] == variant]) for variant in variants]
-    return np.flatnonzero(result.table["variant"] == variants[np.nanargmax(means)])
+    return report.best_rows(result, "validation/choice", "max", activation=activation, depth=depth)
 
 
 def run(quick: bool, seed: int) -> report.Outcome:

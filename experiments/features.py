@@ -59,10 +59,10 @@ def one_split(dataset: fn.Dataset, strengths: np.ndarray, steps: tuple[int, int]
     measured: dict[str, Any] = {}
     for name, data in parts.items():
         result = fn.sweep(net, variants, data, key=net_key, num_steps=steps[0], batch_size=32, eval_every=steps[0] // 20, progress=False)
-        row = int(result.ranking()[0])
-        training, state = result.training(row), result.state(row)
+        best = result.best("validation/loss")
+        training, state = result.training(best.row), best.state
         accuracy = np.mean(fn.predict(training, state, data.test.x).argmax(1) == data.test.y)
-        measured[name] = {"accuracy": accuracy, "curve": result.curves["validation/loss"][row], "steps": result.curves["step"]}
+        measured[name] = {"accuracy": accuracy, "curve": result.curves["validation/loss"][best.row], "steps": result.curves["step"]}
         if name == "standardized":
             importance = jax.jit(fn.permutation_importance, static_argnums=0, static_argnames="repeats")
             measured["importance"] = np.asarray(importance(training, state, data.test, key=shuffle_key, repeats=20)).mean(1)

@@ -101,9 +101,9 @@ def agreement(paths: fn.SweepResult) -> report.Finding:
 
 def chosen(result: fn.SweepResult, test: fn.Dataset) -> dict[float, float]:
     """The error on the test part, by power, at the strength that validation chooses; power 0 stands for no penalty."""
-    rows = {power: np.flatnonzero(result.table["power"] == power) for power in POWERS}
-    best = {power: own[np.argmin(result.table["validation/loss"][own])] for power, own in rows.items()} | {0.0: rows[1.0][0]}
-    return {power: float(result.training(row).evaluate(result.state(row), test)["loss"]) for power, row in best.items()}
+    best = {power: report.best_rows(result, "validation/loss", power=power) for power in POWERS}
+    best |= {0.0: report.best_rows(result, "validation/loss", power=1.0, strength=0.0)}
+    return {power: float(result.training(row).evaluate(result.state(row), test)["loss"]) for power, (row,) in best.items()}
 
 
 def on_new_patients(scores: list[dict[float, float]]) -> report.Finding:

@@ -17,6 +17,8 @@ import matplotlib.pyplot
 import numpy as np
 from scipy import stats
 
+import funcnet as fn
+
 LEVEL = 0.95  # of every confidence interval
 
 
@@ -62,6 +64,28 @@ def band(ax: matplotlib.axes.Axes, x: Any, values: Any, **style: Any) -> None:
     each = [interval(column) for column in np.transpose(values)]
     (line,) = ax.plot(x, [one.mean for one in each], linewidth=2, **style)
     ax.fill_between(x, [one.low for one in each], [one.high for one in each], color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def best_rows(result: fn.SweepResult, metric: str, mode: str | None = None, **hyperparameters: Any) -> np.ndarray:
+    """The rows, one a seed, of the best variant by a metric's mean over seeds, among those with these hyperparameters.
+
+    Args:
+      result: of a sweep.
+      metric: to choose by, such as "validation/loss".
+      mode: whether a small ("min") or a large ("max") value is good; may be left out for losses and `fn.METRICS`.
+      hyperparameters: the values that the variant has; of the others, the best are chosen.
+
+    Raises:
+      ValueError: no such variant can be ranked: of each some run diverged or has no finite metric.
+    """
+    ranking = result.ranking(metric, mode)
+    own = np.ones(len(ranking), bool)
+    for name, value in hyperparameters.items():
+        own &= result.table[name][ranking] == value
+    if not own.any():
+        rule = f"needs a variant with {hyperparameters} whose every run completed with a finite {metric}"
+        raise ValueError(f"best_rows: {rule}, got none; train more of them")
+    return np.flatnonzero(result.table["variant"] == result.table["variant"][ranking[own][0]])
 
 
 class Finding(NamedTuple):
