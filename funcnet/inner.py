@@ -98,6 +98,13 @@ def inner_jaxprs(equation: Any) -> list[Any]:
     return found[:1] if "branches_platforms" in equation.params else found  # `by_platform` names a CPU's first
 
 
+def uses(jaxpr: Any, primitive: str) -> bool:
+    """Whether a `Jaxpr`, or any that it runs, has an operation of that name."""
+    return any(
+        equation.primitive.name == primitive or any(uses(body, primitive) for body in inner_jaxprs(equation)) for equation in jaxpr.eqns
+    )
+
+
 def by_platform(*arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
     """cpu(*arguments) in a program for a CPU and default(*arguments) in any other, chosen while lowering."""
     return jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)

@@ -5,6 +5,7 @@ without its axis: prediction of shape (1,), target of shape ().
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.batching import examples_last
+from funcnet.batching import examples_last, on_batch
 from funcnet.tree import Scalar
 
 both = examples_last(argnums=(0, 1))
@@ -138,14 +139,14 @@ def binary_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
       target: the same shape, probabilities in [0, 1]: a label is 0 or 1.
 
     Returns:
-      Shape (), nats, in the logits' dtype.
+      Shape (), nats, in the logits' dtype; NaN for a target out of range.
 
     Example:
       >>> print(binary_cross_entropy(jnp.array(0.0), jnp.array(1)).round(4))
       0.6931
     """
     logits, target = _paired("binary_cross_entropy", logits, target)
-    return jnp.mean(jax.nn.softplus(logits) - target * logits, axis=0)
+    return jnp.mean(_nan_unless(jnp.abs(target - 0.5) <= 0.5 + _SLACK, jax.nn.softplus(logits) - target * logits), axis=0)
 
 
 @both
@@ -160,7 +161,7 @@ def hinge(prediction: jax.Array, target: jax.Array) -> jax.Array:
       target: an integer label, shape (), from 0 to classes - 1; or -1s and 1s in the prediction's shape.
 
     Returns:
-      Shape (), in the prediction's dtype; NaN for a label out of range.
+      Shape (), in the prediction's dtype; NaN for a label out of range, or a target that is neither -1 nor 1.
 
     Example:
       >>> print(hinge(jnp.array([2.0, 1.5]), jnp.array(0)), hinge(jnp.array([0.25]), jnp.array([-1.0])))
@@ -174,7 +175,7 @@ def hinge(prediction: jax.Array, target: jax.Array) -> jax.Array:
         others = jnp.max(jnp.where(chosen, jnp.full((), -jnp.inf, prediction.dtype), prediction), axis=0)
         return jax.nn.relu(1 + others - right) + _nan_where_none(chosen, prediction.dtype)
     prediction, target = _paired("hinge", prediction, target)
-    return jnp.mean(jax.nn.relu(1 - target * prediction), axis=0)
+    return jnp.mean(_nan_unless(jnp.abs(jnp.abs(target) - 1) <= _SLACK, jax.nn.relu(1 - target * prediction)), axis=0)
 
 
 def _chosen(where: str, labels: jax.Array, classes: int) -> jax.Array:
@@ -185,8 +186,15 @@ def _chosen(where: str, labels: jax.Array, classes: int) -> jax.Array:
     return jax.lax.broadcasted_iota(labels.dtype, (classes, labels.shape[0]), 0) == labels[None]
 
 
+_SLACK = 1e-3  # by which a target, being rounded, may leave its range
+
+
+def _nan_unless(good: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.where(good, values, np.asarray(np.nan, values.dtype))  # NumPy's, as jax_debug_nans objects to one that JAX makes
+
+
 def _nan_where_none(chosen: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    return jnp.where(jnp.any(chosen, axis=0), jnp.zeros((), dtype), jnp.full((), jnp.nan, dtype))
+    return _nan_unless(jnp.any(chosen, axis=0), jnp.zeros((), dtype))
 
 
 def _check_labels(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
@@ -236,28 +244,101 @@ def _check_targets(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
         raise ValueError(check.message(where, f"each target must have the shape of the model's output, {outputs}", y.shape[1:]))
 
 
+def each_loss(loss: Callable[..., jax.Array], prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """The loss of each example, shape (examples,); prediction and target have the examples last.
+
+    Raises:
+      TypeError, ValueError: the loss doesn't take one example, or doesn't give one number.
+    """
+    try:
+        values = on_batch(loss, argnums=(0, 1))(prediction, target)
+    except jax.errors.TracerArrayConversionError as error:
+        said = f"one that turns its arguments into NumPy arrays ({type(error).__name__})"
+        raise TypeError(check.message("training", "a loss must be written in jax.numpy", said, "such as those of LOSSES")) from error
+    except jax.errors.JAXTypeError:
+        raise
+    except (TypeError, ValueError, IndexError) as error:
+        if is_known(loss):
+            raise
+        one = f"a prediction of shape {prediction.shape[:-1]} and a target of shape {target.shape[:-1]}"
+        text = check.message("training", f"a loss must take one example, {one}", f"{type(error).__name__}: {error}", _ONE_EXAMPLE)
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(text) from error
+    if getattr(values, "shape", None) != prediction.shape[-1:]:
+        got = f"shape {values.shape[:-1]}" if isinstance(values, jax.Array) else type(values).__name__
+        raise ValueError(check.message("training", "a loss must give one number for one example", got, _ONE_EXAMPLE))
+    return values
+
+
+_ONE_EXAMPLE = "a loss sees one example, without a batch axis; the mean over the batch is taken for it"
+
+
 def check_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: np.ndarray) -> None:
-    """Checks concrete targets, one a row, against a loss and the model's output shape; your own losses check theirs.
+    """Checks concrete targets, one a row, against a loss and the model's output shape.
 
     Args:
-      loss: one of this module's, or any other, which may carry a function `check_targets(outputs, y)` as an attribute.
+      loss: one of this module's, or any other, which may carry a function `check_targets(outputs, y)` as an attribute. One
+        without, such as a wrapped one, is tried on every target with a prediction of 0.5: where that is NaN for some, and
+        isn't for others, or for targets of 0 or 1, the data is wrong.
       outputs: shape of one prediction.
       y: shape (examples, *target).
 
     Raises:
-      ValueError: labels are out of range, or a shape is wrong.
-      TypeError: labels are not integers.
+      ValueError: targets are out of range, or a shape is wrong.
+      TypeError: labels are not integers, or the loss doesn't take one example.
     """
-    own = getattr(loss, "check_targets", None)
+    bare = loss
+    while isinstance(bare, functools.partial) and not bare.args:
+        bare = bare.func
+    own = next((checked for known, checked in _CHECKS if known is bare), None)
+    if own is None and not hasattr(loss, "__wrapped__"):  # functools.wraps copies what isn't the wrapper's own
+        own = getattr(loss, "check_targets", None)
     if own is not None:
         own(outputs, y)
+    else:
+        _try_targets(loss, outputs, y)
 
 
-for _loss in (squared_error, absolute_error, huber):
-    _loss.check_targets = functools.partial(_check_targets, _loss.__name__)  # type: ignore[attr-defined]
-cross_entropy.check_targets = _check_classes  # type: ignore[attr-defined]
-binary_cross_entropy.check_targets = _check_probabilities  # type: ignore[attr-defined]
-hinge.check_targets = _check_sides  # type: ignore[attr-defined]
+def is_known(loss: Callable[..., jax.Array]) -> bool:
+    """Whether a loss is one of this module's."""
+    return any(known is loss for known, _ in _CHECKS)
+
+
+def _try_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: np.ndarray) -> None:
+    size = max(1, _TRIED_AT_ONCE // max(1, math.prod(outputs), y[0].size))
+    usual = np.stack([np.zeros_like(y[0]), np.ones_like(y[0])])
+    bad = []
+    for rows in [usual, *(y[start : start + size] for start in range(0, len(y), size))]:
+        missing = _nan_at_a_half(loss, outputs, rows)
+        if missing is None:  # a hyperparameter that the loss depends on is traced
+            return
+        bad.append(missing)
+    known, tried = bad[0], np.concatenate(bad[1:])
+    if tried.any() and not (known.all() and tried.all()):
+        row = int(np.argmax(tried))
+        name = getattr(loss, "__name__", type(loss).__name__)
+        rule = f"the loss {name} must be a number for every target, also at a prediction of 0.5"
+        raise ValueError(check.message("training", rule, f"NaN for the target {y[row]} in row {row}", "is it in the loss's range?"))
+
+
+_TRIED_AT_ONCE = 2**22  # numbers
+
+
+def _nan_at_a_half(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: np.ndarray) -> np.ndarray | None:
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+        prediction = jnp.full((*outputs, len(y)), 0.5, jnp.result_type(float))
+        try:
+            missing: np.ndarray = np.isnan(np.asarray(each_loss(loss, prediction, jnp.moveaxis(jnp.asarray(y), 0, -1))))
+            return missing
+        except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
+            return None
+
+
+_CHECKS: list[tuple[Callable[..., jax.Array], Callable[[tuple[int, ...], np.ndarray], None]]] = [
+    *((loss, functools.partial(_check_targets, loss.__name__)) for loss in (squared_error, absolute_error, huber)),
+    (cross_entropy, _check_classes),
+    (binary_cross_entropy, _check_probabilities),
+    (hinge, _check_sides),
+]
 
 LOSSES: dict[str, Callable[..., jax.Array]] = {
     "squared_error": squared_error,

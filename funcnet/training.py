@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.batching import on_batch
 from funcnet.data import Dataset, Split, WeightedDataset, as_split, minibatch
-from funcnet.layers import Layer, apply_batch, out_shape
-from funcnet.losses import LOSSES, check_targets
+from funcnet.layers import Layer, apply_batch, check_symbols, out_shape
+from funcnet.losses import LOSSES, check_targets, each_loss
 from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates
 from funcnet.penalties import Penalty
@@ -117,7 +116,7 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
 
     def objective(params: Params, batch: Dataset, *, key: jax.Array | None = None) -> jax.Array:
         x, y, *weights = tuple(batch)
-        prediction = apply_batch(model, params, _examples_last(x), key=key)
+        prediction = apply_batch(model, params, _examples_last(_inputs(x)), key=key)
         mean = weighted_mean("objective", _losses(loss, prediction, y), *weights)
         return mean if penalty is None else mean + penalty(params).astype(mean.dtype)
 
@@ -139,7 +138,8 @@ def training(
       model: a `Layer`, such as `mlp((64, 10))`.
       loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`.
       optimizer: an `Optimizer`, or another library's gradient transformation.
-      in_shape: shape of one example.
+      in_shape: shape of one example. Examples stored in float16 are trained on in float32; a model that is to compute in
+        float16 casts them itself.
       penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
       metrics: functions of (predictions, targets) over a whole set, written in jax.numpy, by the name they are reported
         under; or one or several names in `METRICS` or functions with a name of their own. Of the training examples of a
@@ -181,13 +181,13 @@ def training(
 
     def evaluate(state: TrainState, dataset: Dataset) -> Metrics:
         x, y, *weights = tuple(dataset)
-        prediction = _predictions(model, state.params, jnp.asarray(x))
+        prediction = _predictions(model, state.params, _inputs(x))
         values = {"loss": weighted_mean("evaluate", _losses(loss, prediction, y), *weights)}
         rows, y = jnp.moveaxis(prediction, -1, 0), jnp.asarray(y)
         return values | _measured(measures, rows, y, *weights)
 
     def predict(state: TrainState, x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
+        return jnp.moveaxis(_predictions(model, state.params, _inputs(x)), -1, 0)
 
     check_data = functools.partial(_check_data, model, loss, tuple(in_shape), measures)
     modes = {name: mode for name, mode in {"loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items() if mode}
@@ -357,8 +357,9 @@ def _check_data(
     if got != in_shape:
         fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
         raise ValueError(check.message("training", f"each example must have in_shape {in_shape}", got, fix))
-    outputs = out_shape(model, in_shape, data.train.x.dtype)
-    for part in filter(None, data):
+    outputs = out_shape(model, in_shape, jax.eval_shape(_inputs, data.train.x).dtype)
+    for name, part in [(name, part) for name, part in zip(Split._fields, data, strict=True) if part is not None]:
+        check_symbols(f"training: {name}", model, np.asarray(part.x))
         check_targets(loss, outputs, part.y)
         for metric in metrics.values():
             check_metric_targets(metric, outputs, part.y)
@@ -429,13 +430,19 @@ def _first(dataset: Dataset, num_examples: jax.Array) -> WeightedDataset:
     return WeightedDataset(*dataset, inside.astype(jnp.result_type(float)))
 
 
+def _inputs(x: Any) -> jax.Array:
+    """A set of examples as a model gets it: float16 is a way to store numbers, whose products overflow; float32 computes."""
+    given: jax.Array = jnp.asarray(x)
+    return given.astype(jnp.float32) if given.dtype == jnp.float16 else given
+
+
 def _examples_last(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(jnp.asarray(x), 0, -1)
 
 
 def _losses(loss: Callable[..., jax.Array], prediction: jax.Array, y: jax.Array) -> jax.Array:
     """The loss of each example, shape (examples,); prediction has the examples last, y first."""
-    return on_batch(loss, argnums=(0, 1))(prediction, _examples_last(y))
+    return each_loss(loss, prediction, _examples_last(y))
 
 
 def _predictions(model: Layer, params: Params, x: jax.Array) -> jax.Array:

@@ -317,6 +317,121 @@ def test_a_loss_of_ones_own_checks_its_targets_itself():
     assert seen == [((3,), (1,))]
 
 
+OUT_OF_RANGE = {
+    "label too large": (cross_entropy, (3,), [0, 1, 2, 0], 3),
+    "label negative": (cross_entropy, (3,), [0, 1, 2, 0], -1),
+    "label of a hinge": (hinge, (3,), [0, 1, 2, 0], 7),
+    "probability": (binary_cross_entropy, (), [0.0, 0.5, 1.0, 0.0], 1.5),
+    "negative probability": (binary_cross_entropy, (2,), [[0.0, 0.5]] * 4, -0.25),
+    "class of three": (binary_cross_entropy, (1,), [0, 1, 1, 0], 2),
+    "side": (hinge, (1,), [-1, 1, 1, -1], 0),
+    "side of two": (hinge, (2,), [[-1.0, 1.0]] * 4, 0.5),
+}
+WRAPPERS = {
+    "lambda": lambda loss: lambda prediction, target: loss(prediction, target),
+    "weight": lambda loss: lambda prediction, target: 3.0 * loss(prediction, target),
+    "wraps": lambda loss: functools.wraps(loss)(lambda prediction, target: 2 * loss(prediction, target)),
+    "jit": jax.jit,
+    "checkpoint": jax.checkpoint,
+    "partial": lambda loss: functools.partial(lambda loss, prediction, target: loss(prediction, target), loss),
+    "partial by name": lambda loss: functools.partial(lambda prediction, target, weight: weight * loss(prediction, target), weight=2.0),
+}
+
+
+@pytest.mark.parametrize("kind", OUT_OF_RANGE)
+def test_out_of_range_is_nan(kind):
+    loss, outputs, good, odd = OUT_OF_RANGE[kind]
+    targets = np.array(good)
+    fine = jax.vmap(loss, (None, 0))(jnp.full(outputs, 0.3), jnp.asarray(targets))
+    assert np.all(np.isfinite(fine))
+    targets[2] = odd
+    np.testing.assert_array_equal(np.isnan(jax.vmap(loss, (None, 0))(jnp.full(outputs, 0.3), jnp.asarray(targets))), [0, 0, 1, 0])
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("kind", OUT_OF_RANGE)
+def test_a_wrapped_loss_checks_its_targets_too(kind, wrapper):
+    loss, outputs, good, odd = OUT_OF_RANGE[kind]
+    wrapped, targets = WRAPPERS[wrapper](loss), np.array(good)
+    check_targets(wrapped, outputs, targets)
+    targets[2] = odd
+    with pytest.raises(ValueError, match=r"training: the loss \S+ must be a number for every target.*, got NaN for the target .* in row 2"):
+        check_targets(wrapped, outputs, targets)
+    with pytest.raises(ValueError, match=r"in row 0"):  # all of them
+        check_targets(wrapped, outputs, np.full_like(targets, odd))
+    with jax.debug_nans(True), pytest.raises(ValueError, match="in row 2"):
+        check_targets(wrapped, outputs, targets)
+
+
+def test_a_wrapper_that_changes_the_targets_is_judged_by_what_it_does():
+    one_based = functools.wraps(cross_entropy)(lambda logits, target: cross_entropy(logits, target - 1))
+    check_targets(one_based, (3,), np.array([1, 2, 3]))
+    with pytest.raises(ValueError, match="NaN for the target 0 in row 1"):
+        check_targets(one_based, (3,), np.array([1, 0, 3]))
+
+
+def test_many_targets_are_tried_a_part_at_a_time(monkeypatch):
+    monkeypatch.setattr(losses, "_TRIED_AT_ONCE", 12)
+    targets = np.arange(50) % 3
+    wrapped = lambda logits, target: cross_entropy(logits, target)
+    check_targets(wrapped, (3,), targets)
+    targets[37] = 3
+    with pytest.raises(ValueError, match="NaN for the target 3 in row 37"):
+        check_targets(wrapped, (3,), targets)
+
+
+def test_a_loss_that_is_nan_whatever_the_target_is_not_the_datas_fault():
+    check_targets(lambda prediction, target: jnp.log(-prediction) + target, (), np.arange(3.0))
+
+
+def test_a_loss_of_a_traced_hyperparameter_is_not_tried():
+    @jax.jit
+    def run(weight):
+        check_targets(lambda logits, target: weight * cross_entropy(logits, target), (3,), np.array([0, 1, 7]))
+        return weight
+
+    run(1.0)
+
+
+@mistakes(
+    {
+        "whole batch": (
+            given(lambda p, t: jnp.mean(p[jnp.arange(len(t)), t]), (3,), [0, 1]),
+            TypeError,
+            r"training: a loss must take one example, a prediction of shape \(3,\) and a target of shape \(\), got TypeError: len\(\) of "
+            r"unsized object; a loss sees one example, without a batch axis",
+            given(lambda p, t: p[t], (3,), [0, 1]),
+        ),
+        "axis of the batch": (
+            given(lambda p, t: jnp.mean((p - t) ** 2, axis=1), (3,), np.ones((2, 3))),
+            ValueError,
+            r"training: a loss must take one example, .* a loss sees one example",
+            given(lambda p, t: jnp.mean((p - t) ** 2, axis=0), (3,), np.ones((2, 3))),
+        ),
+        "one for each output": (
+            given(lambda p, t: (p - t) ** 2, (3,), np.ones((2, 3))),
+            ValueError,
+            r"training: a loss must give one number for one example, got shape \(3,\); a loss sees one example",
+            given(lambda p, t: jnp.mean((p - t) ** 2), (3,), np.ones((2, 3))),
+        ),
+        "two numbers": (
+            given(lambda p, t: (p[0], t), (3,), [0.0, 1.0]),
+            ValueError,
+            r"training: a loss must give one number for one example, got tuple",
+            given(lambda p, t: p[0] - t, (3,), [0.0, 1.0]),
+        ),
+        "NumPy": (
+            given(lambda p, t: np.mean((np.asarray(p) - t) ** 2), (3,), np.ones((2, 3))),
+            TypeError,
+            r"training: a loss must be written in jax.numpy, got one that turns its arguments into NumPy arrays",
+            given(lambda p, t: jnp.mean((p - t) ** 2), (3,), np.ones((2, 3))),
+        ),
+    }
+)
+def test_what_a_loss_is_given_and_gives(mistake):
+    check_mistake(mistake)
+
+
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_by_name_as_by_position(name):
     loss, prediction = losses.LOSSES[name], jnp.array([0.5, -2.0, 3.0])

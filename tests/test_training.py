@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
-from properties import assert_close
+from properties import assert_close, assert_same_bits
 
 import funcnet as fn
 from funcnet.training import evaluation_steps
@@ -191,6 +191,40 @@ def test_many_examples_of_few_bits_have_a_finite_weighted_loss(dtype):
     loss = one.evaluate(state, data)["loss"]
     assert loss.dtype == np.float32
     np.testing.assert_allclose(loss, one.evaluate(state, fn.Dataset(X, np.ones(50, np.float32)))["loss"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("loss", [fn.cross_entropy, lambda logits, target: 2 * fn.cross_entropy(logits, target)], ids=["bare", "wrapped"])
+def test_labels_are_checked_before_training_in_fit_and_sweep(loss):
+    labels = np.arange(50) % 3
+    recipe = lambda rate: fn.training(fn.dense(3), loss, fn.sgd(rate), in_shape=(4,))
+    run_sweep = lambda y: fn.sweep(recipe, fn.grid(rate=[0.1, 0.2]), fn.Dataset(X, y), key=KEY, num_steps=1, batch_size=4, progress=False)
+    for run in (lambda y: run_fit(fn.Dataset(X, y), recipe(0.1)), run_sweep):
+        with pytest.raises(ValueError, match="3 in row 49"):
+            run(np.append(labels[:-1], 3))
+    with pytest.raises(ValueError, match="3 in row 9"):
+        run_fit(fn.Split(fn.Dataset(X, labels), fn.Dataset(X[:10], np.append(labels[:9], 3))), recipe(0.1))
+    assert np.all(run_sweep(labels).table["status"] == "completed")
+
+
+def test_float16_examples_are_trained_on_in_float32():
+    """Sums of squares of digits x 64 don't fit in float16: it diverged at every rate."""
+    x = np.round(64 * np.random.default_rng(3).uniform(0, 16, (60, 64))).astype(np.float16)
+    y = (x[:, :3].argmax(1)).astype(np.int32)
+
+    def run(x):
+        one = fn.training(fn.serial(fn.layer_norm(), fn.mlp((8, 3))), fn.cross_entropy, fn.adam(1e-2), in_shape=(64,))
+        fitted = fn.fit(one, fn.Dataset(x, y), key=KEY, num_steps=5, batch_size=16)
+        return fitted, one.predict(fitted.state, x), one.evaluate(fitted.state, fn.Dataset(x, y))
+
+    low, high = run(x), run(x.astype(np.float32))
+    assert_same_bits(low, high)
+    asked = fn.serial(fn.Layer(lambda key, in_shape: (), lambda params, x, *, key=None: x.astype(jnp.float16)), fn.dense(3))
+    assert (
+        fn.training(asked, fn.cross_entropy, fn.sgd(0.1), in_shape=(64,))
+        .predict(fn.TrainState([(), {"weight": jnp.ones((3, 64)), "bias": jnp.ones(3)}], (), 0), x)
+        .dtype
+        == np.float16
+    )
 
 
 # fit.

@@ -206,7 +206,7 @@ def _init_and_shape(where: str, i: int, layer: Layer, key: jax.Array, in_shape: 
         params = layer.init(key, in_shape)
         try:
             return params, jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.result_type(float))).shape
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             try:  # an embedding takes whole numbers
                 return params, jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.int32)).shape
             except (TypeError, ValueError):

@@ -84,7 +84,7 @@ def embedding(vocabulary: int, width: int, *, initializer: str | Initializer = "
             raise TypeError(check.message("embedding", "x must hold integers", x.dtype, "the symbols are numbered from 0"))
         x = x.astype(jnp.int32) if x.dtype.itemsize < 4 else x  # an int8 cannot hold a vocabulary of 300
         symbols = jnp.where(x < 0, vocabulary, x)
-        rows = params["table"].at[symbols].get(mode="fill", fill_value=jnp.nan)
+        rows = jnp.asarray(params["table"]).at[symbols].get(mode="fill", fill_value=jnp.nan)
         return jnp.swapaxes(rows, -1, -2)
 
     return Layer(init, apply)

@@ -5,8 +5,9 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from funcnet import check
+from funcnet import check, inner
 from funcnet.batching import on_batch
 from funcnet.tree import Params
 
@@ -89,6 +90,54 @@ def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None 
 
     y = jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(in_shape, dtype or jnp.result_type(float)))
     return tuple(y.shape)
+
+
+def check_symbols(where: str, layer: Layer, x: np.ndarray) -> None:
+    """Checks that concrete examples hold no symbol out of a vocabulary, whose vector is NaN.
+
+    A vocabulary has no gaps, so at each place of an example only the least and the largest symbol found there are tried, by
+    what the layer makes of them: parameters that are all alike will do. A layer that looks nothing up is not tried.
+
+    Args:
+      where: who asks, for the message.
+      layer: any `Layer`.
+      x: shape (examples, *in_shape).
+
+    Raises:
+      ValueError: a symbol makes the output NaN.
+    """
+    shape = x.shape[1:]
+    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), shape))
+    jaxpr = jax.make_jaxpr(layer.apply)(params, jax.ShapeDtypeStruct(shape, x.dtype))
+    if not inner.uses(jaxpr.jaxpr, "gather"):
+        return
+    ends = np.stack([x.min(0), x.max(0)])
+    usual = next((row for row in (ends[0] * 0, ends[0] * 0 + 1) if not _gives_nan(layer, params, row[None])[0]), None)
+    if usual is None or not _gives_nan(layer, params, ends).any():
+        return
+    for place in np.ndindex(shape):
+        tried = np.stack([usual, usual])
+        tried[(slice(None), *place)] = ends[(slice(None), *place)]
+        bad = _gives_nan(layer, params, tried)
+        if bad.any():
+            symbol = ends[(int(np.argmax(bad)), *place)]
+            row = int(np.argmax(x[(slice(None), *place)] == symbol))
+            got = f"{symbol} at index {(row, *place)} of x"
+            raise ValueError(
+                check.message(where, "a symbol must be in the vocabulary", got, "symbols are numbered from 0; widen it, or map the others")
+            )
+
+
+def _gives_nan(layer: Layer, params: Params, x: np.ndarray) -> np.ndarray:
+    """Which of these examples the layer makes NaN of, shape (examples,); none where a traced hyperparameter hides it."""
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.disable_jit():  # nothing is compiled but single operations
+        params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01 if check.is_floating(leaf) else 0, leaf.dtype), params)
+        try:
+            y = np.asarray(apply_batch(layer, params, jnp.moveaxis(jnp.asarray(x), 0, -1)))
+        except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
+            return np.zeros(len(x), bool)
+    missing: np.ndarray = np.isnan(y).reshape(-1, len(x)).any(0)
+    return missing
 
 
 def check_shape(where: str, in_shape: Shape, axes: tuple[int, ...] = ()) -> Shape:

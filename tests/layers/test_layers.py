@@ -6,18 +6,26 @@ import numpy as np
 import pytest
 from properties import assert_close, check_mistake, mistakes
 
+import funcnet as fn
 from funcnet.layers import (
     CELLS,
     INITIALIZERS,
+    Layer,
+    activation,
+    apply_batch,
     avg_pool,
+    check_symbols,
     conv,
     dense,
+    drop_connect,
     embedding,
     flatten,
     layer_norm,
     max_pool,
     out_shape,
+    parallel,
     recurrent,
+    serial,
 )
 
 KEY = jax.random.key(11)
@@ -313,3 +321,94 @@ def test_numpy_inputs_are_taken():
 )
 def test_mistakes(mistake):
     check_mistake(mistake)
+
+
+# Symbols out of a vocabulary are found in the data.
+
+WORDS = np.random.default_rng(4).integers(0, 10, (50, 6))
+
+
+def _own_lookup(vocabulary):
+    """A layer of one's own, by jnp.take, which gives NaN out of range."""
+    return Layer(lambda key, in_shape: jnp.ones((vocabulary, 4)), lambda params, x, *, key=None: jnp.take(params, x, axis=0))
+
+
+READERS = {
+    "alone": (lambda v: embedding(v, 4), 10),
+    "dense": (lambda v: serial(embedding(v, 4), flatten(), dense(3)), 10),
+    "recurrent": (lambda v: serial(embedding(v, 4), recurrent(5, cell="lstm"), dense(3)), 10),
+    "normalised and pooled": (lambda v: serial(embedding(v, 4), layer_norm(), max_pool(2), activation("relu"), flatten(), dense(3)), 10),
+    "side by side": (lambda v: parallel(serial(embedding(v, 4), flatten()), serial(embedding(20, 1), flatten())), 10),
+    "of one's own": (lambda v: serial(_own_lookup(v), flatten(), dense(3)), 10),
+    "counted from one": (lambda v: serial(_shifted(embedding(v, 4)), flatten(), dense(3)), 11),
+    "wrapped": (lambda v: serial(drop_connect(embedding(v, 4), 0.5), flatten()), 10),
+}
+
+
+def no_params_init(key, in_shape):
+    return ()
+
+
+def _shifted(layer):
+    return Layer(layer.init, lambda params, x, *, key=None: layer.apply(params, x + 1))
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("dtype", [np.int32, np.int8])
+def test_symbols_out_of_a_vocabulary_are_found(name, dtype):
+    make, vocabulary = READERS[name]
+    words = WORDS.astype(dtype)
+    check_symbols("data", make(vocabulary), words)
+    for odd, place in ((10, (17, 3)), (100, (0, 0)), (-12, (49, 5))):
+        wrong = words.copy()
+        wrong[place] = odd
+        with pytest.raises(
+            ValueError, match=rf"data: a symbol must be in the vocabulary, got {odd} at index \({place[0]}, {place[1]}\) of x"
+        ):
+            check_symbols("data", make(vocabulary), wrong)
+    wrong[place] = 7
+    check_symbols("data", make(vocabulary), wrong)
+
+
+def test_each_place_may_have_a_vocabulary_of_its_own():
+    columns = np.stack([np.arange(30) % 3, np.arange(30) % 15], 1)
+    at = lambda i: Layer(no_params_init, lambda params, x, *, key=None: x[i : i + 1])
+    model = serial(parallel(serial(at(0), embedding(3, 2)), serial(at(1), embedding(15, 2))), flatten())
+    check_symbols("data", model, columns)
+    with pytest.raises(ValueError, match=r"got 3 at index \(4, 0\) of x"):
+        check_symbols("data", model, np.where(np.arange(60).reshape(30, 2) == 8, 3, columns))
+
+
+def test_symbols_that_a_model_hides_are_no_mistake():
+    hidden = lambda params, x, *, key=None: jnp.where((x < 0)[:, None], 0.0, embedding(10, 4).apply(params, x))
+    model = serial(Layer(embedding(10, 4).init, hidden), flatten(), dense(3))
+    check_symbols("data", model, np.where(WORDS == 3, -1, WORDS))
+    with pytest.raises(ValueError, match=r"got 10 at index"):
+        check_symbols("data", model, np.where(WORDS == 3, 10, WORDS))
+
+
+def test_models_that_look_nothing_up_are_not_tried(monkeypatch):
+    monkeypatch.setattr("funcnet.layers.layer._gives_nan", lambda *_: pytest.fail("tried"))
+    image = np.ones((5, 1, 8, 8), np.uint8)
+    check_symbols("data", serial(conv(3, 3), max_pool(2), activation("gelu"), flatten(), layer_norm(), dense(3)), image)
+    check_symbols("data", recurrent(3, cell="gru"), np.ones((5, 7, 2), np.float32))
+
+
+def test_symbols_are_found_before_training_with_the_part_they_stand_in():
+    recipe = lambda rate: fn.training(serial(embedding(10, 2), flatten(), dense(3)), "cross_entropy", fn.sgd(rate), in_shape=(6,))
+    train, other = fn.Dataset(WORDS, WORDS[:, 0] % 3), fn.Dataset(np.where(np.arange(6) == 2, 10, WORDS[:8]), WORDS[:8, 0] % 3)
+    settings = dict(key=jax.random.key(0), num_steps=1, batch_size=4)
+    for run in (
+        lambda data: fn.fit(recipe(0.1), data, **settings),
+        lambda data: fn.sweep(recipe, fn.grid(rate=[0.1]), data, progress=False, **settings),
+    ):
+        with pytest.raises(ValueError, match=r"training: validation: a symbol must be in the vocabulary, got 10 at index \(0, 2\) of x"):
+            run(fn.Split(train, other))
+    jax.jit(lambda rate: fn.fit(recipe(rate), train, **settings).curves)(0.1)  # a traced hyperparameter
+
+
+def test_an_embedding_reads_a_table_from_a_file_or_the_host():
+    layer = embedding(3, 2)
+    table = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.testing.assert_array_equal(layer.apply({"table": table}, jnp.array([2, 0])), table[[2, 0]])
+    np.testing.assert_array_equal(apply_batch(layer, {"table": table}, np.array([[2, 0]])), table[[2, 0]].T[None])
