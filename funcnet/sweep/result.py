@@ -8,7 +8,6 @@ import math
 import os
 import zipfile
 import zlib
-from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -16,18 +15,18 @@ from typing import IO, Any, NamedTuple
 import jax
 import numpy as np
 
-from funcnet import check, optimizers
+from funcnet import check
 from funcnet.sweep.ranking import default_metric as default_metric
 from funcnet.sweep.ranking import direction, known_mode, own_name, ranked, statistics, why_none
-from funcnet.training import Training, TrainState, as_training
+from funcnet.sweep.structure import Saved, UnknownState, as_made, as_told, described, unwritable
+from funcnet.sweep.structure import leaves as leaves_of
+from funcnet.sweep.written import Names, Reader, written
+from funcnet.training import Training, as_training
 from funcnet.tree import PyTree
 
 _FORMAT = 1
 _ARRAYS, _REST = "arrays.npz", "result.json"
 _DAMAGES = (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, OSError, RuntimeError, MemoryError, OverflowError)
-_NAMED: dict[str, Any] = {
-    kind.__name__: kind for kind in [TrainState, *vars(optimizers).values()] if hasattr(kind, "_fields")
-}  # states by name
 
 
 class Best(NamedTuple):
@@ -111,7 +110,9 @@ class SweepResult:
         self._directions = self._modes | ({} if mode is None else {own_name(self.metric): mode})
         index = ("variant", "replicate")
         names = list(self._hyperparameters[0])
-        self._columns = {name: _column([setting[name] for setting in self._hyperparameters]) for name in names}
+        texts = [value for setting in self._hyperparameters for value in setting.values() if type(value) is str]
+        self._names = Names(texts)
+        self._columns = {name: _column([setting[name] for setting in self._hyperparameters], self._names) for name in names}
         self.table: dict[str, np.ndarray] = {
             **{name: outcome[name] for name in index},
             **{name: column[outcome["variant"]] for name, column in self._columns.items()},
@@ -231,13 +232,10 @@ class SweepResult:
         """A row's last finite state, in NumPy arrays.
 
         Raises:
-          ValueError: there is no such row, or its state was not kept.
+          ValueError: there is no such row, or its state was not kept; or it was loaded, and isn't of the structure that the
+            recipe makes, or of one that only the recipe makes.
         """
-        row = self._row("state", row)
-        if row not in self._states:
-            fix = f"sweep(..., keep=n) keeps the best n by {self.metric}; {len(self._states)} were kept"
-            raise ValueError(check.message("state", "row must be one whose state was kept", row, fix))
-        return self._states[row]
+        return self._stated("state", row)
 
     def training(self, row: int) -> Training:
         """A row's training, so that `result.training(row).evaluate(result.state(row), dataset)` scores it.
@@ -249,7 +247,45 @@ class SweepResult:
             raise ValueError(check.message("training", "needs the recipe, which a file can't hold", None, "load_result(path, recipe=...)"))
         variant = int(self.table["variant"][self._row("training", row)])
         own, settings = self._hyperparameters[variant], self._settings[variant]
-        return as_training("training", self._recipe(**{name: own[name] for name in self._arguments}, **settings))
+        training = as_training("training", self._recipe(**{name: own[name] for name in self._arguments}, **settings))
+        step, evaluate, predict = (fn and _on_device(fn) for fn in (training.step, training.evaluate, training.predict))
+        return training._replace(step=step, evaluate=evaluate, predict=predict)
+
+    def evaluate(self, row: int, dataset: Any) -> dict[str, float]:
+        """What a row's training measures on a dataset, such as `data.test`.
+
+        Args:
+          row: one whose state was kept.
+          dataset: a `Dataset`, or what else the training's evaluate takes.
+
+        Returns:
+          The metrics by name.
+
+        Raises:
+          ValueError: there is no such row, its state was not kept, or the result was loaded without its recipe.
+        """
+        state = self._stated("evaluate", row)
+        return {name: float(value) for name, value in self.training(row).evaluate(state, dataset).items()}
+
+    def predict(self, row: int, x: Any) -> jax.Array:
+        """What a row's model says of these examples.
+
+        Args:
+          row: one whose state was kept.
+          x: examples on the first axis.
+
+        Returns:
+          The predictions, examples on the first axis.
+
+        Raises:
+          ValueError: as `evaluate`.
+          TypeError: the training has no predict.
+        """
+        state, predict = self._stated("predict", row), self.training(row).predict
+        if predict is None:
+            fix = "training(...) has one; give your own with Training(init, step, evaluate, predict=...)"
+            raise TypeError(check.message("predict", "the recipe's training must have a predict function", "none", fix))
+        return predict(state, jax.numpy.asarray(x))
 
     def to_pandas(self) -> Any:
         """The table as a pandas DataFrame.
@@ -266,21 +302,29 @@ class SweepResult:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the result to a folder: arrays in an npz file without pickle, the rest in JSON.
 
-        Hyperparameters that are functions are written by name.
+        Hyperparameters come back as they are: numbers, text, None, tuples and other containers, Enums, NamedTuples and
+        dataclasses whose class stands at the top of a module, and the functions of funcnet and jax.nn. Any other function
+        is written by its name.
 
         Args:
           path: a folder, made if need be; a result saved there before is replaced.
+
+        Raises:
+          TypeError: a hyperparameter or a state holds what couldn't be read back; the message says which and where.
         """
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
         rows = sorted(self._states)
-        shape = _described(self._states[rows[0]]) if rows else None
-        leaves = [[_plain(leaf) for leaf in jax.tree.leaves(self._states[row])] for row in rows]
-        kinds = {json.dumps(_described(self._states[row])) for row in rows}
-        shapes = [shape] if len(kinds) == 1 else [_described(self._states[row]) for row in rows]
-        arrays = {f"outcome/{name}": self.table[name] for name in self.table if name not in self._hyperparameters[0]}
+        variants = range(len(self._hyperparameters))
+        hyperparameters = [self._written(variant, self._hyperparameters[variant]) for variant in variants]
+        settings = [self._written(variant, self._settings[variant]) for variant in variants]
+        for row in rows:
+            if not isinstance(self._states[row], Saved) and (odd := unwritable(self._states[row])):
+                raise TypeError(check.message("save", f"the state of row {row} must hold nothing but numbers", odd))
+        shapes = [described(self._states[row], self._names) for row in rows]
+        leaves = [leaves_of(self._states[row]) for row in rows]
+        one = len({json.dumps(shape) for shape in shapes}) == 1
+        arrays = {f"outcome/{name}": self.table[name] for name in self.table if name not in self._columns}
         arrays |= {f"curves/{name}": values for name, values in self.curves.items()}
-        if len(kinds) == 1 and len({tuple((leaf.shape, leaf.dtype) for leaf in own) for own in leaves}) == 1:
+        if one and len({tuple((leaf.shape, leaf.dtype) for leaf in own) for own in leaves}) == 1:
             arrays |= {f"states/{i}": np.stack(same) for i, same in enumerate(zip(*leaves, strict=True))}
         else:
             arrays |= {f"state/{row}/{i}": leaf for row, own in zip(rows, leaves, strict=True) for i, leaf in enumerate(own)}
@@ -288,17 +332,19 @@ class SweepResult:
         arrays |= {name: arrays[name][..., None].view(np.uint8) for name in foreign}
         rest = {
             "format": _FORMAT,
-            "hyperparameters": [{name: _written(value) for name, value in setting.items()} for setting in self._hyperparameters],
+            "hyperparameters": hyperparameters,
             "arguments": self._arguments,
-            "settings": [{name: _written(value) for name, value in setting.items()} for setting in self._settings],
+            "settings": settings,
             "metric": self.metric,
             "mode": self._mode,
             "modes": self._modes,
             "timing": self.timing,
             "kept": rows,
             "dtypes": foreign,
-            "states": shapes,
+            "states": shapes[:1] if one else shapes,
         }
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / _ARRAYS, lambda file: np.savez(file, allow_pickle=False, **arrays))
         _replace(folder / _REST, lambda file: file.write(json.dumps(rest, indent=1).encode()))
 
@@ -362,38 +408,85 @@ class SweepResult:
         check.one_of(where, "metric", name, self.metrics)
         return ranked(self.table, name, direction(where, name, mode, self._directions))
 
+    def _written(self, variant: int, setting: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: written(value, self._names, f"{name} of variant {variant}") for name, value in setting.items()}
+
+    def _stated(self, where: str, row: int) -> PyTree:
+        row = self._row(where, row)
+        if row not in self._states:
+            fix = f"sweep(..., keep=n) keeps the best n by {self.metric}; {len(self._states)} were kept"
+            raise ValueError(check.message(where, "row must be one whose state was kept", row, fix))
+        return self._restored(where, row)
+
+    def _restored(self, where: str, row: int) -> PyTree:
+        """A row's state; where it stands as a file holds it, in the structure that the recipe makes."""
+        saved = self._states[row]
+        if isinstance(saved, Saved):
+            if self._recipe is None:
+                rule = f"the state of row {row} needs its recipe, which knows how it is made"
+                raise ValueError(check.message(where, rule, "none", "load_result(path, recipe)"))
+            try:
+                self._states[row] = as_made(saved, self.training(row).init)
+            except ValueError as error:
+                rule = f"the state of row {row} must be as the recipe makes it"
+                fix = "give the recipe that was swept, or none to have the table alone"
+                raise ValueError(check.message(where, rule, error, fix)) from error
+        return self._states[row]
+
     def _row(self, where: str, row: int) -> int:
         return check.whole(where, "row", row, 0, len(self) - 1)
 
 
-def load_result(path: str | os.PathLike[str], recipe: Callable[..., Training] | None = None) -> SweepResult:
+def load_result(
+    path: str | os.PathLike[str],
+    recipe: Callable[..., Training] | None = None,
+    *,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> SweepResult:
     """Reads a result that `SweepResult.save` wrote. A file can't run code or reach outside its folder.
 
     Args:
       path: the folder.
-      recipe: the function that was swept; without it the result has no `training(row)`.
+      recipe: the function that was swept, which makes the states' structure; without it the result has no `training(row)`,
+        and states of registered classes only where these are imported.
+      functions: the functions, and classes, that were hyperparameters, by the names that the table shows; but for those of
+        funcnet and jax.nn, and for classes that are imported.
 
     Returns:
-      A `SweepResult`; hyperparameters that were functions have become their names.
+      A `SweepResult`. Without a recipe, a function that isn't given has become its name.
 
     Raises:
-      ValueError: the folder holds no result, or one that is damaged or of another format.
+      ValueError: the folder holds no result, or one that is damaged or of another format; with a recipe, a function is
+        missing, or the states are not as the recipe makes them.
     """
-    folder = Path(path)
+    folder, reader = Path(path), Reader(functions or {})
     try:
         rest = json.loads((folder / _REST).read_bytes())
         if rest["format"] != _FORMAT:
             raise ValueError(f"format must be {_FORMAT}, got {rest['format']}; written by another version of funcnet")
         with np.load(io.BytesIO((folder / _ARRAYS).read_bytes()), allow_pickle=False) as file:
             arrays = {name: _native(file[name], rest["dtypes"].get(name)) for name in file.files}
-        settings = [{name: _read(value) for name, value in setting.items()} for setting in rest["hyperparameters"]]
+        hyperparameters, settings = (
+            [{name: reader.read(value, name) for name, value in setting.items()} for setting in own]
+            for own in (rest["hyperparameters"], rest.get("settings", [{} for _ in rest["hyperparameters"]]))
+        )
         outcome, curves = (
             {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(kind)} for kind in ("outcome/", "curves/")
         )
-        passed = [{name: _read(value) for name, value in setting.items()} for setting in rest.get("settings", [{}] * len(settings))]
         ranking = {name: rest.get(name) for name in ("metric", "mode", "modes")}
-        states = _read_states(rest, arrays)
-        return SweepResult(settings, outcome, curves, states, recipe, rest["arguments"], rest["timing"], **ranking, settings=passed)
+        saved = _read_states(rest, arrays)
+        told = {row: _as_told(state) for row, state in saved.items()}  # a damaged one is met here
+        result = SweepResult(
+            hyperparameters,
+            outcome,
+            curves,
+            told if recipe is None else saved,
+            recipe,
+            rest["arguments"],
+            rest["timing"],
+            **ranking,
+            settings=settings,
+        )
     except FileNotFoundError as error:
         raise ValueError(
             check.message("load_result", f"the folder must hold {_ARRAYS} and {_REST}", str(folder), "save(path) writes them")
@@ -402,6 +495,35 @@ def load_result(path: str | os.PathLike[str], recipe: Callable[..., Training] | 
         raise ValueError(
             check.message("load_result", "the files must be whole and unaltered", f"{type(error).__name__}: {error}")
         ) from error
+    if recipe is not None:
+        _check_found(reader)
+        for row in {json.dumps(state.described): row for row, state in reversed(saved.items())}.values():
+            result._restored("load_result", row)
+    return result
+
+
+def _check_found(reader: Reader) -> None:
+    """A recipe must have the hyperparameters themselves."""
+    if reader.missing:
+        where = " and ".join(f"{name!r} ({hyperparameter})" for name, hyperparameter in reader.missing.items())
+        given = ", ".join(f"{name!r}: ..." for name in reader.missing)
+        fix = f"load_result(path, recipe, functions={{{given}}}) gives them, and without a recipe the table is read alone"
+        rule = f"functions and classes that were hyperparameters must be given, which a file can't hold: {where}"
+        raise ValueError(check.message("load_result", rule, "none of that name", fix))
+
+
+def _on_device(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a training that takes a state of the host's too: NumPy arrays lack what JAX's can do, such as `at`."""
+
+    @functools.wraps(fn)
+    def wrapped(state: PyTree, *args: Any, **kwargs: Any) -> Any:
+        return fn(
+            jax.tree.map(lambda leaf: jax.numpy.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf, state),
+            *args,
+            **kwargs,
+        )
+
+    return wrapped
 
 
 def _native(array: np.ndarray, dtype: str | None) -> np.ndarray:
@@ -414,96 +536,21 @@ def _native(array: np.ndarray, dtype: str | None) -> np.ndarray:
     return array.view(own)[..., 0]
 
 
-def _read_states(rest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[int, PyTree]:
+def _read_states(rest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[int, Saved]:
+    stacked = [arrays[f"states/{i}"] for i in range(sum(name.startswith("states/") for name in arrays))]
     states = {}
     for place, row in enumerate(rest["kept"]):
-        described = rest["states"][place if len(rest["states"]) > 1 else 0]
-        stacked = "states/0" in arrays
-
-        def leaf(i: int, place: int = place, row: int = row, stacked: bool = stacked) -> np.ndarray:
-            return arrays[f"states/{i}"][place] if stacked else arrays[f"state/{row}/{i}"]
-
-        states[row] = _rebuilt(described, leaf)
+        own = sum(name.startswith(f"state/{row}/") for name in arrays) if not stacked else 0
+        leaves = [each[place] for each in stacked] or [arrays[f"state/{row}/{i}"] for i in range(own)]
+        states[int(row)] = Saved(rest["states"][place if len(rest["states"]) > 1 else 0], leaves)
     return states
 
 
-def _described(tree: PyTree) -> Any:
-    """A pytree's structure in JSON: {"leaf": i} in the order of jax.tree.leaves; unknown nodes become their leaves."""
-    count = iter(range(10**9))
-
-    def walk(node: Any) -> Any:
-        if node is None:
-            return None
-        if type(node) is dict:
-            return {"dict": [[_written(name), walk(node[name])] for name in sorted(node)]}
-        fields = getattr(node, "_fields", None)
-        if fields is not None and isinstance(node, tuple):
-            return {"named": type(node).__name__, "fields": list(fields), "items": [walk(item) for item in node]}
-        if type(node) in (list, tuple):
-            return {type(node).__name__: [walk(item) for item in node]}
-        leaves = jax.tree.leaves(node)
-        if len(leaves) == 1 and leaves[0] is node:
-            return {"key": next(count), "kind": str(jax.random.key_impl(node))} if _is_key(node) else {"leaf": next(count)}
-        return {"list": [walk(leaf) for leaf in leaves]}
-
-    return walk(tree)
-
-
-def _rebuilt(node: Any, leaf: Callable[[int], np.ndarray]) -> PyTree:
-    if node is None:
-        return None
-    ((kind, content), *others) = node.items()
-    if kind == "leaf":
-        return leaf(int(content))
-    if kind == "key":
-        return jax.random.wrap_key_data(leaf(int(content)), impl=node["kind"])  # type: ignore[arg-type]
-    if kind == "dict":
-        return {_read(name): _rebuilt(item, leaf) for name, item in content}
-    if kind in ("list", "tuple"):
-        items = [_rebuilt(item, leaf) for item in content]
-        return items if kind == "list" else tuple(items)
-    if kind == "named":
-        fields, items = (value for _, value in others)
-        if not all(isinstance(name, str) and name.isidentifier() for name in [content, *fields]):
-            raise ValueError(f"a state's names must be identifiers, got {[content, *fields]}")
-        own = _NAMED.get(content)
-        make = own if own is not None and list(own._fields) == fields else _kind(content, tuple(fields))
-        return make(*(_rebuilt(item, leaf) for item in items))
-    raise ValueError(f"a state's nodes must be known, got {kind}")
-
-
-@functools.lru_cache
-def _kind(name: str, fields: tuple[str, ...]) -> Any:
-    """One class for all rows, so that their states have one structure."""
-    return namedtuple(name, fields)
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: Any) -> np.ndarray:
-    """A leaf of a state in a NumPy array, random keys too."""
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def _written(value: Any) -> Any:
-    """A hyperparameter in JSON; floats keep every bit, tuples stay tuples, functions become their names."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return {"float": value.hex()} if math.isfinite(value) else {"float": str(value)}
-    if isinstance(value, tuple):
-        return {"tuple": [_written(entry) for entry in value]}
-    return {"name": getattr(value, "__qualname__", repr(value))}
-
-
-def _read(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    readers: dict[str, Callable[[Any], Any]] = {"float": float.fromhex, "tuple": lambda entries: tuple(map(_read, entries)), "name": str}
-    return readers[kind](content)
+def _as_told(saved: Saved) -> PyTree:
+    try:
+        return as_told(saved)
+    except UnknownState:
+        return saved
 
 
 def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -514,14 +561,15 @@ def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     draft.replace(path)
 
 
-def _column(values: Sequence[Any]) -> np.ndarray:
-    """A column of the table: numbers and text as such, anything else by its text."""
-    kinds = {type(value) for value in values}
+def _column(values: Sequence[Any], names: Names) -> np.ndarray:
+    """A column of the table: numbers and text as such, None among them; anything else by its name."""
+    entries = [value if value is None or type(value) in (bool, int, float, str) else names.of(value) for value in values]
+    kinds = {type(entry) for entry in entries}
     if kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, str}):
-        return np.asarray(values)
-    if kinds <= {int, float, type(None)}:
-        return np.asarray([math.nan if value is None else value for value in values], float)
-    return np.asarray([getattr(value, "__name__", str(value)) for value in values])
+        return np.asarray(entries)
+    column = np.empty(len(entries), object)
+    column[:] = entries
+    return column
 
 
 def _cell(value: Any) -> str:
