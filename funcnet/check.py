@@ -86,6 +86,28 @@ def whole(where: str, name: str, value: Any, low: int, high: float = math.inf, *
     return int(value)
 
 
+def random_key(where: str, key: Any) -> None:
+    """Checks one JAX random key, typed or as raw numbers; a traced one will do.
+
+    Raises:
+      TypeError: key isn't one, but for example a seed.
+      ValueError: key holds several.
+
+    Example:
+      >>> random_key("split", 0)
+      Traceback (most recent call last):
+      TypeError: split: key must be a JAX random key, got 0; such as jax.random.key(0)
+    """
+    shape, dtype = np.shape(key), getattr(key, "dtype", None)
+    typed = dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and (dtype != np.uint32 or not shape):
+        seed = int(key) if is_integer(key) and not is_traced(key) else 0
+        got = repr(key) if is_integer(key) or not is_array(key) else f"an array of {dtype}"
+        raise TypeError(message(where, "key must be a JAX random key", got, f"such as jax.random.key({seed})"))
+    if len(shape) > (0 if typed else 1):
+        raise ValueError(message(where, "key must be one key", f"shape {shape}", "jax.random.split makes several, of which one will do"))
+
+
 def nearest(name: Any, names: Iterable[str]) -> str:
     """`did you mean 'relu'?`, or the whole list where nothing is near."""
     names = [str(other) for other in names]

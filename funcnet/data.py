@@ -47,7 +47,7 @@ def split(dataset: Dataset, *, key: jax.Array, validation: float = 0.2, test: fl
 
     Raises:
       ValueError: a share is out of range, or so small or large that a part would be empty; the data is not usable.
-      TypeError: the data holds no numbers.
+      TypeError: the data holds no numbers, or key isn't a JAX random key.
 
     Example:
       >>> parts = split(Dataset(np.ones((10, 3)), np.arange(10)), key=jax.random.key(0), test=0.1)
@@ -55,6 +55,7 @@ def split(dataset: Dataset, *, key: jax.Array, validation: float = 0.2, test: fl
       [7, 2, 1]
     """
     dataset = as_dataset("split", dataset)
+    check.random_key("split", key)
     check.in_range("split", "validation", validation, 0, 1)
     check.in_range("split", "test", test, 0, 1)
     examples = len(dataset.y)

@@ -6,6 +6,7 @@ A distribution is its quantile function, from [0, 1) to values: random and quasi
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -14,39 +15,45 @@ import numpy as np
 from funcnet import check
 
 
-class Static(NamedTuple):
+@dataclass(frozen=True)
+class Static:
     """A value that picks a program: variants that differ in it are compiled apart."""
 
     value: Any
 
 
-class Traced(NamedTuple):
+@dataclass(frozen=True)
+class Traced:
     """A number or a name that rides in the batch: variants that differ in it share a program."""
 
     value: Any
 
 
-class Distribution(NamedTuple):
+@dataclass(frozen=True)
+class Distribution:
     """quantile(u) -> value, for u in [0, 1): the value below which a share u of the draws lie."""
 
     quantile: Callable[[float], Any]
 
 
 def static(value: Any) -> Any:
-    """Says of a float, or of a distribution of floats, that each value gets a program of its own.
+    """Says of a float, or of a distribution or a list of them, that each value gets a program of its own.
 
     Example:
       >>> static(0.5)
       Static(value=0.5)
+      >>> grid(learning_rate=static([0.1, 0.2]))[1]
+      {'learning_rate': Static(value=0.2)}
     """
-    return Distribution(lambda u: Static(value.quantile(u))) if isinstance(value, Distribution) else Static(value)
+    return _marked(Static, value)
 
 
 def traced(value: Any) -> Any:
     """Says of a whole number or a name, or of a distribution or a list of them, that its values share a program.
 
     A number must be one that a recipe computes with; one that decides a shape or a branch can't be traced. A name must be
-    an activation's or an optimizer's (sgd, momentum, adagrad, rmsprop or adam), which the recipe only hands on.
+    an activation's or an optimizer's (sgd, momentum, adagrad, rmsprop or adam), which the recipe only hands on. None among
+    them stays as it is.
 
     Example:
       >>> traced(3)
@@ -54,9 +61,7 @@ def traced(value: Any) -> Any:
       >>> traced(["relu", "tanh"])
       [Traced(value='relu'), Traced(value='tanh')]
     """
-    if isinstance(value, Distribution):
-        return Distribution(lambda u: Traced(value.quantile(u)))
-    return [Traced(entry) for entry in value] if isinstance(value, list | tuple) else Traced(value)
+    return _marked(Traced, list(value) if isinstance(value, tuple) else value)
 
 
 def uniform(low: float, high: float) -> Distribution:
@@ -123,17 +128,28 @@ def integers(low: int, high: int) -> Distribution:
 
 
 def choice(options: Sequence[Any]) -> Distribution:
-    """One of the options, each as likely.
+    """One of the options, each as likely; where that is a distribution itself, a draw from it.
 
     Raises:
       ValueError: there are none.
+      TypeError: an option is a tuple, list or dict that holds a distribution.
 
     Example:
       >>> choice(["relu", "tanh"]).quantile(0.6)
       'tanh'
+      >>> dropout = choice([None, uniform(0, 1)])  # of half of the variants
+      >>> dropout.quantile(0.2), dropout.quantile(0.75)
+      (None, 0.5)
     """
     options = _options("choice", "options", options)
-    return Distribution(lambda u: options[int(u * len(options))])
+    for option in options:
+        _check_whole("choice", "options", option)
+
+    def quantile(u: float) -> Any:
+        place, rest = divmod(u * len(options), 1.0)
+        return drawn(options[int(place)], rest)
+
+    return Distribution(quantile)
 
 
 class Variants(Sequence[dict[str, Any]]):
@@ -175,13 +191,16 @@ def grid(**lists: Sequence[Any]) -> Variants:
 
     Raises:
       ValueError: a list is empty.
-      TypeError: something isn't a list of values.
+      TypeError: something isn't a list of values, or a value is or holds a distribution.
 
     Example:
       >>> list(grid(learning_rate=[0.1, 0.01], activation=["relu"]))
       [{'learning_rate': 0.1, 'activation': 'relu'}, {'learning_rate': 0.01, 'activation': 'relu'}]
     """
     options = [_options("grid", name, values) for name, values in lists.items()]
+    for name, values in zip(lists, options, strict=True):
+        for value in values:
+            _check_drawn("grid", name, value)
     return Variants(dict(zip(lists, values, strict=True)) for values in itertools.product(*options))
 
 
@@ -203,6 +222,7 @@ class Space(NamedTuple):
 
         Raises:
           ValueError: n is below 1, or the method unknown.
+          TypeError: key isn't a JAX random key.
 
         Example:
           >>> variants = space(learning_rate=log_uniform(1e-4, 1.0), width=64).sample(8, key=jax.random.key(0), method="sobol")
@@ -213,6 +233,7 @@ class Space(NamedTuple):
         """
         n = check.whole("sample", "n", n, 1)
         check.one_of("sample", "method", method, ("random", "sobol", "halton", "latin_hypercube"))
+        check.random_key("sample", key)
         rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
         axes = len(self.distributions)
         if method == "random":
@@ -242,7 +263,7 @@ def space(**distributions: Any) -> Space:
 
     Raises:
       ValueError: there are no hyperparameters.
-      TypeError: a list is given, which could be meant either way.
+      TypeError: a list is given, which could be meant either way, or a tuple or dict that holds a distribution.
 
     Example:
       >>> len(space(learning_rate=log_uniform(1e-4, 1.0), activation=choice(["relu", "tanh"])).sample(5, key=jax.random.key(0)))
@@ -255,6 +276,7 @@ def space(**distributions: Any) -> Space:
             raise TypeError(
                 check.message("space", f"{name} must be a distribution or one value", repr(value), f"choice({value!r}) draws from a list")
             )
+        _check_whole("space", name, value)
     return Space({name: value if isinstance(value, Distribution) else choice([value]) for name, value in distributions.items()})
 
 
@@ -273,8 +295,15 @@ def as_variants(where: str, variants: Any) -> Variants:
         if setting.keys() != settings[0].keys():
             odd = ", ".join(map(repr, sorted(setting.keys() ^ settings[0].keys())))
             raise ValueError(
-                check.message(where, "every variant must name the same hyperparameters", f"{odd} in only one of variants 0 and {i}")
+                check.message(
+                    where,
+                    "every variant must name the same hyperparameters",
+                    f"{odd} in only one of variants 0 and {i}",
+                    "None will do where one has no part",
+                )
             )
+        for name, value in setting.items():
+            _check_drawn(f"{where}: variant {i}", name, value)
     return Variants(settings)
 
 
@@ -285,10 +314,62 @@ def _bounds(where: str, low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
+def drawn(option: Any, u: float) -> Any:
+    """The value of an option at u: a distribution's quantile, anything else itself."""
+    return option.quantile(u) if isinstance(option, Distribution) else option
+
+
 def _options(where: str, name: str, values: Any) -> list[Any]:
-    if isinstance(values, str | Mapping | Distribution) or not isinstance(values, Iterable):
+    if isinstance(values, Static | Traced):
+        inner = values.value if isinstance(values.value, tuple) else [values.value]
+        return [_marked(type(values), value) for value in _options(where, name, inner)]
+    if (
+        isinstance(values, str | Mapping | Distribution)
+        or not isinstance(values, Iterable)
+        or (check.is_array(values) and np.ndim(values) == 0)
+    ):
         raise TypeError(check.message(where, f"{name} must be a list of values", repr(values), f"{name}=[{values!r}] is a list of one"))
     options = list(values)
     if not options:
         raise ValueError(check.message(where, f"{name} must have at least one value", "none"))
     return options
+
+
+def _marked(mark: type[Static] | type[Traced], value: Any) -> Any:
+    """A value, each entry of a list or each draw of a distribution, marked; the mark given last counts."""
+    if isinstance(value, Distribution):
+        return Distribution(lambda u: _marked(mark, value.quantile(u)))
+    if isinstance(value, list | range | Iterator) or (check.is_array(value) and np.ndim(value) > 0):
+        return [_marked(mark, entry) for entry in value]
+    bare = value.value if isinstance(value, Static | Traced) else value
+    return None if bare is None else mark(bare)
+
+
+def _check_drawn(where: str, name: str, value: Any) -> None:
+    """A distribution is never handed on in place of a value."""
+    if isinstance(value, Distribution):
+        raise TypeError(
+            check.message(where, f"{name} must be a value", "a distribution", f"space({name}=...).sample(n, key=...) draws from it")
+        )
+    _check_whole(where, name, value)
+
+
+def _check_whole(where: str, name: str, value: Any) -> None:
+    """A container holds values alone: neither distributions nor marks."""
+    held = value.value if isinstance(value, Static | Traced) else value
+    for kind, fix in (
+        (Distribution, "give each hyperparameter a distribution of its own"),
+        (Static | Traced, "mark the whole, or a hyperparameter of its own"),
+    ):
+        if _holds(held, kind):
+            got = "a distribution" if kind is Distribution else "a mark"
+            raise TypeError(
+                check.message(where, f"{name} must be marked or drawn as a whole", f"{got} inside a {type(held).__name__}", fix)
+            )
+
+
+def _holds(value: Any, kind: Any) -> bool:
+    """Whether a container holds something of that kind, at any depth."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return isinstance(value, tuple | list | set | frozenset) and any(isinstance(entry, kind) or _holds(entry, kind) for entry in value)

@@ -1,11 +1,13 @@
 """Spaces and variants: what is drawn, in what order, and how it is joined."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import kstest, norm, qmc
 
 import funcnet as fn
+from funcnet.check import is_traced
 from funcnet.space import Static, Traced, as_variants
 
 KEY = jax.random.key(0)
@@ -74,6 +76,136 @@ def test_static_and_traced_mark_values_and_distributions():
     assert fn.static(0.5) == Static(0.5) and fn.traced(3) == Traced(3)
     variants = fn.space(a=fn.static(fn.uniform(0, 1)), b=fn.traced(fn.integers(0, 5))).sample(4, key=KEY)
     assert all(isinstance(v["a"], Static) and isinstance(v["b"], Traced) for v in variants)
+
+
+MARKED = {
+    "number": (lambda: fn.grid(v=fn.traced(3)), [Traced(3)]),
+    "float": (lambda: fn.grid(v=fn.static(0.1)), [Static(0.1)]),
+    "list": (lambda: fn.grid(v=fn.static([0.1, 0.2])), [Static(0.1), Static(0.2)]),
+    "tuple": (lambda: fn.grid(v=fn.static((0.1, 0.2))), [Static(0.1), Static(0.2)]),
+    "tuple of traced": (lambda: fn.grid(v=fn.traced((1, 2))), [Traced(1), Traced(2)]),
+    "array": (lambda: fn.grid(v=fn.static(np.array([0.5, 1.0]))), [Static(0.5), Static(1.0)]),
+    "range": (lambda: fn.grid(v=fn.traced(range(2))), [Traced(0), Traced(1)]),
+    "generator": (lambda: fn.grid(v=fn.traced(n for n in (1, 2))), [Traced(1), Traced(2)]),
+    "each": (lambda: fn.grid(v=[fn.traced(1), 2, fn.static(0.5)]), [Traced(1), 2, Static(0.5)]),
+    "tuples": (lambda: fn.grid(v=fn.static([(1, 2), (3,)])), [Static((1, 2)), Static((3,))]),
+    "the last": (lambda: fn.grid(v=fn.static([fn.traced(1), 2])), [Static(1), Static(2)]),
+    "nothing": (lambda: fn.grid(v=fn.traced([None, 2])), [None, Traced(2)]),
+    "space": (lambda: fn.space(v=fn.traced(3)).sample(1, key=KEY), [Traced(3)]),
+    "choice": (lambda: fn.space(v=fn.choice(fn.traced([7]))).sample(1, key=KEY), [Traced(7)]),
+    "choice of one": (lambda: fn.space(v=fn.choice(fn.traced(7))).sample(1, key=KEY), [Traced(7)]),
+    "choice of marked": (lambda: fn.space(v=fn.choice([fn.static(0.5)])).sample(1, key=KEY), [Static(0.5)]),
+    "marked choice": (lambda: fn.space(v=fn.traced(fn.choice([fn.static(5)]))).sample(1, key=KEY), [Traced(5)]),
+    "nested": (lambda: fn.space(v=fn.choice([fn.traced(fn.integers(4, 5))])).sample(1, key=KEY), [Traced(4)]),
+    "marked nested": (lambda: fn.space(v=fn.static(fn.choice([fn.choice([0.5])]))).sample(1, key=KEY), [Static(0.5)]),
+    "joined": (lambda: fn.grid(v=fn.traced(3)) + [{"v": fn.static(4)}] + fn.grid(v=[5]), [Traced(3), Static(4), 5]),
+    "taken": (lambda: fn.grid(v=fn.traced([1, 2, 3]))[1:], [Traced(2), Traced(3)]),
+    "listed": (lambda: as_variants("sweep", list(fn.grid(v=fn.traced([1])))), [Traced(1)]),
+}
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_marks_survive(name):
+    make, expected = MARKED[name]
+    values = [variant["v"] for variant in make()]
+    assert values == expected and [type(value) for value in values] == [type(value) for value in expected]
+
+
+def test_marks_and_distributions_are_no_tuples():
+    for value in (fn.static(0.5), fn.traced(3), fn.uniform(0, 1)):
+        with pytest.raises(TypeError):
+            list(value)
+
+
+def test_a_distribution_among_options_is_drawn_from():
+    values = [variant["v"] for variant in fn.space(v=fn.choice([None, fn.uniform(2, 4)])).sample(2000, key=KEY)]
+    inner = [value for value in values if value is not None]
+    assert 900 < len(inner) < 1100 and kstest(inner, lambda v: (np.asarray(v) - 2) / 2).pvalue > 1e-4
+
+
+def test_deeply_nested_options_have_their_shares():
+    deep = fn.choice(["a", fn.choice([fn.integers(0, 2), fn.choice([None, fn.log_uniform(1e-3, 1.0)])]), fn.normal()])
+    values = [variant["v"] for variant in fn.space(v=deep).sample(8192, key=KEY, method="sobol")]
+    shares = {"a": 1 / 3, 0: 1 / 12, 1: 1 / 12, None: 1 / 12}
+    for value, share in shares.items():
+        assert abs(sum(type(other) is type(value) and other == value for other in values) / 8192 - share) < 0.002
+    floats = np.array([value for value in values if isinstance(value, float)])
+    assert abs(len(floats) / 8192 - (1 / 12 + 1 / 3)) < 0.002
+    assert not any(isinstance(value, type(deep)) for value in values)
+    edges = [np.nextafter(edge, side) for edge in np.arange(1, 12) / 12 for side in (0, 1)]
+    assert all(deep.quantile(u) is None or isinstance(deep.quantile(u), str | int | float) for u in [0.0, *edges, np.nextafter(1, 0)])
+
+
+def test_a_hyperparameter_that_only_one_optimizer_has():
+    sgd, momentum = (
+        fn.space(optimizer=name, decay=decay).sample(3, key=KEY) for name, decay in (("sgd", None), ("momentum", fn.uniform(0, 1)))
+    )
+    joined = as_variants("sweep", sgd + momentum)
+    assert [variant["decay"] for variant in joined[:3]] == [None] * 3 and len({variant["decay"] for variant in joined[3:]}) == 3
+    with pytest.raises(ValueError, match="got 'decay' in only one of variants 0 and 1; None will do where one has no part"):
+        as_variants("sweep", fn.grid(optimizer=["sgd"]) + fn.grid(optimizer=["momentum"], decay=[0.9]))
+
+
+HELD = {
+    "grid": (lambda: fn.grid(a=[1, fn.uniform(0, 1)]), r"grid: a must be a value, got a distribution; space\(a=...\).sample\(n, key=...\)"),
+    "dict": (lambda: as_variants("sweep", [{"a": fn.uniform(0, 1)}]), "sweep: variant 0: a must be a value, got a distribution"),
+    "option": (
+        lambda: fn.choice([("sgd", None), ("adam", fn.uniform(0, 1))]),
+        "choice: options must .*, got a distribution inside a tuple",
+    ),
+    "deep": (lambda: fn.choice([[{"x": (fn.uniform(0, 1),)}]]), "choice: options must .*, got a distribution inside a list; give each"),
+    "constant": (
+        lambda: fn.space(a=(1, fn.uniform(0, 1))),
+        "space: a must be marked or drawn as a whole, got a distribution inside a tuple",
+    ),
+    "marked": (lambda: fn.space(a=fn.static((1, fn.uniform(0, 1)))), "space: a must .*, got a distribution inside a tuple"),
+    "mark": (lambda: fn.grid(a=[(1, fn.traced(3))]), "grid: a must .*, got a mark inside a tuple; mark the whole, or a hyperparameter of"),
+    "list": (lambda: as_variants("sweep", [{"a": fn.static([0.1])}]), "sweep: variant 0: a must .*, got a mark inside a list"),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_no_recipe_is_handed_a_distribution_or_a_mark(name):
+    make, match = HELD[name]
+    with pytest.raises(TypeError, match=match):
+        make()
+
+
+def test_nested_distributions_and_marks_reach_the_recipe_as_numbers():
+    met = []
+
+    def recipe(rate, decay, n):
+        met.append((decay, n))
+        model = fn.serial(fn.dense(2), fn.dropout(0.0 if decay is None else decay))
+        return fn.training(model, fn.squared_error, fn.sgd(rate * jnp.asarray(n, float)), in_shape=(1,))
+
+    variants = fn.space(
+        rate=0.1, decay=fn.choice([None, fn.choice([fn.uniform(0.1, 0.2), fn.static(0.5)])]), n=fn.traced(fn.choice([1, 2]))
+    ).sample(12, key=KEY)
+    data = fn.Dataset(np.ones((4, 1)), np.ones((4, 2)))
+    result = fn.sweep(recipe, variants, data, key=KEY, num_steps=1, batch_size=None, progress=False)
+    kinds = {type(value) for value in result.table["decay"]}
+    assert kinds == {type(None), float} and set(result.table["n"]) == {1, 2}
+    concrete = [pair for pair in met if not any(map(is_traced, pair))]
+    assert {decay for decay, _ in concrete} == set(result.table["decay"]) and {type(n) for _, n in concrete} == {int}
+
+
+@pytest.mark.parametrize("key", [0, 7, 0.5, None, "x", np.uint32(3), np.zeros(2), [1, 2]], ids=str)
+def test_a_seed_is_not_a_key(key):
+    seed = key if isinstance(key, int | np.uint32) else 0
+    match = rf"must be a JAX random key, got .*; such as jax.random.key\({seed}\)"
+    for ask in (
+        lambda key: fn.space(a=fn.uniform(0, 1)).sample(2, key=key),
+        lambda key: fn.split(fn.Dataset(np.ones((9, 1)), np.ones(9)), key=key),
+    ):
+        with pytest.raises(TypeError, match=match):
+            ask(key)
+        ask(jax.random.key(seed))
+        ask(jax.random.PRNGKey(seed))
+        with pytest.raises(
+            ValueError, match=r"key must be one key, got shape \(2,.*; jax.random.split makes several, of which one will do"
+        ):
+            ask(jax.random.split(KEY))
 
 
 @pytest.mark.parametrize(
