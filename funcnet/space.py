@@ -323,11 +323,7 @@ def _options(where: str, name: str, values: Any) -> list[Any]:
     if isinstance(values, Static | Traced):
         inner = values.value if isinstance(values.value, tuple) else [values.value]
         return [_marked(type(values), value) for value in _options(where, name, inner)]
-    if (
-        isinstance(values, str | Mapping | Distribution)
-        or not isinstance(values, Iterable)
-        or (check.is_array(values) and np.ndim(values) == 0)
-    ):
+    if isinstance(values, str | Mapping | Distribution) or not isinstance(values, Iterable) or _is_one(values):
         raise TypeError(check.message(where, f"{name} must be a list of values", repr(values), f"{name}=[{values!r}] is a list of one"))
     options = list(values)
     if not options:
@@ -335,11 +331,16 @@ def _options(where: str, name: str, values: Any) -> list[Any]:
     return options
 
 
+def _is_one(value: Any) -> bool:
+    """Whether value is an array of shape ()."""
+    return check.is_array(value) and np.ndim(value) == 0
+
+
 def _marked(mark: type[Static] | type[Traced], value: Any) -> Any:
     """A value, each entry of a list or each draw of a distribution, marked; the mark given last counts."""
     if isinstance(value, Distribution):
         return Distribution(lambda u: _marked(mark, value.quantile(u)))
-    if isinstance(value, list | range | Iterator) or (check.is_array(value) and np.ndim(value) > 0):
+    if isinstance(value, list | range | Iterator) or (check.is_array(value) and not _is_one(value)):
         return [_marked(mark, entry) for entry in value]
     bare = value.value if isinstance(value, Static | Traced) else value
     return None if bare is None else mark(bare)
