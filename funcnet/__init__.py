@@ -91,8 +91,12 @@ from funcnet.space import traced as traced
 from funcnet.space import uniform as uniform
 from funcnet.sweep import Best as Best
 from funcnet.sweep import Progress as Progress
+from funcnet.sweep import SweepFailed as SweepFailed
 from funcnet.sweep import SweepInterrupted as SweepInterrupted
+from funcnet.sweep import SweepNotFinite as SweepNotFinite
 from funcnet.sweep import SweepResult as SweepResult
+from funcnet.sweep import SweepStopped as SweepStopped
+from funcnet.sweep import clear_caches as clear_caches
 from funcnet.sweep import load_result as load_result
 from funcnet.sweep import sweep as sweep
 from funcnet.training import Fit as Fit

@@ -4,6 +4,7 @@ A new JAX may move or drop any of these. No other module uses them, and tests/te
 """
 
 import functools
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import jax.extend.core
 import jaxlib.version
+import numpy as np
 from jax.core import Tracer as Tracer
 from jax.extend.core import Jaxpr as Jaxpr
 from jax.extend.core import Literal as Literal
@@ -70,6 +72,17 @@ def trace_context() -> tuple[Any, ...]:
     return own, tuple(_hashable(getattr(jax.config, name, None)) for name in names), jax.sharding.get_abstract_mesh(), _mesh()
 
 
+def flag(name: str) -> Any:
+    """One of JAX's settings, as it is in this thread."""
+    return getattr(jax.config, name)
+
+
+def no_mesh() -> Any:
+    """A `with` in which nothing that is traced or placed knows of the mesh that the user has set."""
+    no_one: Any = None  # which set_mesh takes, and isn't typed to
+    return jax.set_mesh(no_one)
+
+
 def _mesh() -> Any:
     """The devices of the mesh, of which the abstract mesh says only how they are arranged."""
     try:
@@ -89,6 +102,102 @@ def _hashable(value: Any) -> Any:
 def eval_jaxpr(jaxpr: Any, arguments: Sequence[Any]) -> list[Any]:
     """What a `ClosedJaxpr`, as `jax.make_jaxpr` returns it, makes of its flat arguments."""
     return list(jaxpr_as_fun(jaxpr)(*arguments))
+
+
+def without_constants(jaxpr: Any) -> tuple[Any, list[Any]]:
+    """A `ClosedJaxpr` that takes the values it closed over as its first arguments, and those values."""
+    constants = list(jaxpr.consts)
+    if hasattr(jaxpr, "with_consts"):  # JAX 0.12
+        return jaxpr.with_consts([]), constants
+    bare = jaxpr.jaxpr.replace(constvars=[], invars=[*jaxpr.jaxpr.constvars, *jaxpr.jaxpr.invars])
+    return ClosedJaxpr(bare, []), constants
+
+
+def fingerprint(jaxpr: Any) -> tuple[Any, ...]:
+    """What a `ClosedJaxpr` computes, as a value with a hash: two that are equal compute the same, in the same order.
+
+    Constants inside it count by value. A parameter that only JAX understands, such as a function to call back, counts as
+    equal where Python says so, which for a function means that it is the same one.
+    """
+    return _Walk().jaxpr(jaxpr)
+
+
+# The derivatives that a program's own derivative would be made of. By now it has been made, or is not asked for.
+_DERIVATIVES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+
+
+class _Walk:
+    """Names a jaxpr's variables by the order in which they appear, and tells what its equations are told."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, tuple[Any, ...]] = {}  # by the id of a jaxpr, which lives as long as the walk
+
+    def jaxpr(self, jaxpr: Any) -> tuple[Any, ...]:
+        if id(jaxpr) not in self.seen:
+            bare = getattr(jaxpr, "jaxpr", jaxpr)
+            numbers: dict[Any, int] = {}
+
+            def name(variable: Any) -> Any:
+                if isinstance(variable, Literal):
+                    return self.value(variable.val), variable.aval
+                if variable in numbers:
+                    return numbers[variable]
+                number = numbers[variable] = len(numbers)
+                return number, variable.aval
+
+            took = [name(variable) for variable in (*bare.constvars, *bare.invars)]
+            constants = [self.value(constant) for constant in getattr(jaxpr, "consts", ())]
+            equations = [(*self.equation(e), *map(name, e.invars), *map(name, e.outvars)) for e in bare.eqns]
+            self.seen[id(jaxpr)] = (*took, None, *constants, None, *equations, None, *map(name, bare.outvars))
+        return self.seen[id(jaxpr)]
+
+    def equation(self, equation: Any) -> tuple[Any, ...]:
+        told = equation.params.items()
+        if equation.primitive.name in _DERIVATIVES:
+            told = [(key, value) for key, value in told if isinstance(value, Jaxpr | ClosedJaxpr)]
+        context = getattr(equation, "ctx", None)
+        return equation.primitive, *[(key, self.value(value)) for key, value in told], _hashable_or_itself(context)
+
+    def value(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is bool or kind is int or kind is str or value is None:
+            return kind, value  # as 1, 1.0 and True are equal
+        if isinstance(value, float):  # JAX has kinds of its own
+            return kind, value.hex()  # as 0.0 and -0.0 are equal, and NaN is not
+        if isinstance(value, complex):
+            return kind, value.real.hex(), value.imag.hex()
+        if isinstance(value, tuple | list):
+            return kind, *map(self.value, value)
+        if isinstance(value, Jaxpr | ClosedJaxpr):
+            return self.jaxpr(value)
+        if isinstance(value, np.ndarray | np.generic | jax.Array):
+            is_key = jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+            array = np.asarray(jax.random.key_data(value) if is_key else value)  # type: ignore[arg-type]
+            return str(value.dtype), array.shape, array.tobytes() if array.nbytes < 64 else hashlib.sha256(array.tobytes()).digest()
+        if kind is dict:
+            return kind, *[(key, self.value(entry)) for key, entry in value.items()]
+        return kind, _hashable_or_itself(value)
+
+
+class _Same:
+    """Stands for an object without a hash: equal only to itself."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _hashable_or_itself(value: Any) -> Any:
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return value
 
 
 def inner_jaxprs(equation: Any) -> list[Any]:

@@ -21,7 +21,7 @@ from funcnet.losses import LOSSES, check_targets, each_loss
 from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates
 from funcnet.penalties import Penalty
-from funcnet.tree import Params, PyTree, all_finite, next_count, where
+from funcnet.tree import Params, PyTree, all_finite, finite_leaves, is_inexact, next_count, where
 
 Metrics = dict[str, jax.Array]
 
@@ -262,6 +262,7 @@ class Run(NamedTuple):
 
     state: PyTree  # of the training; frozen at the last finite one
     diverged: jax.Array  # shape (), int32: steps completed before something became non-finite, or -1
+    watched: jax.Array  # shape (leaves,), bool: which leaves of the state were finite at the start
 
 
 def run_keys(key: jax.Array) -> RunKeys:
@@ -270,7 +271,18 @@ def run_keys(key: jax.Array) -> RunKeys:
 
 def start(training: Training, keys: RunKeys) -> Run:
     """A run before its first step."""
-    return Run(training.init(keys.init), jnp.full((), -1, jnp.int32))
+    state = training.init(keys.init)
+    return Run(state, jnp.full((), -1, jnp.int32), finite_leaves(state))
+
+
+def still_finite(run: Run, state: PyTree) -> jax.Array:
+    """Whether a state is finite, shape (), bool, as far as the run's first one was.
+
+    This is the one rule for divergence: a loss that is not finite, or a leaf that no longer is. A leaf that wasn't at the start
+    is a note of the training's own, such as "the best loss so far" before there is one.
+    """
+    leaves = [jnp.isfinite(leaf) | ~run.watched[i] for i, leaf in enumerate(jax.tree.leaves(state)) if is_inexact(leaf)]
+    return jnp.all(jnp.concatenate([leaf.ravel() for leaf in leaves])) if leaves else jnp.array(True)
 
 
 class Draws(NamedTuple):
@@ -302,18 +314,18 @@ def take_step(training: Training, state: PyTree, data: Split, draws: Draws, num_
 def advance(training: Training, run: Run, data: Split, draws: Draws, step: jax.Array) -> Run:
     """One step; a run that has become non-finite stays where it was."""
     state, fine = take_step(training, run.state, data, draws, None)
-    return settle(run, state, fine & all_finite(state), step)
+    return settle(run, state, fine & still_finite(run, state), step)
 
 
 def settle(run: Run, state: PyTree, fine: jax.Array, step: jax.Array) -> Run:
     """The run with its new state where all is fine; else as it was, and marked as diverged at this step."""
     diverged = jnp.where(fine | (run.diverged >= 0), run.diverged, step.astype(jnp.int32))
-    return Run(where(diverged < 0, state, run.state), diverged)
+    return run._replace(state=where(diverged < 0, state, run.state), diverged=diverged)
 
 
 def measure(training: Training, run: Run, data: Split, num_examples: jax.Array | None) -> Metrics:
     """Every metric of the training and validation parts; NaN once the run has diverged."""
-    train: Any = data.train if num_examples is None else _first(data.train, num_examples)
+    train: Any = data.train if num_examples is None else examples_seen(data.train, num_examples)
     parts = {"train": train} if data.validation is None else {"train": train, "validation": data.validation}
     values = {f"{name}/{metric}": value for name, part in parts.items() for metric, value in training.evaluate(run.state, part).items()}
     return {name: jnp.where(run.diverged < 0, _floating(value), jnp.nan) for name, value in values.items()}
@@ -421,11 +433,12 @@ def _measured(measures: Mapping[str, Metric], predictions: jax.Array, y: jax.Arr
 
 def _batch(train: Dataset, rows: jax.Array | None, num_examples: jax.Array | None) -> Any:
     if rows is None:
-        return train if num_examples is None else _first(train, num_examples)
+        return train if num_examples is None else examples_seen(train, num_examples)
     return Dataset(*(part.at[rows].get(mode="promise_in_bounds") for part in train))
 
 
-def _first(dataset: Dataset, num_examples: jax.Array) -> WeightedDataset:
+def examples_seen(dataset: Dataset, num_examples: jax.Array) -> WeightedDataset:
+    """The data set in which only the first num_examples count."""
     inside = jnp.arange(len(dataset.y), dtype=jnp.int32) < num_examples
     return WeightedDataset(*dataset, inside.astype(jnp.result_type(float)))
 

@@ -116,6 +116,22 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.concatenate([jnp.isfinite(leaf).ravel() for leaf in leaves]))  # one reduction compiles faster than many
 
 
+def is_inexact(leaf: jax.Array) -> bool:
+    """Whether a leaf can be other than finite."""
+    return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)
+
+
+def finite_leaves(tree: PyTree) -> jax.Array:
+    """Which leaves hold finite numbers alone, shape (leaves,), bool.
+
+    Example:
+      >>> print(finite_leaves([jnp.array([1.0, jnp.inf]), jnp.zeros(2), jnp.array(3)]))
+      [False  True  True]
+    """
+    leaves = [jnp.all(jnp.isfinite(leaf)) if is_inexact(leaf) else jnp.array(True) for leaf in jax.tree.leaves(tree)]
+    return jnp.stack(leaves) if leaves else jnp.zeros(0, bool)
+
+
 def where(condition: jax.Array, left: PyTree, right: PyTree) -> PyTree:
     """left where the scalar condition holds, else right, for whole trees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), left, right)

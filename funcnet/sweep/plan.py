@@ -8,16 +8,17 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from funcnet import check, inner
+from funcnet import check
 from funcnet.data import Split
 from funcnet.space import Static, Traced, Variants
-from funcnet.sweep.recent import Recent, signature
+from funcnet.sweep.trial import Numbers, Trial, measured, try_out
 from funcnet.training import Training, as_training, check_batch_size, check_data
 
 RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
@@ -36,6 +37,7 @@ class Variant(NamedTuple):
     batch_size: int | None
     num_steps: int
     num_examples: int | None
+    own: dict[str, Any] = {}  # noqa: RUF012  # the sweep's own values that the recipe asks for
 
 
 class Row(NamedTuple):
@@ -53,7 +55,12 @@ class Group(NamedTuple):
     limits_examples: bool  # whether its variants see only their first num_examples examples
     rows: list[int]
     options: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # of each hyperparameter whose names ride in the batch, all of them
-    step_bytes: int = 0  # what one step of one of its runs writes
+    trial: Trial | None = None  # what its recipe computes
+
+
+def trial_of(group: Group) -> Trial:
+    assert group.trial is not None, "make_plan tries out every group"
+    return group.trial
 
 
 class Chunk(NamedTuple):
@@ -70,10 +77,20 @@ class Plan(NamedTuple):
     rows: list[Row]
     groups: list[Group]
     eval_every: int | None
+    metrics: tuple[str, ...]  # the names of what is measured, as "validation/loss"
+    modes: dict[str, str]  # "min" or "max" by the last part of a metric's name, where that is known
 
 
 def make_plan(
-    recipe: Recipe, variants: Variants, data: Split, *, num_steps: int, batch_size: int | None, eval_every: int | None, replicates: int
+    recipe: Recipe,
+    variants: Variants,
+    data: Split,
+    *,
+    key: jax.Array,
+    num_steps: int,
+    batch_size: int | None,
+    eval_every: int | None,
+    replicates: int,
 ) -> Plan:
     """Takes the variants apart, calls the recipe once with each one's concrete values, and groups them.
 
@@ -86,11 +103,11 @@ def make_plan(
     if eval_every is not None:
         check.whole("sweep", "eval_every", eval_every, 1)
     check.whole("sweep", "replicates", replicates, 1)
-    declared = _check_signature(recipe, variants[0])
+    declared, wants = _check_signature(recipe, variants[0])
     parts = []
     for i, setting in enumerate(variants):
-        where = f"sweep: variant {i} {_brief(setting)}"
-        parts.append(_take_apart(where, setting, declared, num_steps, batch_size, len(data.train.y)))
+        where = f"sweep: variant {i} {brief(setting)}"
+        parts.append(_take_apart(where, setting, declared, wants, num_steps, batch_size, len(data.train.y)))
     rows = [Row(variant, replicate) for variant in range(len(parts)) for replicate in range(replicates)]
     groups: dict[Any, Group] = {}
     for i, row in enumerate(rows):
@@ -100,15 +117,21 @@ def make_plan(
     for group in groups.values():
         mine = [parts[rows[row].variant].named for row in group.rows]
         group.options.update({name: tuple(sorted({named[name] for named in mine})) for name in mine[0]})
-    written = _check_each(recipe, variants, parts, groups.values(), rows, data)
-    measured = [group._replace(step_bytes=written[rows[group.rows[0]].variant]) for group in groups.values()]
-    return Plan(recipe, parts, rows, measured, eval_every)
+    firsts = {rows[group.rows[0]].variant for group in groups.values()}
+    modes = _call_each(recipe, variants, parts, firsts, data)
+    tried = []
+    for group in groups.values():
+        first = rows[group.rows[0]].variant
+        trial = _named_after(variants, first, functools.partial(_try_group, recipe, group, parts[first], data, key))
+        tried.append(group._replace(trial=trial))
+    return Plan(recipe, parts, rows, tried, eval_every, _metric_names(tried, data), modes)
 
 
 def chunks_of(plan: Plan, index: int, width: int, shared: bool) -> list[Chunk]:
     """A group's chunks of at most so many lanes."""
     lots = lots_of(plan, index, shared)
-    return [Chunk(index, tuple(lot[i : i + width]), num_steps) for num_steps, lot in lots for i in range(0, len(lot), width)]
+    chunks = [Chunk(index, tuple(lot[i : i + width]), num_steps) for num_steps, lot in lots for i in range(0, len(lot), width)]
+    return sorted(chunks, key=lambda chunk: plan.rows[chunk.rows[0]])  # a variant's replicates end near to each other
 
 
 def lots_of(plan: Plan, index: int, shared: bool) -> list[tuple[int, list[int]]]:
@@ -161,15 +184,25 @@ _CORE_BYTES = 200e6
 _WIDTHS: list[int] = sorted({2**i for i in range(14)} | {3 * 2**i for i in range(13)})
 
 
-def shares_keys(plan: Plan, index: int, width: int, randomness: str) -> bool:
+def shares_keys(plan: Plan, index: int, width: int, randomness: str, *, must: bool = False) -> bool:
     """Whether each of a group's chunks keeps to one replicate, so that its lanes share one key and draw once.
 
-    They do not where that would leave many lanes empty, as with one variant in a hundred replicates.
+    They do not where that would leave many lanes empty, as with one variant in a hundred replicates, unless they must.
     """
-    if randomness == "independent":
-        return False
+    if must or randomness == "independent":
+        return must
     apart, mixed = (len(chunks_of(plan, index, width, shared)) for shared in (True, False))
     return apart <= 1.5 * mixed
+
+
+def key_kind(key: jax.Array) -> str:
+    """The name of the generator that a key is for."""
+    return str(jax.random.key_impl(key))
+
+
+def one_key_for_all(key: jax.Array) -> bool:
+    """Whether the lanes of a chunk must share one key: under jax.vmap the rbg generators draw from the first key alone."""
+    return "rbg" in key_kind(key)
 
 
 def traced_values(plan: Plan, rows: Sequence[int]) -> dict[str, np.ndarray]:
@@ -182,8 +215,8 @@ def unwrapped(value: Any) -> Any:
     return value.value if isinstance(value, Static | Traced) else value
 
 
-def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> set[str]:
-    """The hyperparameters that go to the recipe; a name that it doesn't have is an error."""
+def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """The hyperparameters that go to the recipe, and the sweep's own names that it declares; a name that it lacks is an error."""
     if not callable(recipe):
         raise TypeError(check.message("sweep", "recipe must be a function of hyperparameters", repr(recipe)))
     parameters = inspect.signature(recipe).parameters.values()
@@ -196,25 +229,27 @@ def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> set[str]:
         if name not in names and name not in RESERVED and not takes_any:
             raise ValueError(f"sweep: recipe has no hyperparameter {name!r}; {check.nearest(name, [*names, *RESERVED])}")
     for p in parameters:
-        if p.name in names and p.default is p.empty and p.name not in setting:
+        if p.name in names and p.default is p.empty and p.name not in setting and p.name not in RESERVED:
             raise ValueError(f"sweep: recipe needs the hyperparameter {p.name!r}, which no variant sets; give it a default or a value")
-    return {name for name in setting if name in names or (takes_any and name not in RESERVED)}
+    return {name for name in setting if name in names or (takes_any and name not in RESERVED)}, {*names} & {*RESERVED}
 
 
 def _take_apart(
-    where: str, setting: Mapping[str, Any], declared: set[str], num_steps: int, batch_size: int | None, examples: int
+    where: str, setting: Mapping[str, Any], declared: set[str], wants: set[str], num_steps: int, batch_size: int | None, examples: int
 ) -> Variant:
     values = {name: _plain(where, name, value) for name, value in setting.items()}
     bare = {name: unwrapped(value) for name, value in values.items()}
     own_steps = check.whole(where, "num_steps", bare.get("num_steps", num_steps), 1)
     own_batch = bare.get("batch_size", batch_size)
     limit = bare.get("num_examples")
+    asked = {"batch_size": own_batch, "num_steps": own_steps, "num_examples": examples}
+    own = {name: asked[name] for name in RESERVED if name in wants and name not in bare}
     if limit is not None:
         check.whole(where, "num_examples", limit, 1, examples)
     check_batch_size(where, own_batch, examples if limit is None else limit)
     mine = {name: value for name, value in values.items() if name in declared}
     rides = {name for name, value in mine.items() if _rides(name, value)}
-    static = {name: unwrapped(value) for name, value in mine.items() if name not in rides}
+    static = {name: unwrapped(value) for name, value in mine.items() if name not in rides} | own
     for name, value in static.items():
         try:
             hash(value)
@@ -224,7 +259,7 @@ def _take_apart(
     traced = {name: unwrapped(mine[name]) for name in mine if name in rides}
     named = {name: value for name, value in traced.items() if isinstance(value, str)}
     numbers = {name: value for name, value in traced.items() if name not in named}
-    return Variant(bare, static, numbers, named, own_batch, own_steps, limit)
+    return Variant(bare, static, numbers, named, own_batch, own_steps, limit, own)
 
 
 def _rides(name: str, value: Any) -> bool:
@@ -259,70 +294,104 @@ def typed(value: Any) -> Any:
     return (tuple, *map(typed, value)) if type(value) is tuple else (type(value), value)
 
 
-def _check_each(recipe: Recipe, variants: Variants, parts: list[Variant], groups: Any, rows: list[Row], data: Split) -> dict[int, int]:
-    """Calls the recipe with every variant's concrete values; checks each group's data and first steps by shape.
+def _call_each(recipe: Recipe, variants: Variants, parts: list[Variant], firsts: set[int], data: Split) -> dict[str, str]:
+    """Calls the recipe with every variant's concrete values, so that every factory's own checks see them.
+
+    Args:
+      firsts: the first variant of each group, which is checked against the data.
 
     Returns:
-      For the first variant of each group, the bytes that one step of it writes.
+      Which way the metrics are better, as far as the trainings say.
     """
-    written = {}
-    first = {rows[group.rows[0]].variant for group in groups}
-    for i, variant in enumerate(parts):
+    modes: dict[str, str] = {}
+
+    def call(i: int) -> None:
+        variant = parts[i]
+        with np.errstate(over="ignore"):  # of a number beyond float32, which is infinite there: its run diverges
+            training = as_training("sweep", recipe(**variant.static, **variant.traced, **variant.named))
+            if i in firsts:
+                check_data(training, data)
+                modes.update(training.modes)
+
+    for i in range(len(parts)):
+        _named_after(variants, i, functools.partial(call, i))
+    return modes
+
+
+def _try_group(recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> Trial:
+    """The trial of a group; where the recipe looks at a number that its lanes differ in, the error names that number."""
+
+    kind = jax.ShapeDtypeStruct((), key.dtype)
+
+    def trial(concrete: Collection[str]) -> Trial:
+        kinds = {name: jnp.int32 if isinstance(value, int) else jnp.result_type(float) for name, value in first.traced.items()}
+        unknown = {name: jax.ShapeDtypeStruct((), kind) for name, kind in kinds.items() if name not in concrete}
+        known = {name: first.traced[name] for name in concrete}
+        meant = {name: jax.ShapeDtypeStruct((), jnp.int32) for name in group.options}
+        numbers: Any = Numbers(unknown, meant)  # type: ignore[arg-type]
+        return try_out(recipe, {**group.static, **known}, numbers, group.options, data, group.batch_size, group.limits_examples, kind)
+
+    def works(concrete: Collection[str]) -> bool:
         try:
-            with np.errstate(over="ignore"):  # of a number beyond float32, which is infinite there: its run diverges
-                training = as_training("sweep", recipe(**variant.static, **variant.traced, **variant.named))
-                if i in first:
-                    check_data(training, data)
-                    check_shapes = functools.partial(_check_shapes, training, data, variant.batch_size)
-                    written[i], _ = _fitting.get((recipe, _identity(variant), signature(data), inner.trace_context()), check_shapes)
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError  # some of JAX's own can't be made from a text
-            raise kind(f"sweep: variant {i} {_brief(variants[i])}: {error}") from error
-    return written
+            trial(concrete)
+        except Exception:
+            return False
+        return True
+
+    try:
+        return trial(())
+    except jax.errors.UnexpectedTracerError as error:
+        rule = "a state must hold arrays, and no function made from a hyperparameter"
+        fix = "keep optimizers and other functions in the recipe, as flax's TrainState doesn't, or make the hyperparameter static(...)"
+        raise TypeError(check.message("recipe", rule, "a traced number that left its trace", fix)) from error
+    except Exception as error:
+        guilty = list(first.traced)
+        if not guilty or not works(guilty):
+            raise
+        for name in list(guilty):
+            rest = [other for other in guilty if other != name]
+            if works(rest):
+                guilty = rest
+        names = " and ".join(map(repr, guilty))
+        rule = f"the recipe must not look at {names} in Python, since variants that differ in it share a program"
+        got = type(error).__name__ + ("" if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError) else f": {error}")
+        fix = f"static(...) gives each value of {guilty[0]} a program of its own; jax.numpy.where(...) chooses within one"
+        raise TypeError(check.message("recipe", rule, got, fix)) from error
 
 
-_fitting = Recent(1024)  # what passed _check_shapes, and what it said: a second sweep need not trace for it
+def _named_after(variants: Variants, i: int, call: Callable[[], Any]) -> Any:
+    """What the call gives; whatever it raises says of which variant."""
+    try:
+        return call()
+    except Exception as error:
+        said = f"sweep: variant {i} {brief(variants[i])}: {error}"
+        try:
+            named = type(error)(said)
+        except Exception:  # some can't be made from a text
+            named = None
+        if named is None or said not in str(named):
+            kind = next((kind for kind in (TypeError, ValueError) if isinstance(error, kind)), None)
+            if kind is None:
+                error.add_note(f"sweep: variant {i} {brief(variants[i])}")
+                raise
+            named = kind(said)
+        raise named from error
 
 
-def _check_shapes(training: Training, data: Split, batch_size: int | None) -> int:
-    """The state must come out of a step as it went in, and every metric must be one number; gives the bytes a step writes."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size or len(leaf), *leaf.shape[1:]), leaf.dtype), data.train)
-    state = jax.eval_shape(training.init, key)
-    jaxpr, result = jax.make_jaxpr(training.step, return_shape=True)(state, batch, key)
-    if not isinstance(result, tuple) or len(result) != 2:
-        got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
-        raise TypeError(check.message("step", "must return (state, metrics), metrics a dict of scalars", got))
-    after, metrics = result
-    before, behind = (jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree) for tree in (state, after))
-    if before != behind:
-        raise TypeError(check.message("step", f"must keep the structure, shapes and dtypes of the state {before}", behind))
-    values = jax.eval_shape(training.evaluate, state, data.train)
-    for where, result in (("step", metrics), ("evaluate", values)):
-        if not isinstance(result, Mapping) or any(getattr(value, "shape", None) != () for value in result.values()):
-            raise TypeError(check.message(where, "metrics must be a dict of scalars", jax.tree.map(lambda leaf: leaf.shape, result)))
-    if not values:
-        raise ValueError(check.message("evaluate", "must measure something", "no metrics", 'such as {"loss": ...}'))
-    return bytes_written(jaxpr.jaxpr)
+def _metric_names(groups: list[Group], data: Split) -> tuple[str, ...]:
+    """The names of everything that any group measures, in the order of the table."""
+    parts = [name for name, part in zip(("train", "validation"), data[:2], strict=True) if part is not None]
+    found: dict[str, None] = {}
+    for group in groups:
+        for name in parts:
+            for metric in measured(trial_of(group), getattr(data, name), limited=name == "train" and group.limits_examples):
+                found[f"{name}/{metric}"] = None
+    return tuple(found)
 
 
-# Operations that write nothing of their own.
-_SHAPING = frozenset("broadcast_in_dim reshape transpose squeeze convert_element_type iota copy".split())
+def brief(setting: Mapping[str, Any]) -> str:
+    """Hyperparameters as an error shows them."""
 
-
-def bytes_written(jaxpr: Any) -> int:
-    """The size of everything a program computes on its way, loops counted in full: near to its traffic with the memory."""
-    total = 0
-    for equation in jaxpr.eqns:
-        bodies = inner.inner_jaxprs(equation)
-        if bodies:
-            total += equation.params.get("length", 1) * sum(map(bytes_written, bodies))
-        elif equation.primitive.name not in _SHAPING:
-            total += sum(out.aval.size * getattr(out.aval.dtype, "itemsize", 4) for out in equation.outvars)
-    return total
-
-
-def _brief(setting: Mapping[str, Any]) -> str:
     def short(value: Any) -> str:
         value = unwrapped(value)
         return f"{value:.4g}" if isinstance(value, float) else getattr(value, "__name__", repr(value))

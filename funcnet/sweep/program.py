@@ -18,14 +18,23 @@ import jax.numpy as jnp
 
 from funcnet import inner
 from funcnet.data import Split
-from funcnet.option import Option
-from funcnet.sweep.plan import Group, Recipe, typed
+from funcnet.sweep.plan import Group, trial_of
 from funcnet.sweep.recent import Recent, signature
-from funcnet.training import Draws, Run, RunKeys, Training, as_training, draw, measure, settle, start, take_step
-from funcnet.tree import PyTree, all_finite
+from funcnet.sweep.trial import Constants, Numbers, training_of
+from funcnet.training import Draws, Run, RunKeys, Training, draw, measure, settle, start, still_finite, take_step
+from funcnet.tree import PyTree
 
 Options: TypeAlias = tuple[tuple[str, Any], ...]  # the compiler's, by name
-Compiling: TypeAlias = Future[tuple[Any, bool, float]]
+
+
+class Executable(NamedTuple):
+    """One compiled program."""
+
+    program: Any
+    bytes_needed: int
+
+
+Compiling: TypeAlias = Future[tuple[Executable, bool, float]]  # the program, whether it was made for this, and when it was done
 
 STRETCH = 64  # steps whose minibatches and keys are drawn together, in a few large operations, and after which lanes are looked at
 
@@ -41,27 +50,26 @@ class Lanes(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The three programs of a group. `Run`s have a leading axis of lanes."""
+    """The three programs of a group. `Run`s have a leading axis of lanes; constants are what the recipe closed over."""
 
-    init: Callable[[Lanes], Run]
-    advance: Callable[..., Run]  # (lanes, run, data, first, last) -> run; run's memory is used again
-    evaluate: Callable[..., dict[str, jax.Array]]  # (lanes, run, data) -> metrics, each (lanes,)
+    init: Callable[..., Run]  # (constants, lanes) -> run
+    advance: Callable[..., Run]  # (constants, lanes, run, data, first, last) -> run; run's memory is used again
+    evaluate: Callable[..., dict[str, jax.Array]]  # (constants, lanes, run, data) -> metrics, each (lanes,)
 
 
 class Compiled(NamedTuple):
     """Programs, and what they cost."""
 
     programs: Programs
-    seconds: float  # of tracing and compiling
+    seconds: float  # of lowering and compiling
     new: int  # how many had not been compiled before
+    bytes_needed: int  # memory one chunk takes while it trains: the state, and what a step makes on its way
 
 
 class Request(NamedTuple):
     """What a group's programs depend on; two requests that are equal share them."""
 
-    recipe: Recipe
-    static: tuple[Any, ...]
-    options: tuple[Any, ...]
+    trial: tuple[Any, ...]  # what the recipe computes
     batch_size: int | None
     limits_examples: bool
     lanes: Any  # structure, shapes and dtypes
@@ -71,29 +79,53 @@ class Request(NamedTuple):
     context: tuple[Any, ...]  # all of JAX's configuration that decides a trace
 
 
-def request(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Request:
-    static = tuple((name, typed(value)) for name, value in sorted(group.static.items()))
-    options = tuple(sorted(group.options.items()))
-    return Request(
-        recipe,
-        static,
-        options,
-        group.batch_size,
-        group.limits_examples,
-        signature(lanes),
-        signature(data),
-        shared,
-        device,
-        inner.trace_context(),
-    )
+def request(group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Request:
+    trial, context = trial_of(group).key, inner.trace_context()
+    return Request(trial, group.batch_size, group.limits_examples, signature(lanes), signature(data), shared, device, context)
 
 
-_programs = Recent(256)  # by request: a second sweep traces nothing
+_programs = Recent(256)  # by request: a second sweep compiles nothing
 _executables = Recent(512)  # by the program's own text: groups that differ elsewhere share what is the same
 
 
-def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Callable[[], Compiled]:
-    """Traces a group's programs now, in the caller's thread and configuration, and has them compiled; returns what waits for them.
+def clear_caches() -> None:
+    """Forgets every program that sweeps have compiled, and everything that JAX itself remembers (`jax.clear_caches`).
+
+    A sweep sees by itself that its recipe computes something else than before. What it can't see is what JAX doesn't look
+    at again: a function under `jax.jit` reads globals, attributes and closures when it is first traced, and never after.
+    Programs are freed once no sweep runs them; without this, those of the last 256 groups stay.
+
+    Example:
+      >>> clear_caches()
+    """
+    _programs.clear()
+    _executables.clear()
+    jax.clear_caches()
+
+
+class Pending:
+    """A group's programs while they are compiled."""
+
+    def __init__(self, key: Request, futures: list[Compiling], began: float, new: bool):
+        self._key, self.futures, self._began, self._new = key, futures, began, new
+
+    def done(self) -> bool:
+        return all(future.done() for future in self.futures)
+
+    def result(self) -> Compiled:
+        """Waits for the programs."""
+        try:
+            executables, made, ended = zip(*(future.result() for future in self.futures), strict=True)
+        except BaseException:
+            _programs.forget(self._key)
+            raise
+        needed = max(executable.bytes_needed for executable in executables[1:])
+        programs = Programs(*(executable.program for executable in executables))
+        return Compiled(programs, max(ended) - self._began if self._new else 0.0, sum(made) if self._new else 0, needed)
+
+
+def compile_programs(group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Pending:
+    """Lowers a group's programs now, in the caller's thread and configuration, and has them compiled on other threads.
 
     Args:
       lanes: an example of what the programs will be given, with as many lanes.
@@ -101,56 +133,42 @@ def trace(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool,
       shared: whether the lanes share one key.
       device: where the programs run.
     """
-    key = request(recipe, group, lanes, data, shared, device)
+    key = request(group, lanes, data, shared, device)
     began = time.perf_counter()
-    compiling, new = _programs.get(key, lambda: _compile(recipe, group, lanes, data, shared, device))
-
-    @functools.cache  # every task asks for its programs
-    def compiled() -> Compiled:
-        try:
-            programs, made, ended = zip(*(future.result() for future in compiling), strict=True)
-        except BaseException:
-            _programs.forget(key)
-            raise
-        return Compiled(Programs(*programs), max(ended) - began if new else 0.0, sum(made) if new else 0)
-
-    return compiled
+    futures, new = _programs.get(key, lambda: _compile(group, lanes, data, shared, device))
+    return Pending(key, futures, began, new)
 
 
-@functools.lru_cache(256)  # the compiler takes a millisecond or two to say
-def bytes_needed(programs: Programs) -> int:
-    """Memory one chunk takes while it trains: the state, and what a step makes on its way."""
-    return max(map(inner.memory_needed, (programs.advance, programs.evaluate)))
+def lane_functions(group: Group, shared: bool) -> Programs:
+    """A group's programs as plain functions of what its recipe closed over and of lanes, to be compiled for any device."""
+    # What is remembered holds nobody's arrays and functions: neither the group nor the whole trial may be closed over.
+    trial = trial_of(group)._replace(constants=Constants((), (), ()), structure=None)
+    batch_size, limits_examples = group.batch_size, group.limits_examples
+    axes = Lanes(0, 0, None, 0 if limits_examples else None, None if shared else 0)  # type: ignore[arg-type]
 
+    def training(constants: Constants, lane: Lanes) -> Training:
+        return training_of(trial, constants, Numbers(lane.hyperparameters, lane.options))
 
-def lane_functions(recipe: Recipe, group: Group, shared: bool) -> Programs:
-    """A group's programs as plain functions of lanes, to be compiled for any device."""
-    axes = Lanes(0, 0, None, 0 if group.limits_examples else None, None if shared else 0)  # type: ignore[arg-type]
+    def init(constants: Constants, lane: Lanes) -> Run:
+        return start(training(constants, lane), lane.keys)
 
-    def training(lane: Lanes) -> Training:
-        options = {name: Option(name, names, lane.options[name]) for name, names in group.options.items()}
-        return as_training("sweep", recipe(**group.static, **lane.hyperparameters, **options))
-
-    def init(lane: Lanes) -> Run:
-        return start(training(lane), lane.keys)
-
-    def one_step(lane: Lanes, state: PyTree, data: Split, draws: Draws) -> tuple[PyTree, jax.Array]:
-        return take_step(training(lane), state, data, draws, lane.num_examples)
+    def one_step(constants: Constants, lane: Lanes, state: PyTree, data: Split, draws: Draws) -> tuple[PyTree, jax.Array]:
+        return take_step(training(constants, lane), state, data, draws, lane.num_examples)
 
     def draws_of(lane: Lanes, data: Split, steps: jax.Array) -> Draws:
         seen = len(data.train.y) if lane.num_examples is None else lane.num_examples
-        return jax.vmap(lambda step: draw(lane.keys, step, group.batch_size, seen))(steps)
+        return jax.vmap(lambda step: draw(lane.keys, step, batch_size, seen))(steps)
 
-    def evaluate(lane: Lanes, run: Run, data: Split) -> dict[str, jax.Array]:
-        return measure(training(lane), run, data, lane.num_examples)
+    def evaluate(constants: Constants, lane: Lanes, run: Run, data: Split) -> dict[str, jax.Array]:
+        return measure(training(constants, lane), run, data, lane.num_examples)
 
     # Lanes that share their keys and see the same examples share their draws, which then have no axis of lanes.
-    apart = not shared or (group.limits_examples and group.batch_size is not None)
-    own = Draws(None if group.batch_size is None else 1, None if shared else 1)  # type: ignore[arg-type]
+    apart = not shared or (limits_examples and batch_size is not None)
+    own = Draws(None if batch_size is None else 1, None if shared else 1)  # type: ignore[arg-type]
     draw_all = jax.vmap(draws_of, (axes, None, None), own) if apart else draws_of
-    step_all = jax.vmap(one_step, (axes, 0, None, jax.tree.map(lambda axis: axis - 1, own) if apart else None))
+    step_all = jax.vmap(one_step, (None, axes, 0, None, jax.tree.map(lambda axis: axis - 1, own) if apart else None))
     advance_all = functools.partial(_advance, step_all, draw_all)
-    return Programs(jax.vmap(init, (axes,)), advance_all, jax.vmap(evaluate, (axes, 0, None)))
+    return Programs(jax.vmap(init, (None, axes)), advance_all, jax.vmap(evaluate, (None, axes, 0, None)))
 
 
 class _Stretch(NamedTuple):
@@ -163,7 +181,14 @@ class _Stretch(NamedTuple):
 
 
 def _advance(
-    step_all: Callable[..., Any], draw_all: Callable[..., Draws], lanes: Lanes, run: Run, data: Split, first: jax.Array, last: jax.Array
+    step_all: Callable[..., Any],
+    draw_all: Callable[..., Draws],
+    constants: Constants,
+    lanes: Lanes,
+    run: Run,
+    data: Split,
+    first: jax.Array,
+    last: jax.Array,
 ) -> Run:
     """Steps first .. last - 1 of all lanes.
 
@@ -179,11 +204,11 @@ def _advance(
 
         def one_step(step: jax.Array, carry: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array]:
             state, fine = carry
-            state, finite = step_all(lanes, state, data, jax.tree.map(lambda drawn: drawn[step - at.begin], draws))
+            state, finite = step_all(constants, lanes, state, data, jax.tree.map(lambda drawn: drawn[step - at.begin], draws))
             return state, fine & finite
 
         state, fine = jax.lax.fori_loop(at.begin, end, one_step, (at.run.state, jnp.ones_like(at.suspects)))
-        fine &= jax.vmap(all_finite)(state)
+        fine &= jax.vmap(still_finite)(at.run, state)
         lost = ~fine & (at.run.diverged < 0)
         again = jnp.any(lost) & ~careful & (end > at.begin + 1)
         lost &= at.suspects | ~careful
@@ -198,7 +223,7 @@ def _advance(
     return jax.lax.while_loop(goes_on, stretch, begin).run
 
 
-def _compile(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[Compiling]:
+def _compile(group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[Compiling]:
     """Traces each program and has it compiled meanwhile: its executable, whether it was made for this, and when it was done."""
 
     def shapes(tree: Any) -> Any:
@@ -210,13 +235,14 @@ def _compile(recipe: Recipe, group: Group, lanes: Lanes, data: Split, shared: bo
         lowered = jax.jit(function, keep_unused=True, **how).lower(*arguments)
         return _compilers().submit(_executable, lowered, _text_key(lowered, device, options), device.platform, options)
 
-    functions = lane_functions(recipe, group, shared)
-    lanes, data = shapes(lanes), shapes(data)
+    functions = lane_functions(group, shared)
+    constants, lanes, data = shapes(trial_of(group).constants), shapes(lanes), shapes(data)
     step = shapes(jax.ShapeDtypeStruct((), jnp.int32))
-    run = shapes(jax.eval_shape(functions.init, lanes))
+    run = shapes(jax.eval_shape(functions.init, constants, lanes))
     init_options, evaluate_options = _quick(device, run)
-    advance = start(functions.advance, (), lanes, run, data, step, step, donate_argnums=1)  # first, as it takes the longest
-    return [start(functions.init, init_options, lanes), advance, start(functions.evaluate, evaluate_options, lanes, run, data)]
+    advance = start(functions.advance, (), constants, lanes, run, data, step, step, donate_argnums=2)  # first, as it takes the longest
+    evaluate = start(functions.evaluate, evaluate_options, constants, lanes, run, data)
+    return [start(functions.init, init_options, constants, lanes), advance, evaluate]
 
 
 @functools.cache
@@ -241,9 +267,13 @@ def _quick(device: jax.Device, run: Any) -> tuple[Options, Options]:
 _LARGE = 2**24  # bytes
 
 
-def _executable(lowered: Any, key: tuple[Any, ...], platform: str, options: Options) -> tuple[Any, bool, float]:
-    program, made = _executables.get(key, lambda: _compile_with_hints(lowered, platform, options))
-    return program, made, time.perf_counter()
+def _executable(lowered: Any, key: tuple[Any, ...], platform: str, options: Options) -> tuple[Executable, bool, float]:
+    def make() -> Executable:
+        program = _compile_with_hints(lowered, platform, options)
+        return Executable(program, inner.memory_needed(program))
+
+    executable, made = _executables.get(key, make)
+    return executable, made, time.perf_counter()
 
 
 _unknown: set[tuple[str, str]] = set()  # (platform, option): what a backend has said it doesn't know

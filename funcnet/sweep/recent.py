@@ -37,6 +37,11 @@ class Recent:
                 future.set_exception(error)
         return future.result(), mine
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._lock:
+            self._futures.clear()
+
     def forget(self, key: Any) -> None:
         try:
             with self._lock:

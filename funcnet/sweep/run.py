@@ -5,6 +5,7 @@ or device, and between them the host looks: it tells the progress and hands out 
 """
 
 import collections
+import contextlib
 import heapq
 import math
 import os
@@ -20,22 +21,58 @@ import numpy as np
 from funcnet import check, inner
 from funcnet.data import Dataset, Split, as_split
 from funcnet.space import Variants, as_variants
-from funcnet.sweep.plan import Chunk, Plan, Recipe, chunks_of, core_lanes, lane_width, lots_of, make_plan, shares_keys, traced_values
-from funcnet.sweep.program import STRETCH, Compiled, Lanes, Programs, bytes_needed, trace
-from funcnet.sweep.progress import Progress, reporter
-from funcnet.sweep.result import SweepResult, default_metric
+from funcnet.sweep.plan import (
+    Chunk,
+    Plan,
+    Recipe,
+    brief,
+    chunks_of,
+    core_lanes,
+    key_kind,
+    lane_width,
+    lots_of,
+    make_plan,
+    one_key_for_all,
+    shares_keys,
+    traced_values,
+    trial_of,
+)
+from funcnet.sweep.program import STRETCH, Compiled, Lanes, Pending, Programs, compile_programs
+from funcnet.sweep.progress import Progress, Reporter, reporter
+from funcnet.sweep.ranking import default_metric, direction
+from funcnet.sweep.result import SweepResult
+from funcnet.sweep.trial import Constants
 from funcnet.training import Run, RunKeys, evaluation_steps, run_keys
 from funcnet.tree import PyTree
 
 _LOOKS = 20  # times the host looks at a chunk while it trains, where a run is long
 
 
-class SweepInterrupted(RuntimeError):
-    """A sweep that ended early, by an error or by hand, after some runs were done; `result` holds them."""
+class SweepInterrupted(BaseException):
+    """A sweep that ended early; `result` holds what there is, rows that didn't end with the status "unfinished".
+
+    It is also an error of the kind that ended it: a RuntimeError (`SweepFailed`), a KeyboardInterrupt (`SweepStopped`, which
+    `except Exception` lets through), or, under `jax_debug_nans`, a FloatingPointError (`SweepNotFinite`).
+    """
 
     def __init__(self, message: str, result: SweepResult):
         super().__init__(message)
         self.result = result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.result)
+
+
+class SweepFailed(SweepInterrupted, RuntimeError):
+    """Something went wrong on the way."""
+
+
+class SweepStopped(SweepInterrupted, KeyboardInterrupt):
+    """The user stopped the sweep, as by Ctrl-C."""
+
+
+class SweepNotFinite(SweepInterrupted, FloatingPointError):
+    """A run diverged while jax_debug_nans or jax_debug_infs was on."""
 
 
 def sweep(
@@ -53,6 +90,8 @@ def sweep(
     memory_budget: int | None = None,
     randomness: str = "shared",
     keep: int | None = None,
+    metric: str | None = None,
+    mode: str | None = None,
 ) -> SweepResult:
     """Trains every variant of a recipe, many at once.
 
@@ -78,14 +117,17 @@ def sweep(
         half of what a GPU or TPU has.
       randomness: "shared" gives the variants of one replicate the same key, hence the same initial draws, minibatches and
         dropout draws: they are compared under common random numbers. "independent" folds the variant's index in as well.
-      keep: how many final states to keep, the best by validation loss (training loss without validation); None keeps all.
+      keep: how many final states to keep, those of the best variants (with replicates, of each one's best run); None keeps all.
+      metric: what variants are ranked by, shown and kept; by default the validation loss (training loss without validation).
+      mode: whether a small ("min") or a large ("max") value of it is good; may be left out where that is known: for losses,
+        `METRICS`, and what a training says of its own metrics.
 
     Returns:
       A `SweepResult`. A run that becomes non-finite is frozen, marked "diverged", and changes nothing for the others.
 
     Raises:
       ValueError, TypeError: an argument, a hyperparameter or the data will not do; nothing has been trained.
-      SweepInterrupted: something failed on the way, or the user stopped it; its `result` holds the runs that were done.
+      SweepInterrupted: something failed on the way, or the user stopped it; its `result` holds whatever there is.
 
     Example:
       >>> import funcnet as fn
@@ -99,22 +141,26 @@ def sweep(
       {'learning_rate': 0.1}
     """
     inner.warn_of_wrong_jax("sweep")
+    key = _as_key(key)
     _check_arguments(key, num_steps, chunk_size, memory_budget, randomness, keep)
-    tell, close = reporter(progress)
     data = as_split("sweep", data)
-    plan = make_plan(
-        recipe,
-        as_variants("sweep", variants),
-        data,
-        num_steps=num_steps,
-        batch_size=batch_size,
-        eval_every=eval_every,
-        replicates=replicates,
-    )
-    try:
-        return _Engine(plan, data, key, chunk_size, memory_budget, randomness, keep, tell).run()
-    finally:
-        close()
+    with inner.no_mesh():  # each chunk trains on one device
+        plan = make_plan(
+            recipe,
+            as_variants("sweep", variants),
+            data,
+            key=key,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            eval_every=eval_every,
+            replicates=replicates,
+        )
+        rank = _rank(plan, metric, mode, keep)
+        tell, close = reporter(progress)
+        try:
+            return _Engine(plan, data, key, chunk_size, memory_budget, randomness, keep, rank, tell).run()
+        finally:
+            close()
 
 
 class Slot(NamedTuple):
@@ -124,13 +170,30 @@ class Slot(NamedTuple):
     number: int
 
 
+class _Place(NamedTuple):
+    """Where programs are compiled for."""
+
+    group: int
+    width: int  # lanes
+    shared: bool  # whether the lanes share one key
+    device: jax.Device
+
+
+class Rank(NamedTuple):
+    """What variants are ranked by."""
+
+    metric: str
+    mode: str | None  # "min" or "max"; None where nobody has said which way is better
+
+
 class _Active(NamedTuple):
     """A chunk that has begun."""
 
     chunk: Chunk
     slot: Slot
+    constants: Constants
     lanes: Lanes
-    programs: Callable[[], Compiled]
+    programs: Programs
     run: Run | None  # None before its first task
     done: int  # steps
 
@@ -147,10 +210,12 @@ class _Engine:
         memory_budget: int | None,
         randomness: str,
         keep: int | None,
-        tell: Callable[[Progress], None],
+        rank: Rank,
+        tell: Reporter,
     ):
         self.plan, self.key, self.randomness, self.tell = plan, key, randomness, tell
-        self.chunk_size, self.keep = chunk_size, keep
+        self.chunk_size, self.keep, self.rank = chunk_size, keep, rank
+        self.raises = inner.flag("jax_debug_nans") or inner.flag("jax_debug_infs")
         self.slots = _slots()
         self.budget = memory_budget or _memory(self.slots[0].device) // 4
         self.data = {device: jax.device_put(data, device) for device in {slot.device for slot in self.slots}}
@@ -158,13 +223,18 @@ class _Engine:
         self.compile_seconds, self.programs = 0.0, 0
         self.steps_done, self.diverged, self.best = 0, 0, math.inf
         self.steps = sum(plan.variants[row.variant].num_steps for row in plan.rows)
-        self.rows: dict[int, dict[str, Any]] = {}  # by row, once done: metrics, status, steps, curves
+        self.rows: dict[int, dict[str, Any]] = {}  # by row, once done or given up: metrics, status, steps
         self.curves: dict[int, dict[int, dict[str, float]]] = collections.defaultdict(dict)  # row -> step -> metrics
         self.states: dict[int, PyTree] = {}
-        self.losers: list[tuple[float, int]] = []  # heap of (-metric, -row) of the states kept: the worst first
+        self.replicates = collections.Counter(row.variant for row in plan.rows)
+        self.ended: dict[int, list[int]] = collections.defaultdict(list)  # by variant, its rows that are done
+        self.losers: list[tuple[float, int]] = []  # heap of (-value, -variant) of the variants whose state is kept: the worst first
         self.widths: dict[int, int] = {}
-        self.traced: dict[tuple[Any, ...], Callable[[], Compiled]] = {}  # by group, lane width, sharing and device
+        self.requested: dict[_Place, Pending] = {}
+        self.ready: dict[_Place, Programs] = {}
+        self.constants: dict[tuple[int, jax.Device], Constants] = {}  # by group, as its programs take them
         self.shared_keys: dict[int, RunKeys] = {}  # by replicate
+        self.training: dict[Future[Any], _Active] = {}
 
     def run(self) -> SweepResult:
         pool = ThreadPoolExecutor(len(self.slots), thread_name_prefix="funcnet")
@@ -172,110 +242,164 @@ class _Engine:
             self._run(pool)
         except BaseException as error:
             pool.shutdown(wait=True, cancel_futures=True)
+            self._give_up()
             if not self.rows:
                 raise
-            what = f"sweep: {type(error).__name__} after {len(self.rows)} of {len(self.plan.rows)} runs, which the error's .result holds: {error}"
-            raise SweepInterrupted(what, self._result()) from error
+            done = sum(row["status"] != "unfinished" for row in self.rows.values())
+            what = f"sweep: {type(error).__name__} after {done} of {len(self.plan.rows)} runs, which the error's .result holds"
+            said = f"{what}: {error}" if str(error) else what
+            raise _interruption(error)(said, self._result()) from error
         pool.shutdown()
         return self._result()
 
     def _run(self, pool: ThreadPoolExecutor) -> None:
-        to_trace = collections.deque(range(len(self.plan.groups)))
-        to_start: collections.deque[tuple[Chunk, int, bool]] = collections.deque()  # with the group's lane width and sharing
-        free = collections.deque(self.slots)
-        compiling: dict[Future[Compiled], tuple[int, int, bool]] = {}  # group, lane width, sharing
-        training: dict[Future[Any], _Active] = {}
+        to_lower = collections.deque(range(len(self.plan.groups)))
+        compiling: dict[_Place, Pending] = {}  # each group's first programs
+        to_start: list[tuple[Chunk, _Place]] = []
+        free = list(self.slots)
 
-        def submit_compile(group: int, width: int) -> None:
-            shared = shares_keys(self.plan, group, width, self.randomness)
-            compiling[pool.submit(self._trace(group, width, shared, self.slots[0].device))] = (group, width, shared)
+        def compile_group(group: int, width: int) -> None:
+            place = _Place(
+                group, width, shares_keys(self.plan, group, width, self.randomness, must=one_key_for_all(self.key)), self.slots[0].device
+            )
+            compiling[place] = self._request(place)
 
         def submit_segment(active: _Active) -> None:
-            training[pool.submit(_segment, active, self.data[active.slot.device], self._next_stops(active))] = active
+            self.training[pool.submit(_segment, active, self.data[active.slot.device], self._next_stops(active))] = active
 
-        while to_trace or to_start or compiling or training:
-            while free and to_start:
-                slot, (chunk, width, shared) = free.popleft(), to_start.popleft()
-                programs = self._trace(chunk.group, width, shared, slot.device)
-                submit_segment(_Active(chunk, slot, self._lanes(chunk.group, chunk.rows, width, shared, slot.device), programs, None, 0))
-            if to_trace and len(compiling) + len(training) <= len(self.slots):
-                group = to_trace.popleft()
-                submit_compile(group, self._width(group))
+        while to_lower or to_start or compiling or self.training:
+            for slot in list(free):
+                found = self._startable(to_start, slot)
+                if found is not None:
+                    free.remove(slot)
+                    submit_segment(self._begun(*to_start.pop(found), slot))
+            if to_lower and len(compiling) < len(self.slots) and not self._any_done():
+                group = to_lower.popleft()
+                compile_group(group, self._width(group))
                 continue
-            self.tell(self._progress(len(to_trace) + len(compiling)))
-            for future in wait([*compiling, *training], return_when=FIRST_COMPLETED, timeout=1.0).done:
-                if future in compiling:
-                    group, width, shared = compiling.pop(future)
-                    narrower = self._compiled(future.result(), group, width)
-                    if narrower < width:
-                        submit_compile(group, narrower)
-                    else:
-                        to_start.extend((chunk, width, shared) for chunk in chunks_of(self.plan, group, width, shared))
+            self.tell(self._progress(len(to_lower) + len(compiling)))
+            awaited = [future for pending in self.requested.values() for future in pending.futures if not future.done()]
+            if not any(pending.done() for pending in compiling.values()):
+                wait([*awaited, *self.training], return_when=FIRST_COMPLETED, timeout=1.0)
+            for place in [place for place, pending in compiling.items() if pending.done()]:
+                found_width = self._compiled(compiling.pop(place).result(), place)
+                if found_width < place.width:
+                    compile_group(place.group, found_width)
                 else:
-                    active = self._trained(training.pop(future), *future.result())
-                    if active.done < active.chunk.num_steps:
-                        submit_segment(active)
-                    else:
-                        self._finish(active)
-                        free.append(active.slot)
+                    to_start.extend((chunk, place) for chunk in chunks_of(self.plan, place.group, place.width, place.shared))
+            for future in [future for future in self.training if future.done()]:
+                active = self._trained(future)
+                if active.done < active.chunk.num_steps:
+                    submit_segment(active)
+                else:
+                    self._finish(active)
+                    free.append(active.slot)
         self.tell(self._progress(0))
 
-    def _compiled(self, found: Compiled, group: int, width: int) -> int:
-        """Notes what a group's programs cost; returns the lane width that fits the memory budget."""
+    def _any_done(self) -> bool:
+        return any(future.done() for future in self.training)
+
+    def _request(self, place: "_Place") -> Pending:
+        """Has the programs of a place compiled, which takes none of the slots."""
+        if place not in self.requested:
+            group = self.plan.groups[place.group]
+            lanes = self._lanes(place, group.rows[: place.width])
+            self.requested[place] = compile_programs(group, lanes, self.data[place.device], place.shared, place.device)
+        return self.requested[place]
+
+    def _startable(self, to_start: Sequence[tuple[Chunk, "_Place"]], slot: Slot) -> int | None:
+        """Which of the chunks may start on a slot: the first whose programs are compiled for the slot's device."""
+        asked = False
+        for i, (_, place) in enumerate(to_start):
+            here = place._replace(device=slot.device)
+            if here in self.ready:
+                return i
+            if here in self.requested and self.requested[here].done():
+                self._note(self.requested[here].result(), here)
+                return i
+            if not asked:
+                self._request(here)
+                asked = True
+        return None
+
+    def _begun(self, chunk: Chunk, place: "_Place", slot: Slot) -> _Active:
+        here = place._replace(device=slot.device)
+        group = self.plan.groups[here.group]
+        if (here.group, slot.device) not in self.constants:
+            self.constants[here.group, slot.device] = jax.device_put(trial_of(group).constants, slot.device)
+        return _Active(chunk, slot, self.constants[here.group, slot.device], self._lanes(here, chunk.rows), self.ready[here], None, 0)
+
+    def _note(self, found: Compiled, place: "_Place") -> None:
+        """Notes what a place's programs cost."""
         self.compile_seconds += found.seconds
         self.programs += found.new
-        narrower = width if self.chunk_size is not None else self._fitting(found.programs, width)
-        self.widths[group] = narrower
-        return narrower
+        self.ready[place] = found.programs
 
-    def _trained(self, active: _Active, run: Run, measured: dict[int, dict[str, np.ndarray]], done: int) -> _Active:
+    def _compiled(self, found: Compiled, place: "_Place") -> int:
+        """Notes a group's first programs; returns the lane width that fits the memory budget."""
+        self._note(found, place)
+        width = place.width
+        if self.chunk_size is None:
+            share = self.budget / sum(slot.device == place.device for slot in self.slots)
+            width = max(1, min(width, int(width * share / max(1, found.bytes_needed))))
+        self.widths[place.group] = width
+        return width
+
+    def _trained(self, future: Future[Any]) -> _Active:
         """Notes what a task has measured; returns the chunk as it stands."""
+        run, measured, done = future.result()
+        active = self.training.pop(future)
         self.steps_done += (done - active.done) * len(active.chunk.rows)
         for step, metrics in measured.items():
             for lane, row in enumerate(active.chunk.rows):
                 self.curves[row][step] = {name: float(values[lane]) for name, values in metrics.items()}
-        return active._replace(run=run, done=done)
+        active = active._replace(run=run, done=done)
+        if self.raises:
+            self._raise_for_diverged(active)
+        return active
+
+    def _raise_for_diverged(self, active: _Active) -> None:
+        """Under jax_debug_nans a run that diverges ends the sweep, and the error says which."""
+        assert active.run is not None
+        diverged = np.asarray(active.run.diverged)
+        for lane, row in enumerate(active.chunk.rows):
+            if diverged[lane] >= 0:
+                self._note_unfinished(active)
+                variant, replicate = self.plan.rows[row]
+                setting = brief(self.plan.variants[variant].hyperparameters)
+                where = f"sweep: variant {variant} {setting}" + (f", replicate {replicate}" if self.replicates[variant] > 1 else "")
+                raise FloatingPointError(
+                    check.message(where, "must stay finite, as jax_debug_nans asks", f"NaN or inf in step {diverged[lane]}")
+                )
 
     def _width(self, group: int) -> int:
         if self.chunk_size is not None:
             return self.chunk_size
         own = self.plan.groups[group]
-        most = core_lanes(own.step_bytes) if self.slots[0].device.platform == "cpu" else 8192
+        most = core_lanes(trial_of(own).step_bytes) if self.slots[0].device.platform == "cpu" else 8192
         lots = lots_of(self.plan, group, shared=False)
         return lane_width([len(lot) for _, lot in lots], len(self.slots), most)
 
-    def _fitting(self, programs: Programs, width: int) -> int:
-        """The width at which every slot's chunk fits the budget, going by what the compiler says of this one."""
-        share = self.budget / sum(slot.device == self.slots[0].device for slot in self.slots)
-        return max(1, min(width, int(width * share / max(1, bytes_needed(programs)))))
-
-    def _trace(self, group: int, width: int, shared: bool, device: jax.Device) -> Callable[[], Compiled]:
-        place = group, width, shared, device
-        if place not in self.traced:
-            lanes = self._lanes(group, self.plan.groups[group].rows[:width], width, shared, device)
-            self.traced[place] = trace(self.plan.recipe, self.plan.groups[group], lanes, self.data[device], shared, device)
-        return self.traced[place]
-
-    def _lanes(self, group: int, rows: Sequence[int], width: int, shared: bool, device: jax.Device) -> Lanes:
-        rows = [*rows, *[rows[0]] * (width - len(rows))]
+    def _lanes(self, place: "_Place", rows: Sequence[int]) -> Lanes:
+        rows = [*rows, *[rows[0]] * (place.width - len(rows))]
         with np.errstate(over="ignore"):  # as when the recipe was checked
             hyperparameters = {
                 name: values.astype(np.int32 if values.dtype.kind in "iu" else jnp.result_type(float))
                 for name, values in traced_values(self.plan, rows).items()
             }
         named = self.plan.variants[self.plan.rows[rows[0]].variant].named
-        options = {name: np.int32(self.plan.groups[group].options[name].index(value)) for name, value in named.items()}
+        options = {name: np.int32(self.plan.groups[place.group].options[name].index(value)) for name, value in named.items()}
         limits = [self.plan.variants[self.plan.rows[row].variant].num_examples for row in rows]
         num_examples = None if limits[0] is None else np.asarray(limits, np.int32)
-        if shared:
+        if place.shared:
             replicate = self.plan.rows[rows[0]].replicate
             if replicate not in self.shared_keys:
                 self.shared_keys[replicate] = run_keys(self._key(rows[0]))
             keys = self.shared_keys[replicate]
         else:
             keys = jax.vmap(run_keys)(jnp.stack([self._key(row) for row in rows]))
-        lanes: Any = Lanes(np.arange(width, dtype=np.int32), hyperparameters, options, num_examples, keys)  # type: ignore[arg-type]
-        placed: Lanes = jax.device_put(lanes, device)
+        lanes: Any = Lanes(np.arange(place.width, dtype=np.int32), hyperparameters, options, num_examples, keys)  # type: ignore[arg-type]
+        placed: Lanes = jax.device_put(lanes, place.device)
         return placed
 
     def _key(self, row: int) -> jax.Array:
@@ -301,35 +425,79 @@ class _Engine:
                 "steps": active.chunk.num_steps if diverged < 0 else diverged,
                 "metrics": self.curves[row][active.chunk.num_steps],
             }
-            self.best = min(self.best, self._ranked(row))
-            self._keep(row, jax.tree.map(lambda leaf, lane=lane: _own(leaf[lane]), run.state))
+            self.states[row] = self._state(active, run, lane)
+            self._ended(row)
 
-    def _keep(self, row: int, state: PyTree) -> None:
-        self.states[row] = state
+    def _state(self, active: _Active, run: Run, lane: int) -> PyTree:
+        """A lane's state, in the structure that the recipe gave it."""
+        structure = trial_of(self.plan.groups[active.chunk.group]).structure
+        return jax.tree.unflatten(structure, [_own(leaf[lane]) for leaf in run.state])
+
+    def _give_up(self) -> None:
+        """Notes what the chunks on their way have come to: their curves, and their states as they are."""
+        for future, active in list(self.training.items()):
+            if future.cancelled() or future.exception() is not None:
+                if not future.cancelled():  # what it had come to is gone with what it failed in
+                    active = active._replace(run=None)
+            else:
+                with contextlib.suppress(FloatingPointError):  # the first one has been said
+                    active = self._trained(future)
+            if active.run is not None and active.done == active.chunk.num_steps:
+                self._finish(active)
+            else:
+                self._note_unfinished(active)
+
+    def _note_unfinished(self, active: _Active) -> None:
+        run = None if active.run is None else jax.device_get(active.run)
+        for lane, row in enumerate(active.chunk.rows):
+            diverged = -1 if run is None else int(run.diverged[lane])
+            steps = active.done if diverged < 0 else diverged
+            self.rows[row] = {"status": "unfinished" if diverged < 0 else "diverged", "steps": steps, "metrics": {}}
+            if run is not None:
+                self.states[row] = self._state(active, run, lane)
+
+    def _ended(self, row: int) -> None:
+        """Ranks a variant once all of its replicates are done, and keeps the states asked for: of the best variants, their best run's."""
+        variant = self.plan.rows[row].variant
+        own = self.ended[variant]
+        own.append(row)
+        if len(own) < self.replicates[variant] or self.rank.mode is None:
+            return
+        values = {row: self._ranked(row) for row in own}
+        mean = float(np.mean(list(values.values())))
+        self.best = min(self.best, mean)
         if self.keep is None:
             return
-        value = self._ranked(row)
-        heapq.heappush(self.losers, (-value, -row))
-        if len(self.states) > self.keep:
-            del self.states[-heapq.heappop(self.losers)[1]]
+        best = min(own, key=lambda row: (values[row], row))
+        for other in own:
+            if other != best:
+                del self.states[other]
+        heapq.heappush(self.losers, (-mean, -variant))
+        if len(self.losers) > self.keep:
+            worst = -heapq.heappop(self.losers)[1]
+            for other in self.ended[worst]:
+                self.states.pop(other, None)
 
     def _ranked(self, row: int) -> float:
-        """A row's metric for ranking; infinite where it is none."""
-        metrics = self.rows[row]["metrics"]
-        value = metrics[default_metric(list(metrics))]
-        return value if math.isfinite(value) and self.rows[row]["status"] == "completed" else math.inf
+        """A row's metric for ranking, the least the best; infinite where it is none."""
+        value = self.rows[row]["metrics"].get(self.rank.metric, math.nan)
+        fine = math.isfinite(value) and self.rows[row]["status"] == "completed"
+        return (value if self.rank.mode == "min" else -value) if fine else math.inf
 
     def _progress(self, compiling: int) -> Progress:
-        metric = default_metric(list(next(iter(self.rows.values()))["metrics"])) if self.rows else ""
-        best = self.best if math.isfinite(self.best) else None
+        best = None
+        if math.isfinite(self.best):
+            best = self.best if self.rank.mode == "min" else -self.best
         seconds = time.monotonic() - self.began
-        return Progress(len(self.rows), len(self.plan.rows), self.steps_done, self.steps, self.diverged, best, metric, compiling, seconds)
+        return Progress(
+            len(self.rows), len(self.plan.rows), self.steps_done, self.steps, self.diverged, best, self.rank.metric, compiling, seconds
+        )
 
     def _result(self) -> SweepResult:
         rows = range(len(self.plan.rows))
         undone = {"status": "unfinished", "steps": 0, "metrics": {}}
         ended = [self.rows.get(row, undone) for row in rows]
-        names = list(dict.fromkeys(name for row in self.rows.values() for name in row["metrics"]))
+        names = self.plan.metrics
         steps = sorted({step for curve in self.curves.values() for step in curve})
         outcome = {
             "variant": np.array([row.variant for row in self.plan.rows]),
@@ -349,22 +517,41 @@ class _Engine:
         }
         settings = [variant.hyperparameters for variant in self.plan.variants]
         first = self.plan.variants[0]
-        arguments = [*first.static, *first.traced, *first.named]
-        return SweepResult(settings, outcome, {"step": np.array(steps), **curves}, self.states, self.plan.recipe, arguments, timing)
+        arguments = [name for name in [*first.static, *first.traced, *first.named] if name not in first.own]
+        return SweepResult(
+            settings,
+            outcome,
+            {"step": np.array(steps), **curves},
+            self.states,
+            self.plan.recipe,
+            arguments,
+            timing,
+            metric=self.rank.metric,
+            mode=self.rank.mode,
+            modes=self.plan.modes,
+            settings=[variant.own for variant in self.plan.variants],
+        )
+
+
+def _interruption(error: BaseException) -> type[SweepInterrupted]:
+    if isinstance(error, KeyboardInterrupt):
+        return SweepStopped
+    return SweepNotFinite if isinstance(error, FloatingPointError) else SweepFailed
 
 
 def _segment(active: _Active, data: Split, stops: list[tuple[int, bool]]) -> tuple[Run, dict[int, dict[str, np.ndarray]], int]:
     """One task: a chunk from where it is through these stops. The metrics come back in NumPy arrays, (lanes,) each."""
-    programs, lanes, at = active.programs().programs, active.lanes, active.done
-    run = programs.init(lanes) if active.run is None else active.run
+    programs, lanes, at = active.programs, (active.constants, active.lanes), active.done
     measured = {}
-    for stop, evaluates in stops:
-        run = programs.advance(lanes, run, data, np.int32(at), np.int32(stop))
-        at = stop
-        if evaluates:
-            measured[stop] = programs.evaluate(lanes, run, data)
-    jax.block_until_ready(run)
-    return run, jax.device_get(measured), at
+    with jax.debug_nans(False), jax.debug_infs(False):  # a diverged lane's are no surprise; the engine raises for them if asked
+        run = programs.init(*lanes) if active.run is None else active.run
+        for stop, evaluates in stops:
+            run = programs.advance(*lanes, run, data, np.int32(at), np.int32(stop))
+            at = stop
+            if evaluates:
+                measured[stop] = programs.evaluate(*lanes, run, data)
+        jax.block_until_ready(run)
+        return run, jax.device_get(measured), at
 
 
 def _own(leaf: Any) -> Any:
@@ -372,24 +559,50 @@ def _own(leaf: Any) -> Any:
     return leaf if isinstance(leaf, jax.Array) else np.array(leaf)
 
 
-def _check_arguments(
-    key: Any, num_steps: int, chunk_size: int | None, memory_budget: int | None, randomness: str, keep: int | None
-) -> None:
-    is_typed = check.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not is_typed and not (check.is_array(key) and key.dtype == np.uint32):
+def _as_key(key: Any) -> jax.Array:
+    """One random key, of the new make."""
+    is_new = check.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_new and not (check.is_array(key) and key.dtype == np.uint32 and key.ndim):
         raise TypeError(check.message("sweep", "key must be a JAX random key", repr(key), "such as jax.random.key(0)"))
-    if key.ndim != (0 if is_typed else 1):
+    one: jax.Array = key if is_new else jax.random.wrap_key_data(jnp.asarray(key))
+    if one.ndim:
         raise ValueError(check.message("sweep", "key must be one key", f"shape {key.shape}", "each replicate gets one of its own from it"))
+    return one
+
+
+def _check_arguments(
+    key: jax.Array, num_steps: int, chunk_size: int | None, memory_budget: int | None, randomness: str, keep: int | None
+) -> None:
     check.whole("sweep", "num_steps", num_steps, 1)
     for name, value in (("chunk_size", chunk_size), ("memory_budget", memory_budget), ("keep", keep)):
         if value is not None:
             check.whole("sweep", name, value, 1)
     check.one_of("sweep", "randomness", randomness, ("shared", "independent"))
+    if randomness == "independent" and one_key_for_all(key):
+        rule = "key must be of a kind that jax.vmap draws from rightly where every variant has its own"
+        raise ValueError(check.message("sweep", rule, f"{key_kind(key)}", 'jax.random.key(0, impl="threefry2x32"), or randomness="shared"'))
+
+
+def _rank(plan: Plan, metric: str | None, mode: str | None, keep: int | None) -> Rank:
+    """What variants are ranked by; which way is better must be known where that is needed."""
+    if metric is not None:
+        check.one_of("sweep", "metric", metric, plan.metrics)
+    name = default_metric(plan.metrics) if metric is None else metric
+    try:
+        return Rank(name, direction("sweep", name, mode, plan.modes))
+    except ValueError:
+        if metric is not None or mode is not None or keep is not None:
+            raise
+        return Rank(name, None)
 
 
 def _slots() -> list[Slot]:
-    """One for each device; where the one device is a CPU, one for each of its cores."""
-    devices = jax.local_devices()
+    """One for each device; where the one device is a CPU, one for each of its cores. `jax.default_device` is the only one."""
+    chosen = inner.flag("jax_default_device")
+    if chosen is None:
+        devices = jax.local_devices()
+    else:
+        devices = jax.local_devices(backend=chosen) if isinstance(chosen, str) else [chosen]
     if len(devices) == 1 and devices[0].platform == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         devices = devices * cores

@@ -15,6 +15,7 @@ import pytest
 import funcnet as fn
 from funcnet.sweep.plan import Group
 from funcnet.sweep.program import Lanes, lane_functions
+from funcnet.sweep.trial import Numbers, try_out
 from funcnet.training import run_keys
 
 LANES = 4
@@ -50,23 +51,28 @@ RECIPES = {
 
 
 def asked(name, shared=True):
-    """What a recipe's programs depend on: recipe, group, lanes and data."""
+    """What a recipe's programs depend on: group, lanes and data."""
     recipe, in_shape, options = RECIPES[name]
     key = jax.random.key(0)
     keys = run_keys(key) if shared else jax.vmap(run_keys)(jax.random.split(key, LANES))
     numbers = {"learning_rate": jnp.full(LANES, 0.1), "drop": jnp.full(LANES, 0.2)}
     lanes = Lanes(jnp.arange(LANES, dtype=jnp.int32), numbers, {name: jnp.int32(0) for name in options}, None, keys)
     part = fn.Dataset(jnp.zeros((16, *in_shape)), jnp.zeros(16, jnp.int32))
-    return recipe, Group({}, 8, False, [], options), lanes, fn.Split(part, part)
+    data = fn.Split(part, part)
+    lane = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+    unknown = Numbers({name: lane[0] for name in numbers}, {name: lane[1] for name in options})
+    trial = try_out(recipe, {}, unknown, options, data, 8, False, jax.eval_shape(lambda: key))
+    return Group({}, 8, False, [], options, trial), lanes, data
 
 
 def programs(name, shared=True):
     """A recipe's three programs as functions, with arguments to lower them for."""
-    recipe, group, lanes, data = asked(name, shared)
-    functions = lane_functions(recipe, group, shared)
-    run = jax.eval_shape(functions.init, lanes)
+    group, lanes, data = asked(name, shared)
+    functions = lane_functions(group, shared)
+    own = group.trial.constants, lanes
+    run = jax.eval_shape(functions.init, *own)
     step = jax.ShapeDtypeStruct((), np.int32)
-    return functions, ((lanes,), (lanes, run, data, step, step), (lanes, run, data))
+    return functions, (own, (*own, run, data, step, step), (*own, run, data))
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared keys", "a key a lane"])
@@ -118,14 +124,15 @@ COMPILE = f"""
 import json, re, sys
 sys.path[:0] = [{str(ROOT)!r}, {str(HERE)!r}]
 from jax.experimental import topologies
-from funcnet.sweep.program import bytes_needed, trace
+from funcnet.sweep.program import compile_programs
 from test_platforms import RECIPES, asked
 
 device = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
 found = {{}}
 for name in RECIPES:
-    programs = trace(*asked(name), True, device)().programs
-    found[name] = {{"bytes_needed": bytes_needed(programs)}}
+    made = compile_programs(*asked(name), True, device).result()
+    programs = made.programs
+    found[name] = {{"bytes_needed": made.bytes_needed}}
     for which, program in programs._asdict().items():
         memory = program.memory_analysis()
         found[name][which] = {{

@@ -11,7 +11,8 @@ import pytest
 
 import funcnet as fn
 from funcnet.sweep import run as engine
-from funcnet.sweep.plan import bytes_written, core_lanes, lane_width
+from funcnet.sweep.plan import core_lanes, lane_width
+from funcnet.sweep.trial import bytes_written
 
 KEY = jax.random.key(5)
 RNG = np.random.default_rng(0)
@@ -425,7 +426,7 @@ REFUSED = {
         ONE,
         {},
         TypeError,
-        r"step: must return \(state, metrics\), metrics a dict of scalars, got ShapeDtypeStruct",
+        r"step: must return \(state, metrics\), metrics a dict of scalars, got an array",
     ),
     "unhashable": (
         takes_anything,
