@@ -1,5 +1,6 @@
 """What a sweep leaves: a table, curves, and the states that were kept; it can be saved and loaded safely."""
 
+import copy
 import functools
 import html
 import io
@@ -8,6 +9,7 @@ import math
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -18,9 +20,9 @@ import numpy as np
 from funcnet import check
 from funcnet.sweep.ranking import default_metric as default_metric
 from funcnet.sweep.ranking import direction, known_mode, own_name, ranked, statistics, why_none
-from funcnet.sweep.structure import Saved, UnknownState, as_made, as_told, described, unwritable
+from funcnet.sweep.structure import Saved, UnknownState, as_made, as_told, described, has_keys, unwritable
 from funcnet.sweep.structure import leaves as leaves_of
-from funcnet.sweep.written import Names, Reader, written
+from funcnet.sweep.written import Named, Names, Reader, can_pickle, text, written
 from funcnet.training import Training, as_training
 from funcnet.tree import PyTree
 
@@ -106,12 +108,12 @@ class SweepResult:
         self._hyperparameters = [dict(setting) for setting in hyperparameters]
         self._settings = [dict(setting) for setting in settings] if settings is not None else [{} for _ in self._hyperparameters]
         self._states, self._recipe, self._arguments = dict(states), recipe, tuple(arguments)
+        self._lost: str | None = None  # the recipe's name where pickle couldn't hold it
         self._mode, self._modes = mode, dict(modes or {})
         self._directions = self._modes | ({} if mode is None else {own_name(self.metric): mode})
         index = ("variant", "replicate")
         names = list(self._hyperparameters[0])
-        texts = [value for setting in self._hyperparameters for value in setting.values() if type(value) is str]
-        self._names = Names(texts)
+        self._names = _names_of(self._hyperparameters)
         self._columns = {name: _column([setting[name] for setting in self._hyperparameters], self._names) for name in names}
         self.table: dict[str, np.ndarray] = {
             **{name: outcome[name] for name in index},
@@ -126,6 +128,29 @@ class SweepResult:
 
     def __len__(self) -> int:
         return len(self.table["variant"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What can be pickled; what can't (a lambda) is left as its name, and `training` says so."""
+        whole = {"_hyperparameters": self._hyperparameters, "_settings": self._settings}
+        settings = {name: [{key: self._pickled(value) for key, value in own.items()} for own in each] for name, each in whole.items()}
+        states = {row: state if _is_plain(state) else self._saved(state) for row, state in self._states.items()}
+        recipe = {"_recipe": self._recipe} if can_pickle(self._recipe) else {"_recipe": None, "_lost": text(self._recipe)}
+        return {**self.__dict__, **settings, **recipe, "_states": states, "_names": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A new table of names, and each hyperparameter that wasn't pickled read from what was written of it."""
+        read = Reader({}).read
+        self.__dict__.update(state)
+        for each in (self._hyperparameters, self._settings):
+            for own in each:
+                own.update({name: read(value.written) for name, value in own.items() if isinstance(value, Named)})
+        self._names = _names_of(self._hyperparameters)
+
+    def __copy__(self) -> "SweepResult":
+        return self._with(self.__dict__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SweepResult":
+        return self._with(copy.deepcopy(self.__dict__, memo))
 
     @property
     def mode(self) -> str | None:
@@ -244,9 +269,16 @@ class SweepResult:
           ValueError: there is no such row, or the result was loaded without its recipe.
         """
         if self._recipe is None:
-            raise ValueError(check.message("training", "needs the recipe, which a file can't hold", None, "load_result(path, recipe=...)"))
+            lost = self._lost is not None
+            rule = f"needs the recipe, which {'pickle' if lost else 'a file'} can't hold"
+            fix = "a function at the top of a module can be pickled" if lost else "load_result(path, recipe=...)"
+            raise ValueError(check.message("training", rule, self._lost, fix))
         variant = int(self.table["variant"][self._row("training", row)])
         own, settings = self._hyperparameters[variant], self._settings[variant]
+        for name, value in own.items():
+            if isinstance(value, Named):
+                rule = f"{name} must be itself, which pickle can't hold"
+                raise ValueError(check.message("training", rule, f"its name {value!r}", "a function at the top of a module can be pickled"))
         training = as_training("training", self._recipe(**{name: own[name] for name in self._arguments}, **settings))
         step, evaluate, predict = (fn and _on_device(fn) for fn in (training.step, training.evaluate, training.predict))
         return training._replace(step=step, evaluate=evaluate, predict=predict)
@@ -380,9 +412,9 @@ class SweepResult:
     def _counts(self) -> str:
         runs, variants = len(self), len(self._hyperparameters)
         of = "" if runs == variants else f" of {variants} variant{'s' if variants > 1 else ''}"
-        ended = {status: int(np.sum(self.table["status"] == status)) for status in ("diverged", "unfinished")}
-        unfinished = f", {ended['unfinished']} unfinished" if ended["unfinished"] else ""
-        return f"{runs} run{'s' if runs > 1 else ''}{of}, {ended['diverged']} diverged{unfinished}"
+        ended = Counter(self.table["status"].tolist())
+        counts = [f"{ended[status]} {status}" for status in sorted({"diverged", *ended} - {"completed"})]
+        return f"{runs} run{'s' if runs > 1 else ''}{of}, {', '.join(counts)}"
 
     def _run_lines(self, variants: Sequence[int], ranked: bool) -> tuple[list[str], list[list[str]]]:
         headers = [name for name in self.table if name != "replicate" and not (name == "status" and ranked)]
@@ -408,6 +440,22 @@ class SweepResult:
         check.one_of(where, "metric", name, self.metrics)
         return ranked(self.table, name, direction(where, name, mode, self._directions))
 
+    def _with(self, attributes: Mapping[str, Any]) -> "SweepResult":
+        made = object.__new__(type(self))
+        made.__dict__.update(attributes)
+        return made
+
+    def _pickled(self, value: Any) -> Any:
+        if can_pickle(value):
+            return value
+        try:
+            return Named(text(value), written(value, self._names, ""))
+        except TypeError:
+            return Named(text(value), {"name": self._names.of(value)})
+
+    def _saved(self, state: PyTree) -> Saved:
+        return Saved(described(state, self._names), leaves_of(state))
+
     def _written(self, variant: int, setting: Mapping[str, Any]) -> dict[str, Any]:
         return {name: written(value, self._names, f"{name} of variant {variant}") for name, value in setting.items()}
 
@@ -422,6 +470,9 @@ class SweepResult:
         """A row's state; where it stands as a file holds it, in the structure that the recipe makes."""
         saved = self._states[row]
         if isinstance(saved, Saved):
+            if self._recipe is None and not isinstance(told := _as_told(saved), Saved):
+                self._states[row] = told
+                return told
             if self._recipe is None:
                 rule = f"the state of row {row} needs its recipe, which knows how it is made"
                 raise ValueError(check.message(where, rule, "none", "load_result(path, recipe)"))
@@ -526,6 +577,11 @@ def _on_device(fn: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _is_plain(state: PyTree) -> bool:
+    """Whether pickle takes a state: it has no random keys, which NumPy can't hold, and no class made in a function."""
+    return isinstance(state, Saved) or (not has_keys(state) and can_pickle(jax.tree.map(lambda leaf: 0, state)))
+
+
 def _native(array: np.ndarray, dtype: str | None) -> np.ndarray:
     """An array that was written as bytes, in its own dtype, such as bfloat16."""
     if dtype is None:
@@ -559,6 +615,10 @@ def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     with draft.open("wb") as file:
         write(file)
     draft.replace(path)
+
+
+def _names_of(hyperparameters: Sequence[Mapping[str, Any]]) -> Names:
+    return Names(value for setting in hyperparameters for value in setting.values() if type(value) is str)
 
 
 def _column(values: Sequence[Any], names: Names) -> np.ndarray:

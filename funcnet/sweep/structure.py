@@ -100,6 +100,10 @@ def as_made(saved: Saved, init: Callable[[jax.Array], PyTree]) -> PyTree:
     return jax.tree.unflatten(structure, [_leaf(leaf, keys.get(i)) for i, leaf in enumerate(saved.leaves)])
 
 
+def has_keys(tree: PyTree) -> bool:
+    return any(map(is_key, jax.tree.leaves(tree)))
+
+
 def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 

@@ -5,6 +5,7 @@ import enum
 import functools
 import json
 import math
+import pickle
 import re
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -86,6 +87,15 @@ def text(value: Any) -> str:
     else:
         shown = str(getattr(value, "__name__", value))
     return re.sub(r" at 0x[0-9a-fA-F]+", "", shown)
+
+
+def can_pickle(value: Any) -> bool:
+    """Whether pickle takes a value; a function made inside another it doesn't."""
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return False
+    return True
 
 
 def written(value: Any, names: Names, at: str) -> Any:

@@ -303,6 +303,13 @@ def test_printed_are_the_ten_best_in_columns(result):
     assert [int(row.split()[0]) for row in rows] == single.ranking()[:10].tolist() == list(range(13, 3, -1))
 
 
+def test_printed_is_how_many_runs_ended_in_which_way():
+    rows = [(0, 0.5), (1, "diverged", 3), (2, "unfinished", 2), (3, "unfinished", 2), (4, "pruned", 1)]
+    assert str(made(rows)).startswith("5 runs, 1 diverged, 1 pruned, 2 unfinished; the 1 best by validation/loss:")
+    assert str(made(rows[:1])).startswith("1 run, 0 diverged; ")
+    assert "<p>2 runs, 1 diverged;" in made(rows[:2])._repr_html_()
+
+
 @pytest.mark.parametrize("replicates", [1, 2])
 def test_what_cannot_be_ranked_is_printed_in_the_order_given_and_says_why(replicates):
     result = made([(0, 0.1)] * replicates + [(1, 0.9)] * replicates, "validation/return")

@@ -1,11 +1,15 @@
 """Hyperparameters and states in files: back as themselves, or an error that says which and where."""
 
 import collections
+import concurrent.futures
+import copy
 import dataclasses
 import enum
 import functools
 import json
 import math
+import multiprocessing
+import pickle
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -548,3 +552,61 @@ def test_a_training_of_ones_own_gets_arrays_that_can_be_updated():
     assert result.training(0).step(result.state(0), DATA, None)[0].tolist() == [4.0, 0.0]
     with pytest.raises(TypeError, match=r"predict: the recipe's training must have a predict function, got none; .* predict=...\)"):
         result.predict(0, X)
+
+
+# Pickled and copied.
+
+
+def drawing(rate):
+    """A state with a random key."""
+    return lambda key: {"key": key, "x": jnp.zeros(2)}, lambda state, batch, key: (state, {}), lambda state, data: {"loss": rate * 1.0}
+
+
+@pytest.mark.parametrize("through", ["pickle", "copy", "deepcopy"])
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [(bent, {"activation": ["tanh"]}), (carries, {"kind": ["pairs"]}), (drawing, {})],
+    ids=["functions", "classes", "keys"],
+)
+def test_a_result_is_pickled_and_copied_whole(through, recipe, more):
+    result = fn.sweep(recipe, fn.grid(rate=[0.1, 0.2], **more), DATA, **STEPS)
+    again = {"pickle": lambda one: pickle.loads(pickle.dumps(one)), "copy": copy.copy, "deepcopy": copy.deepcopy}[through](result)
+    assert str(again) == str(result) and again.by_variant().keys() == result.by_variant().keys()
+    for row in range(2):
+        assert again.hyperparameters(row) == result.hyperparameters(row)
+        assert jax.tree.structure(again.state(row)) == jax.tree.structure(result.state(row))
+        plain = [
+            jax.tree.map(lambda leaf: jax.random.key_data(leaf) if leaf.dtype == STEPS["key"].dtype else leaf, one.state(row))
+            for one in (again, result)
+        ]
+        assert_same_bits(*map(jax.tree.leaves, plain))
+        assert again.evaluate(row, DATA) == result.evaluate(row, DATA)
+
+
+def test_what_pickle_cannot_hold_says_so():
+    first, second = (lambda x: x), (lambda x: -x)
+    result = fn.sweep(
+        lambda rate, activation: bent(rate, activation), fn.grid(rate=[0.1], activation=[first, second, jnp.tanh]), DATA, **STEPS
+    )
+    again = pickle.loads(pickle.dumps(result))
+    assert again.table["activation"].tolist() == result.table["activation"].tolist() == ["<lambda>", "<lambda> 2", "tanh"]
+    assert_same_bits(again.state(1), result.state(1))
+    with pytest.raises(
+        ValueError, match="training: needs the recipe, which pickle can't hold, got <lambda>; a function at the top of a module"
+    ):
+        again.training(0)
+    kept = pickle.loads(pickle.dumps(fn.SweepResult.__copy__(result)._with({**vars(result), "_recipe": bent})))
+    assert_same_bits(kept.predict(2, X), result.predict(2, X))
+    assert kept.hyperparameters(2)["activation"] is jnp.tanh
+    with pytest.raises(
+        ValueError, match="training: activation must be itself, which pickle can't hold, got its name <lambda> 2; a function at"
+    ):
+        kept.training(1)
+    for one in (copy.copy(result), copy.deepcopy(result)):
+        assert_same_bits(one.predict(1, X), result.predict(1, X))
+
+
+def test_a_result_crosses_processes():
+    result = made([{"rate": 0.1, "kind": "carry"}], [Carry(np.ones((2, 3), np.float32), np.array(1))], line)
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(str, result).result() == str(result)
