@@ -18,7 +18,7 @@ lint: $(VENV)/test
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-newest results
+	rm -rf .venv .venv-newest .pytest_cache results
 
 # A file of each extra's name says that it is installed for the pyproject.toml of now.
 $(VENV)/%: pyproject.toml
