@@ -24,7 +24,11 @@ P = ParamSpec("P")
 
 
 class Optimizer(NamedTuple):
-    """init(params) -> state; update(grads, state, params=None) -> (updates, state)."""
+    """init(params) -> state; update(grads, state, params=None, **extra) -> (updates, state).
+
+    `extra` is what else is known of the step: `training` gives `value` (the objective), `grad` (of it, as jax.grad gives it) and
+    `value_fn` (params -> value, on the same batch). An optimizer takes what it needs and ignores the rest.
+    """
 
     init: Callable[[Params], State]
     update: Callable[..., tuple[PyTree, State]]
@@ -78,7 +82,7 @@ def _schedulable(factory: Callable[P, Optimizer]) -> Callable[P, Optimizer]:
         def init(params: Params) -> ScheduledState:
             return ScheduledState(jnp.zeros((), jnp.int32), at_rate(0.0, *args, **kwargs).init(params))
 
-        def update(grads: PyTree, state: ScheduledState, params: Params | None = None) -> tuple[PyTree, ScheduledState]:
+        def update(grads: PyTree, state: ScheduledState, params: Params | None = None, **extra: Any) -> tuple[PyTree, ScheduledState]:
             rate = learning_rate(state.step)
             if jnp.shape(rate) != ():
                 got = f"shape {jnp.shape(rate)}"
@@ -578,6 +582,9 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
 def chain(*optimizers: Optimizer) -> Optimizer:
     """One after the other: each takes the updates of the one before it as its gradients.
 
+    What else is known of the step (`value`, `grad`, `value_fn`) goes as it is to each whose `update` names it or takes `**extra`,
+    such as a line search, or a rule that lowers the rate when the loss stands still.
+
     Args:
       *optimizers: anything with init and update, funcnet's or another library's gradient transformations.
 
@@ -596,14 +603,31 @@ def chain(*optimizers: Optimizer) -> Optimizer:
     for i, optimizer in enumerate(optimizers):
         check.callables(f"chain: optimizer {i}", optimizer, ("init", "update"), "an optimizer is made by a call, such as adam(1e-3)")
 
-    def update(grads: PyTree, state: tuple[Any, ...], params: Params | None = None) -> tuple[PyTree, tuple[Any, ...]]:
+    def update(grads: PyTree, state: tuple[Any, ...], params: Params | None = None, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
         states = []
         for optimizer, own in zip(optimizers, state, strict=True):
-            grads, own = optimizer.update(grads, own, params)
+            grads, own = optimizer.update(grads, own, params, **taken(optimizer.update, extra))
             states.append(own)
         return grads, tuple(states)
 
     return Optimizer(lambda params: tuple(optimizer.init(params) for optimizer in optimizers), update)
+
+
+def taken(update: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """What of extra a function that updates takes: all of it by **, or what it names.
+
+    Example:
+      >>> taken(lambda grads, state, params=None, *, value: (grads, state), {"value": 1.0, "grad": 2.0})
+      {'value': 1.0}
+    """
+    try:
+        parameters = inspect.signature(update).parameters.values()
+    except (TypeError, ValueError):  # no signature can be read
+        return {}
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return extra
+    named = {parameter.name for parameter in parameters if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)}
+    return {name: value for name, value in extra.items() if name in named}
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -742,7 +766,7 @@ def _adam(where: str, learning_rate: Scalar, b1: Scalar, b2: Scalar, eps: Scalar
 def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_decay: Scalar, where_fn: Where | None) -> Optimizer:
     """The optimizer, whose updates also shrink the parameters by learning_rate * weight_decay of themselves."""
 
-    def update(grads: PyTree, state: State, params: Params | None = None) -> tuple[PyTree, State]:
+    def update(grads: PyTree, state: State, params: Params | None = None, **extra: Any) -> tuple[PyTree, State]:
         if params is None:
             raise ValueError(check.message(where, "update needs params for its weight decay", None, "call update(grads, state, params)"))
         updates, state = optimizer.update(grads, state, params)
@@ -766,7 +790,7 @@ def _checked(
     def checked_init(params: Params) -> State:
         return init(_arrays(where, "params", params, complex_too))
 
-    def checked_update(grads: PyTree, state: State, params: Params | None = None) -> tuple[PyTree, State]:
+    def checked_update(grads: PyTree, state: State, params: Params | None = None, **extra: Any) -> tuple[PyTree, State]:
         grads = _arrays(where, "gradients", grads, complex_too)
         if params is not None:
             params = _arrays(where, "params", params, complex_too)

@@ -19,7 +19,7 @@ from funcnet.data import Dataset, Split, WeightedDataset, as_split, minibatch
 from funcnet.layers import Layer, apply_batch, check_symbols, out_shape
 from funcnet.losses import LOSSES, check_targets, each_loss
 from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
-from funcnet.optimizers import Optimizer, apply_updates
+from funcnet.optimizers import Optimizer, apply_updates, taken
 from funcnet.penalties import Penalty
 from funcnet.tree import Params, PyTree, all_finite, finite_leaves, is_inexact, next_count, where
 
@@ -137,7 +137,7 @@ def training(
     Args:
       model: a `Layer`, such as `mlp((64, 10))`.
       loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`.
-      optimizer: an `Optimizer`, or another library's gradient transformation.
+      optimizer: an `Optimizer`, or another library's gradient transformation; one with a line search or that looks at the loss too.
       in_shape: shape of one example. Examples stored in float16 are trained on in float32; a model that is to compute in
         float16 casts them itself.
       penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
@@ -174,9 +174,13 @@ def training(
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def step(state: TrainState, batch: Dataset, key: jax.Array) -> tuple[TrainState, Metrics]:
-        value, grads = jax.value_and_grad(objective)(state.params, batch, key=key)
-        grads = jax.tree.map(jnp.conj, grads)  # of complex parameters JAX gives the conjugate of the way up
-        updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
+        def value_fn(params: Params) -> jax.Array:
+            return objective(params, batch, key=key)
+
+        value, grad = jax.value_and_grad(value_fn)(state.params)
+        extra = taken(optimizer.update, {"value": value, "grad": grad, "value_fn": value_fn})
+        way_up = jax.tree.map(jnp.conj, grad)  # of complex parameters JAX gives its conjugate
+        updates, optimizer_state = optimizer.update(way_up, state.optimizer_state, state.params, **extra)
         return TrainState(apply_updates(state.params, updates), optimizer_state, next_count(state.step)), {"loss": value}
 
     def evaluate(state: TrainState, dataset: Dataset) -> Metrics:

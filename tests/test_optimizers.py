@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ from references import make
 from registries import OPTIMIZERS, VARIANTS, optimizer_params, stacked, variant
 
 from funcnet import optimizers
+from funcnet.data import Dataset
+from funcnet.layers import dense, dropout, serial
+from funcnet.losses import squared_error
 from funcnet.optimizers import (
     _RULES,
     Optimizer,
@@ -31,7 +35,9 @@ from funcnet.optimizers import (
     sgd,
 )
 from funcnet.option import Option
+from funcnet.penalties import l2
 from funcnet.schedules import constant, linear, step_decay
+from funcnet.training import penalized, training
 from funcnet.tree import all_finite
 
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -407,6 +413,93 @@ def test_chain_runs_in_order_and_keeps_each_state():
     other_way = chain(momentum(0.5), clip_by_global_norm(1.0))
     assert_close(other_way.update(params, other_way.init(params))[0], -params / 5)
     assert_close(chain().update(params, chain().init(params))[0], params)
+
+
+EXTRA = {"value": jnp.float32(3.0), "grad": jnp.ones(2), "value_fn": jnp.sum}
+
+
+@every_optimizer
+def test_ignores_what_else_is_known_of_the_step(name):
+    build, numbers = OPTIMIZERS[name]
+    params, grads = optimizer_params(), optimizer_params(5)
+
+    def moved(numbers, **extra):
+        opt = build(**numbers)
+        return opt.update(grads, opt.init(params), params, **extra)[0]
+
+    assert_close(moved(variant(numbers, 1), **EXTRA), moved(variant(numbers, 1)))
+    together = jax.vmap(lambda numbers, value: moved(numbers, value=value))(stacked(numbers), jnp.arange(1.0 * VARIANTS))
+    assert_close(lane(together, 1), moved(variant(numbers, 1)))
+
+
+def named(note):
+    return lambda grads, state, params=None, *, value, grad: note(grads, state, value=value, grad=grad)
+
+
+def method(note):
+    return types.MethodType(lambda self, grads, state, params=None, *, value: note(grads, state, value=value), note)
+
+
+def chained(note):
+    return lambda grads, state, params=None, **extra: chain(Optimizer(tuple, named(note))).update(grads, (state,), params, **extra)
+
+
+WAYS = {
+    "none": (lambda note: lambda grads, state, params=None: note(grads, state), set()),
+    "all": (lambda note: lambda grads, state, params=None, **extra: note(grads, state, **extra), set(EXTRA)),
+    "one and all": (lambda note: lambda grads, state, params=None, *, grad, **extra: note(grads, state, grad=grad, **extra), set(EXTRA)),
+    "named": (named, {"value", "grad"}),
+    "with a default": (lambda note: lambda grads, state, params=None, value_fn=None: note(grads, state, value_fn=value_fn), {"value_fn"}),
+    "partial": (lambda note: functools.partial(named(note)), {"value", "grad"}),
+    "jit": (lambda note: jax.jit(named(note)), {"value", "grad"}),
+    "method": (method, {"value"}),
+    "chain": (chained, {"value", "grad"}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_else_is_known_goes_to_an_update_that_takes_it(way):
+    """In a chain, in a chain in it, and in a training's step; alone and under vmap."""
+    make, expected = WAYS[way]
+    seen = []
+
+    def note(grads, state, **extra):
+        assert all(given is not None for given in extra.values())
+        seen.append(set(extra))
+        return grads, state
+
+    def opt():
+        return Optimizer(lambda params: (), make(note))
+
+    for both in (chain(sgd(0.5), opt()), chain(chain(sgd(0.5)), chain(opt()))):
+        state = both.init(jnp.ones(2))
+        both.update(jnp.ones(2), state, jnp.ones(2), **EXTRA)
+        jax.vmap(lambda grads, both=both, state=state: both.update(grads, state, jnp.ones(2), **EXTRA)[0])(jnp.ones((3, 2)))
+    line = training(dense(1), squared_error, opt(), in_shape=(2,))
+    data = Dataset(jnp.ones((3, 2)), jnp.ones((3, 1)))
+    states = jax.vmap(line.init)(jax.random.split(jax.random.key(0), 2))
+    jax.vmap(lambda state: line.step(state, data, jax.random.key(1))[0])(states)
+    assert len(seen) >= 3 and all(given == expected for given in seen)
+
+
+def test_a_training_knows_the_value_the_gradient_and_the_function_of_its_batch():
+    """The penalty counted, dropout drawn as in the step."""
+    seen = {}
+
+    def update(grads, state, params=None, **extra):
+        seen.update(extra, grads=grads, params=params)
+        seen["again"] = jax.value_and_grad(extra["value_fn"])(params)
+        return grads, state
+
+    model = serial(dropout(0.5), dense(1))
+    line = training(model, squared_error, Optimizer(lambda params: (), update), in_shape=(6,), penalty=l2(0.3))
+    data = Dataset(jnp.arange(12.0).reshape(2, 6), jnp.ones((2, 1)))
+    state = line.init(jax.random.key(0))
+    _, metrics = line.step(state, data, jax.random.key(1))
+    objective = penalized(model, squared_error, l2(0.3))
+    value, grad = jax.value_and_grad(objective)(state.params, data, key=jax.random.key(1))
+    assert_close((seen["value"], seen["grad"], seen["again"]), (value, grad, (value, grad)))
+    assert_close(metrics["loss"], value)
 
 
 def test_chain_takes_any_object_with_init_and_update():
