@@ -1,5 +1,7 @@
 """Data: a set of examples, its parts, and the order in which training meets them."""
 
+import math
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -38,12 +40,13 @@ def split(dataset: Dataset, *, key: jax.Array, validation: float = 0.2, test: fl
 
     Args:
       dataset: `Dataset(x, y)`, or any pair of arrays.
-      key: decides who goes where.
+      key: decides who goes where, a JAX random key.
       validation: share for choosing among variants, in [0, 1).
       test: share for the report at the end, in [0, 1); with validation below 1.
 
     Returns:
-      A `Split` of NumPy arrays; a share of zero gives None.
+      A `Split` of NumPy arrays in JAX's dtypes; a share of zero gives None. An array with a column whose values float32 can't
+      tell from each other, such as seconds since 1970, stays in float64, so that `standardize` sees them.
 
     Raises:
       ValueError: a share is out of range, or so small or large that a part would be empty; the data is not usable.
@@ -54,7 +57,7 @@ def split(dataset: Dataset, *, key: jax.Array, validation: float = 0.2, test: fl
       >>> [len(part.y) for part in parts]
       [7, 2, 1]
     """
-    dataset = as_dataset("split", dataset)
+    dataset = as_dataset("split", dataset, cast="gently")
     check.random_key("split", key)
     check.in_range("split", "validation", validation, 0, 1)
     check.in_range("split", "test", test, 0, 1)
@@ -74,7 +77,8 @@ def split(dataset: Dataset, *, key: jax.Array, validation: float = 0.2, test: fl
 def standardize(data: Split | Dataset) -> Any:
     """Mean zero and variance one for every feature, by the statistics of the training part alone.
 
-    x <- (x - mean) / standard deviation; a feature that doesn't vary in training is only centred.
+    x <- (x - mean) / standard deviation; a feature that doesn't vary in training is only centred. Computed in float64 from
+    what is given.
 
     Args:
       data: a `Split`, or a `Dataset` taken as its own training part.
@@ -90,7 +94,7 @@ def standardize(data: Split | Dataset) -> Any:
       >>> print(parts.train.x.ravel(), parts.validation.x.ravel())
       [-1.  1.] [3.]
     """
-    parts = as_split("standardize", data)
+    parts = as_split("standardize", data, cast="never")
     train = np.asarray(parts.train.x, np.float64)
     mean, deviation = train.mean(0), train.std(0)
     flat = deviation <= 1e-12 * np.abs(mean)
@@ -194,11 +198,11 @@ def _shuffled(key: jax.Array, epoch: jax.Array, places: jax.Array, count: jax.Ar
     return places
 
 
-def as_split(where: str, data: Any) -> Split:
+def as_split(where: str, data: Any, cast: str = "always") -> Split:
     """A checked `Split` of NumPy arrays from a `Split` or a `Dataset`; traced arrays pass as they are."""
     if isinstance(data, Split):
         parts = [
-            None if part is None else as_dataset(f"{where}: {name}", part, least=2 if name == "train" else 1)
+            None if part is None else as_dataset(f"{where}: {name}", part, least=2 if name == "train" else 1, cast=cast)
             for name, part in zip(Split._fields, data, strict=True)
         ]
         if parts[0] is None:
@@ -209,16 +213,26 @@ def as_split(where: str, data: Any) -> Split:
                 if own is not None and own != train:
                     raise ValueError(check.message(f"{where}: {name}", f"each {field} must have the shape of train's, {train}", own))
         return Split(*parts)  # type: ignore[arg-type]
-    return Split(as_dataset(where, data))
+    return Split(as_dataset(where, data, cast=cast))
 
 
-def as_dataset(where: str, data: Any, least: int = 2) -> Dataset:
-    """A checked `Dataset` of NumPy arrays in JAX's dtypes; traced arrays pass as they are."""
+def as_dataset(where: str, data: Any, least: int = 2, cast: str = "always") -> Dataset:
+    """A checked `Dataset` of NumPy arrays; traced arrays pass as they are.
+
+    Args:
+      where: who asks, for the message.
+      data: a pair of arrays.
+      least: how many examples there must be.
+      cast: "always" to JAX's dtypes, and a warning where a column of numbers collapses; "gently", where none does; "never".
+    """
+    if isinstance(data, tuple | list) and any(_is_dataset(part) for part in data):
+        fix = "Split(train, validation) says which is which"
+        raise TypeError(check.message(where, "data must be Dataset(x, y) or a Split", f"{len(data)} data sets", fix))
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise TypeError(check.message(where, "data must be Dataset(x, y) or a Split", type(data).__name__, "such as Dataset(x, y)"))
     if any(check.is_traced(leaf) for leaf in data):
         return Dataset(*data)
-    x, y = (_numeric(where, name, values) for name, values in zip("xy", data, strict=True))
+    x, y = (as_numbers(where, name, values, cast) for name, values in zip("xy", data, strict=True))
     if len(x) != len(y):
         raise ValueError(check.message(where, "x and y must have one entry for each example", f"{len(x)} and {len(y)}"))
     if len(x) < least:
@@ -226,31 +240,118 @@ def as_dataset(where: str, data: Any, least: int = 2) -> Dataset:
     return Dataset(x, y)
 
 
-def _numeric(where: str, name: str, values: Any) -> np.ndarray:
+def as_numbers(where: str, name: str, values: Any, cast: str = "always") -> np.ndarray:
+    """A checked NumPy array of numbers, the examples on its first axis; `cast` as in `as_dataset`."""
+    given = _array(where, name, values)
+    if given.ndim == 0:
+        raise ValueError(check.message(where, f"{name} must have a first axis of examples", f"shape {given.shape}"))
+    if given.dtype == bool:
+        return given.astype(np.int32)
+    is_float = jnp.issubdtype(given.dtype, jnp.floating)
+    native = np.dtype(np.float64) if given.dtype.kind == "f" and given.dtype.itemsize > 8 else given.dtype.newbyteorder("=")
+    with np.errstate(over="ignore"):
+        usual = given.astype(jax.dtypes.canonicalize_dtype(native), copy=False)
+    if is_float and not np.all(np.isfinite(usual)):
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(usual))[0])
+        raise ValueError(
+            check.message(where, f"{name} must be finite", f"{given[place]} at index {place}", "fill or drop such examples first")
+        )
+    if not is_float and np.any(usual != given):
+        raise ValueError(check.message(where, f"{name} must fit in {usual.dtype}", given[usual != given][0]))
+    if cast == "never":
+        return given.astype(native, copy=False)
+    collapsed = _collapsed(given)
+    if collapsed is None:
+        return usual
+    if cast == "gently":
+        return given.astype(native, copy=False)
+    column, before, after = collapsed
+    got = f"only {after} left of {before} in {_column_name(name, given, values, column)}"
+    rule = f"different values of {name} must differ in float32"
+    warnings.warn(check.message(where, rule, got, "standardize them first, or subtract their mean in float64"), UserWarning, stacklevel=3)
+    return usual
+
+
+def as_examples(where: str, x: Any) -> np.ndarray | jax.Array:
+    """A set of examples to predict on, as an array of numbers of whatever values; a JAX array passes as it is."""
+    if isinstance(x, jax.Array):
+        return x
+    given = _array(where, "x", x)
+    return given.astype(np.int32) if given.dtype == bool else given
+
+
+def _is_dataset(part: Any) -> bool:
+    return isinstance(part, Dataset | Split) or (
+        isinstance(part, tuple) and len(part) == 2 and all(hasattr(values, "shape") and len(values.shape) > 0 for values in part)
+    )
+
+
+def _array(where: str, name: str, values: Any) -> np.ndarray:
+    """As a NumPy array of numbers or bools; a table column by column, where its columns are of several dtypes."""
+    rule = f"{name} must be an array of numbers"
+    if hasattr(values, "toarray") or hasattr(values, "todense"):
+        raise TypeError(check.message(where, rule, f"a sparse {type(values).__name__}", "x.toarray() or x.todense() is dense"))
+    ragged = check.message(where, rule, "rows of different lengths", "pad them to one length")
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise ValueError(check.message(where, f"{name} must be an array of numbers", "rows of different lengths")) from error
-    if array.ndim == 0:
-        raise ValueError(check.message(where, f"{name} must have a first axis of examples", f"shape {array.shape}"))
-    if array.dtype == bool:
-        return array.astype(np.int32)
-    is_float = jnp.issubdtype(array.dtype, jnp.floating)
-    if not is_float and array.dtype.kind not in "iu":
-        kind = (
-            "complex numbers are not supported"
-            if np.issubdtype(array.dtype, np.complexfloating)
-            else "turn text and categories into numbers first"
-        )
-        raise TypeError(check.message(where, f"{name} must hold numbers", f"dtype {array.dtype}", kind))
-    native = np.dtype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
-    with np.errstate(over="ignore"):
-        cast = array.astype(jax.dtypes.canonicalize_dtype(native), copy=False)
-    if is_float and not np.all(np.isfinite(cast)):
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(cast))[0])
-        raise ValueError(
-            check.message(where, f"{name} must be finite", f"{array[place]} at index {place}", "fill or drop such examples first")
-        )
-    if not is_float and np.any(cast != array):
-        raise ValueError(check.message(where, f"{name} must fit in {cast.dtype}", array[cast != array][0]))
-    return cast
+        raise ValueError(ragged) from error
+    if array.dtype == object and hasattr(values, "iloc") and array.ndim == 2:
+        array = np.column_stack([_column(values.iloc[:, i]) for i in range(array.shape[1])])
+    elif array.dtype == object and hasattr(values, "iloc"):
+        array = _column(values)
+    if array.dtype == object and array.ndim == 1 and len(array) and all(isinstance(row, list | tuple | np.ndarray) for row in array):
+        if len({np.shape(row) for row in array}) > 1:
+            raise ValueError(ragged)
+        array = np.stack(list(array))
+    if array.dtype.kind not in "biu" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(check.message(where, f"{name} must hold numbers", *_no_numbers(array, values)))
+    return array
+
+
+def _column(series: Any) -> np.ndarray:
+    """A column of a pandas frame; one of a nullable dtype in float64, what is missing as NaN."""
+    nullable = not isinstance(series.dtype, np.dtype) and getattr(series.dtype, "kind", "O") in "biuf"
+    return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan) if nullable else series.to_numpy())
+
+
+def _no_numbers(array: np.ndarray, values: Any) -> tuple[str, str]:
+    """What was met in place of numbers, and what to do."""
+    if np.issubdtype(array.dtype, np.complexfloating):
+        return f"dtype {array.dtype}", "complex numbers are not supported"
+    dtypes = values.dtypes.items() if hasattr(values, "iloc") and array.ndim == 2 else ()
+    column = next((f" in column {name!r}" for name, dtype in dtypes if getattr(dtype, "kind", "O") not in "biuf"), "")
+    return f"dtype {array.dtype}{column}", "turn text and categories into numbers first"
+
+
+def _collapsed(given: np.ndarray) -> tuple[int, int, int] | None:
+    """The first column half of whose values, or more, fall together in float32, and how many differ before and after.
+
+    A column that varies by no more than float64's rounding holds one value.
+    """
+    if jax.dtypes.canonicalize_dtype(np.float64) != np.float32 or given.dtype.itemsize < 4 or given.dtype == np.float32:
+        return None
+    columns = given.reshape(len(given), math.prod(given.shape[1:]))
+    rows = max(64, _LOOKED_AT // max(1, columns.shape[1]))
+    spread = slice(None, None, math.ceil(2 * len(columns) / rows))  # the first ones, which follow each other, and some of all
+    some = (columns if len(columns) <= rows else np.concatenate([columns[: rows // 2], columns[spread]])).astype(np.float64)
+    if np.array_equal(some, some.astype(np.float32)):
+        return None
+    some = np.sort(some, axis=0)
+    varies = np.ptp(some, axis=0) > 1e-12 * np.abs(some).max(0)
+    before, after = (1 + np.count_nonzero(np.diff(values, axis=0), axis=0) for values in (some, some.astype(np.float32)))
+    bad = np.flatnonzero(varies & (2 * after <= before))
+    return (int(bad[0]), int(before[bad[0]]), int(after[bad[0]])) if bad.size else None
+
+
+_LOOKED_AT = 2**20  # numbers
+
+
+def _column_name(name: str, array: np.ndarray, values: Any, column: int) -> str:
+    labels = getattr(values, "columns", None)
+    if array.ndim == 1:
+        return name
+    if labels is not None:
+        return f"column {labels[column]!r} of {name}"
+    place = np.unravel_index(column, array.shape[1:])
+    return f"column {column} of {name}" if array.ndim == 2 else f"{name} at {tuple(int(i) for i in place)}"

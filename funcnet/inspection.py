@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import check
-from funcnet.data import Dataset
+from funcnet.data import Dataset, as_examples
 from funcnet.layers import Layer
 from funcnet.losses import LOSSES
 from funcnet.penalties import Penalty, Where, is_weight
@@ -90,7 +90,7 @@ def predict(training: Training, state: PyTree, x: Any) -> jax.Array:
     if own is None:
         fix = "Training(init, step, evaluate, predict=...) takes a function of (state, x)"
         raise TypeError(check.message("predict", "the training must say how to predict", "none", fix))
-    return own(state, jnp.asarray(x))
+    return own(state, as_examples("predict", x))
 
 
 def permutation_importance(

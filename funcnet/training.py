@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.data import Dataset, Split, WeightedDataset, as_split, minibatch
+from funcnet.data import Dataset, Split, WeightedDataset, as_examples, as_split, minibatch
 from funcnet.layers import Layer, apply_batch, check_symbols, out_shape
 from funcnet.losses import LOSSES, check_targets, each_loss
 from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
@@ -170,6 +170,7 @@ def training(
     objective = penalized(model, loss, penalty)
 
     def init(key: jax.Array) -> TrainState:
+        check.random_key("init", key)
         params = model.init(key, in_shape)
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
@@ -190,8 +191,15 @@ def training(
         rows, y = jnp.moveaxis(prediction, -1, 0), jnp.asarray(y)
         return values | _measured(measures, rows, y, *weights)
 
-    def predict(state: TrainState, x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(_predictions(model, state.params, _inputs(x)), -1, 0)
+    def predict(state: TrainState, x: Any) -> jax.Array:
+        x = _inputs(as_examples("predict", x))
+        if x.shape[1:] != tuple(in_shape):
+            fix = "x[None] makes a set of one example" if x.shape == tuple(in_shape) else ""
+            raise ValueError(check.message("predict", f"each example of x must have shape {tuple(in_shape)}", x.shape[1:], fix))
+        if len(x) == 0:
+            one = jax.eval_shape(predict, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+            return jnp.zeros((0, *one.shape[1:]), one.dtype)
+        return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
 
     check_data = functools.partial(_check_data, model, loss, tuple(in_shape), measures)
     modes = {name: mode for name, mode in {"loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items() if mode}
@@ -227,6 +235,7 @@ def fit(
       [100 200 300] True
     """
     training = as_training("fit", training)
+    check.random_key("fit", key)
     num_steps = check.whole("fit", "num_steps", num_steps, 1)
     eval_every = num_steps if eval_every is None else check.whole("fit", "eval_every", eval_every, 1)
     parts = as_split("fit", data)

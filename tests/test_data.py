@@ -4,10 +4,12 @@ import collections
 import itertools
 
 import jax
+import jax.experimental.sparse
 import jax.numpy as jnp
 import numpy as np
 import pandas
 import pytest
+import scipy.sparse
 from scipy.stats import chisquare
 
 import funcnet as fn
@@ -17,6 +19,9 @@ X = np.random.default_rng(0).normal(3, 2, size=(40, 3))
 Y = np.arange(40)
 KEY = jax.random.key(1)
 
+
+RAGGED = np.empty(3, object)
+RAGGED[:] = [np.arange(1.0), np.arange(2.0), np.arange(3.0)]
 
 # What is accepted.
 
@@ -111,8 +116,56 @@ BAD = {
     "ragged": (
         ([[1.0], [1.0, 2.0]], [0, 1]),
         ValueError,
-        "x must be an array of numbers, got rows of different lengths",
+        "x must be an array of numbers, got rows of different lengths; pad them to one length",
         ([[1.0], [1.0]], [0, 1]),
+    ),
+    "ragged arrays": (
+        (RAGGED, [0, 1, 2]),
+        ValueError,
+        "x must be an array of numbers, got rows of different lengths; pad them to one length",
+        (np.array([np.pad(row, (0, 3 - len(row))) for row in RAGGED]), [0, 1, 2]),
+    ),
+    "ragged series": (
+        (pandas.Series([[1, 2], [3], [4]]), [0, 1, 2]),
+        ValueError,
+        "x must be an array of numbers, got rows of different lengths",
+        (pandas.Series([[1, 2], [3, 0], [4, 0]]), [0, 1, 2]),
+    ),
+    "sparse": (
+        (scipy.sparse.csr_matrix(np.eye(40)), Y),
+        TypeError,
+        r"x must be an array of numbers, got a sparse csr_matrix; x.toarray\(\) or x.todense\(\) is dense",
+        (scipy.sparse.csr_matrix(np.eye(40)).toarray(), Y),
+    ),
+    "sparse of JAX's": (
+        (jax.experimental.sparse.BCOO.fromdense(jnp.eye(40)), Y),
+        TypeError,
+        r"x must be an array of numbers, got a sparse BCOO; x.toarray\(\) or x.todense\(\) is dense",
+        (jax.experimental.sparse.BCOO.fromdense(jnp.eye(40)).todense(), Y),
+    ),
+    "a column of text": (
+        (pandas.DataFrame({"size": X[:, 0], "city": "Ulm"}), Y),
+        TypeError,
+        "x must hold numbers, got dtype .* in column 'city'; turn text and categories into numbers first",
+        (pandas.DataFrame({"size": X[:, 0], "city": 1}), Y),
+    ),
+    "missing in a column": (
+        (pandas.DataFrame({"a": pandas.array([1, None] * 20, "Int64"), "b": True}), Y),
+        ValueError,
+        r"x must be finite, got nan at index \(1, 0\)",
+        (pandas.DataFrame({"a": pandas.array([1, 2] * 20, "Int64"), "b": True}), Y),
+    ),
+    "two data sets": (
+        (fn.Dataset(X[:30], Y[:30]), fn.Dataset(X[30:], Y[30:])),
+        TypeError,
+        r"data must be Dataset\(x, y\) or a Split, got 2 data sets; Split\(train, validation\) says which is which",
+        (X, Y),
+    ),
+    "three pairs": (
+        ((X[:20], Y[:20]), (X[20:30], Y[20:30]), (X[30:], Y[30:])),
+        TypeError,
+        r"data must be Dataset\(x, y\) or a Split, got 3 data sets; Split\(train, validation\)",
+        (X, Y),
     ),
     "no axes": ((1.0, Y), ValueError, r"x must have a first axis of examples, got shape \(\)", (X, Y)),
     "not a pair": (X, TypeError, r"data must be Dataset\(x, y\) or a Split, got ndarray; such as Dataset\(x, y\)", (X, Y)),
@@ -125,11 +178,136 @@ def test_bad_data_is_refused(name):
     with pytest.raises(error, match=f"split: {match}"):
         fn.split(wrong, key=KEY)
     with pytest.raises(error, match=f"standardize: {match}"):
-        fn.standardize(fn.Dataset(*wrong) if isinstance(wrong, tuple) else wrong)
+        fn.standardize(fn.Dataset(*wrong) if isinstance(wrong, tuple) and len(wrong) == 2 else wrong)
     fn.split(right, key=KEY, validation=0.0)
 
 
+FRAMES = {
+    "bool and float": pandas.DataFrame({"a": X[:, 0], "b": X[:, 1] > 3}),
+    "bool, int and float32": pandas.DataFrame({"a": X[:, 0].astype(np.float32), "b": X[:, 1] > 3, "c": Y}),
+    "nullable": pandas.DataFrame(
+        {"a": pandas.array(X[:, 0], "Float64"), "b": pandas.array(X[:, 1] > 3, "boolean"), "c": pandas.array(Y, "Int64")}
+    ),
+    "one name twice": pandas.DataFrame(np.stack([X[:, 0], X[:, 1] > 3], 1), columns=["a", "a"]).astype({"a": float}),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_frames_of_several_dtypes_work(name):
+    frame = FRAMES[name]
+    made = as_dataset("test", (frame, pandas.Series(Y)))
+    assert made.x.dtype == np.float32
+    expected = np.stack([X[:, 0], X[:, 1] > 3, Y], 1)[:, : frame.shape[1]]
+    np.testing.assert_array_equal(made.x, expected.astype(np.float32))
+    np.testing.assert_allclose(fn.standardize(fn.Dataset(frame, Y)).x.std(0), 1, rtol=1e-5)
+    one = fn.training(fn.dense(1), "squared_error", fn.sgd(0.1), in_shape=made.x.shape[1:])
+    state = one.init(KEY)
+    np.testing.assert_array_equal(fn.predict(one, state, frame), fn.predict(one, state, made.x))
+
+
+def test_series_of_bools_and_nullable_numbers_work():
+    for values in (pandas.Series(Y > 3), pandas.Series(Y > 3).astype("boolean"), pandas.Series((Y > 3).astype(int), dtype="Int64")):
+        np.testing.assert_array_equal(as_dataset("test", (X, values)).y, Y > 3)
+
+
+def test_two_rows_of_tuples_are_no_data_sets():
+    assert as_dataset("test", (((1.0, 2.0), (3.0, 4.0)), (0, 1))).x.shape == (2, 2)
+
+
+@pytest.mark.parametrize("key", [0, 7, np.int32(7), None, "seed", np.zeros(2), jax.random.split(KEY, 3)], ids=str)
+def test_what_is_no_key_is_refused(key):
+    several = getattr(key, "shape", ()) == (3,)
+    error, match = (
+        (ValueError, r"key must be one key, got shape \(3,\)")
+        if several
+        else (TypeError, r"key must be a JAX random key, got .*; such as jax.random.key\([07]\)")
+    )
+    linear = fn.training(fn.dense(1), "squared_error", fn.sgd(0.1), in_shape=(3,))
+    calls = {
+        "split": lambda key: fn.split(fn.Dataset(X, Y), key=key),
+        "fit": lambda key: fn.fit(linear, fn.Dataset(X, Y), key=key, num_steps=1, batch_size=4),
+        "init": linear.init,
+        "init ": lambda key: fn.serial(fn.dense(2)).init(key, (3,)),
+    }
+    layers = {
+        "dense": (fn.dense(2), (3,)),
+        "conv": (fn.conv(2, 3), (1, 4)),
+        "embedding": (fn.embedding(3, 2), (4,)),
+        "gru": (fn.recurrent(3), (4, 2)),
+        "parallel": (fn.parallel(fn.flatten()), (2,)),
+    }
+    calls |= {f"init  {name}": lambda key, layer=layer: layer[0].init(key, layer[1]) for name, layer in layers.items()}
+    for where, call in calls.items():
+        with pytest.raises(error, match=f"{where.split()[0]}: {match}"):
+            call(key)
+        call(jax.random.PRNGKey(7))
+        call(jax.random.key(7))
+
+
 # split and standardize.
+
+SECONDS = 1.7e9 + np.arange(800.0)
+
+
+@pytest.mark.parametrize("kind", [float, np.int64, ">f8"], ids=str)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_seconds_since_1970_keep_their_values(kind, shuffled):
+    x = np.stack([SECONDS, np.sin(SECONDS)], 1) if kind != np.int64 else np.stack([SECONDS, SECONDS % 7], 1)
+    x = x.astype(kind)
+    data = fn.Dataset(x, np.arange(800))
+    done = fn.standardize(fn.split(data, key=KEY) if shuffled else fn.Split(data)).train
+    assert done.x.dtype == np.float32 and len(np.unique(done.x[:, 0])) == len(done.x)
+    exact = x[done.y].astype(np.float64)
+    np.testing.assert_allclose(done.x, (exact - exact.mean(0)) / exact.std(0), rtol=1e-5, atol=1e-6)
+
+
+def test_split_keeps_what_float32_cannot_tell_apart():
+    parts = fn.split(fn.Dataset(X, 1e8 + Y % 5), key=KEY)
+    assert set(parts.train.y - 1e8) == {0, 1, 2, 3, 4} and parts.train.x.dtype == np.float32
+    np.testing.assert_array_equal(fn.standardize(parts).train.y, parts.train.y)
+
+
+COLLAPSE = {
+    "target": (X, 1e8 + Y % 5, r"different values of y must differ in float32, got only [12] left of 5 in y; standardize them first"),
+    "two values": (X, 1e8 + Y % 2, "values of y must differ in float32, got only 1 left of 2 in y"),
+    "column": (np.stack([X[:, 0], 1e9 + Y], 1), Y, "values of x must differ in float32, got only . left of 40 in column 1 of x"),
+    "integers": (np.stack([Y, 2**30 + Y], 1), Y, "got only . left of 40 in column 1 of x"),
+    "frame": (pandas.DataFrame({"size": X[:, 0], "time": 1e9 + Y}), Y, "got only . left of 40 in column 'time' of x"),
+    "image": (np.stack([X, 1e9 + np.outer(Y, [1, 1, 1])], 1), Y, r"got only . left of 40 in x at \(1, 0\)"),
+}
+
+
+@pytest.mark.parametrize("name", COLLAPSE)
+def test_a_column_that_collapses_in_float32_is_named(name):
+    x, y, match = COLLAPSE[name]
+    with pytest.warns(UserWarning, match=f"test: .*{match}"):
+        as_dataset("test", (x, y))
+    shape = np.asarray(x).shape[1:]
+    model = fn.serial(fn.flatten(), fn.dense(1))
+    recipe = lambda rate: fn.training(model, "squared_error", fn.sgd(rate), in_shape=shape)
+    settings = dict(key=KEY, num_steps=1, batch_size=4)
+    with pytest.warns(UserWarning, match=f"fit: .*{match}"):
+        fn.fit(recipe(0.1), fn.Dataset(x, y), **settings)
+    with pytest.warns(UserWarning, match=f"sweep: .*{match}"):
+        fn.sweep(recipe, fn.grid(rate=[0.1]), fn.Dataset(x, y), progress=False, **settings)
+    with jax.enable_x64(True):
+        as_dataset("test", (x, y))
+    as_dataset("test", fn.standardize(fn.Dataset(x, (np.asarray(y) - np.mean(y)).astype(np.float32))))
+
+
+def test_a_collapse_is_found_among_many_examples():
+    for seconds in (1.7e9 + np.arange(3e6), 1.7e9 + np.random.default_rng(0).permutation(100).repeat(15_000)):
+        with pytest.warns(UserWarning, match=r"test: .* left of \d+ in x"):
+            as_dataset("test", (seconds, np.zeros(len(seconds), int)))
+
+
+def test_columns_that_do_not_collapse_are_cast_without_a_word():
+    noise = np.random.default_rng(2).normal(size=(3000, 4))
+    x = np.stack(
+        [noise[:, 0], 2000 + noise[:, 1], np.full(3000, 0.1) + np.spacing(0.1) * (noise[:, 2] > 0), np.round(noise[:, 3]) * 0.1], 1
+    )
+    assert as_dataset("test", (x, noise[:, 0] * 1e-30)).x.dtype == np.float32
+    assert as_dataset("test", (x, 2**24 + np.arange(3000) * 4)).x.dtype == np.float32
 
 
 def test_split_covers_everything_once_in_another_order():

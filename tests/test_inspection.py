@@ -210,6 +210,25 @@ def test_predict_says_what_the_model_says():
     np.testing.assert_allclose(fn.predict(training, state, x), jax.vmap(model.apply, (None, 0))(state.params, x), rtol=1e-5, atol=1e-6)
 
 
+def test_predict_on_one_row_and_on_none():
+    """One row is told to be a set of one; none gives none, of the shape and dtype that there would be."""
+    for model, in_shape in ((fn.mlp((3, 2)), (4,)), (fn.serial(fn.conv(2, 3), fn.flatten()), (1, 6)), (fn.embedding(5, 2), (4,))):
+        one = fn.training(model, lambda p, t: jnp.mean(p), fn.sgd(0.1), in_shape=in_shape)
+        state, x = one.init(jax.random.key(0)), np.ones((3, *in_shape), np.int32)
+        rows = fn.predict(one, state, x)
+        none = fn.predict(one, state, x[:0])
+        assert none.shape == (0, *rows.shape[1:]) and none.dtype == rows.dtype
+        assert jax.jit(one.predict)(state, x[:0]).shape == none.shape
+        with pytest.raises(
+            ValueError, match=r"predict: each example of x must have shape \(.*\), got \(.*\); x\[None\] makes a set of one example"
+        ):
+            fn.predict(one, state, x[0])
+        np.testing.assert_allclose(fn.predict(one, state, x[0][None]), rows[:1], rtol=1e-6)
+        np.testing.assert_allclose(fn.predict(one, state, x.tolist()), rows, rtol=1e-6)
+        with pytest.raises(ValueError, match=r"predict: each example of x must have shape"):
+            fn.predict(one, state, np.ones((3, 9)))
+
+
 def test_predict_refuses_a_training_that_cannot():
     foreign = fn.Training(lambda key: 0.0, lambda state, batch, key: (state, {}), lambda state, dataset: {"loss": state})
     with pytest.raises(

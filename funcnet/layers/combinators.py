@@ -10,7 +10,7 @@ from funcnet.activations import activation_fn
 from funcnet.batching import examples_last
 from funcnet.layers.dense import dense
 from funcnet.layers.dropout import dropout
-from funcnet.layers.layer import Initializer, Layer, Shape, apply_batch, check_shape, no_params
+from funcnet.layers.layer import Initializer, Layer, Shape, apply_batch, check_shape, no_params, shape_of
 from funcnet.tree import Params, Scalar
 
 
@@ -60,6 +60,7 @@ def serial(*layers: Layer) -> Layer:
     _check_layers("serial", layers)
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
+        check.random_key("init", key)
         shape, params = check_shape("serial", in_shape), []
         for i, layer in enumerate(layers):
             own, shape = _init_and_shape("serial", i, layer, jax.random.fold_in(key, i), shape)
@@ -98,6 +99,7 @@ def parallel(*layers: Layer) -> Layer:
         raise ValueError(check.message("parallel", "needs at least one layer", 0))
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
+        check.random_key("init", key)
         in_shape = check_shape("parallel", in_shape)
         keys = [jax.random.fold_in(key, i) for i in range(len(layers))]
         own, shapes = zip(*(_init_and_shape("parallel", i, layer, keys[i], in_shape) for i, layer in enumerate(layers)), strict=True)
@@ -205,10 +207,10 @@ def _init_and_shape(where: str, i: int, layer: Layer, key: jax.Array, in_shape: 
     try:
         params = layer.init(key, in_shape)
         try:
-            return params, jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.result_type(float))).shape
+            return params, shape_of(jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.result_type(float))))
         except (TypeError, ValueError) as error:
             try:  # an embedding takes whole numbers
-                return params, jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.int32)).shape
+                return params, shape_of(jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.int32)))
             except (TypeError, ValueError):
                 raise error from None  # what it said of the numbers that layers usually take
     except (TypeError, ValueError) as error:

@@ -76,6 +76,7 @@ def embedding(vocabulary: int, width: int, *, initializer: str | Initializer = "
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
         check_shape("embedding", in_shape)
+        check.random_key("init", key)
         return {"table": draw(key, (vocabulary, width), jnp.result_type(float))}
 
     @examples_last(argnums=(1,))

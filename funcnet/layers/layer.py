@@ -1,7 +1,7 @@
 """What a layer is: two pure functions, `init` and `apply`, that speak of one example."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,9 @@ def apply_batch(layer: Layer, params: Params, x: jax.Array, *, key: jax.Array | 
        [1. 2.]]
     """
     fn = on_batch(layer.apply, argnums=(1,))
-    return fn(params, x) if key is None else fn(params, x, key=key)
+    y = fn(params, x) if key is None else fn(params, x, key=key)
+    shape_of(y)
+    return y
 
 
 def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None) -> Shape:
@@ -88,7 +90,14 @@ def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None 
     def run(key: jax.Array, x: jax.Array) -> jax.Array:
         return layer.apply(layer.init(key, in_shape), x)
 
-    y = jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(in_shape, dtype or jnp.result_type(float)))
+    return shape_of(jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(in_shape, dtype or jnp.result_type(float))))
+
+
+def shape_of(y: Any) -> Shape:
+    """The shape of what a layer gives, which must be one array."""
+    if not hasattr(y, "shape"):
+        fix = "join them with jnp.concatenate, or give one of them"
+        raise TypeError(check.message("layer", "apply must return one array", type(y).__name__, fix))
     return tuple(y.shape)
 
 
@@ -181,6 +190,7 @@ INITIALIZERS: dict[str, Callable[[], Initializer]] = {
 
 def draw_weight(initializer: Initializer, key: jax.Array, inputs: int, outputs: int, window: Shape = ()) -> jax.Array:
     """A weight of shape (outputs, inputs, *window), drawn in JAX's layout (*window, inputs, outputs)."""
+    check.random_key("init", key)
     weight = initializer(key, (*window, inputs, outputs), jnp.result_type(float))
     return jnp.moveaxis(weight, (-1, -2), (0, 1))
 

@@ -98,6 +98,7 @@ def recurrent(
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
         _, inputs = check_shape("recurrent", in_shape, (2,))
+        check.random_key("init", key)
         input_key, recurrent_key = jax.random.split(key)
 
         def each_gate(draw: Initializer, key: jax.Array, inputs: int) -> jax.Array:

@@ -412,3 +412,22 @@ def test_an_embedding_reads_a_table_from_a_file_or_the_host():
     table = np.arange(6, dtype=np.float32).reshape(3, 2)
     np.testing.assert_array_equal(layer.apply({"table": table}, jnp.array([2, 0])), table[[2, 0]])
     np.testing.assert_array_equal(apply_batch(layer, {"table": table}, np.array([[2, 0]])), table[[2, 0]].T[None])
+
+
+def test_a_layer_gives_one_array():
+    two = Layer(no_params_init, lambda params, x, *, key=None: {"mean": x, "deviation": x})
+    pair = Layer(no_params_init, lambda params, x, *, key=None: (x, x))
+    rule = "layer: apply must return one array, got {}; join them with jnp.concatenate, or give one of them"
+    for layer, kind in ((two, "dict"), (pair, "tuple")):
+        match = rule.format(kind)
+        with pytest.raises(TypeError, match=match):
+            out_shape(layer, (3,))
+        with pytest.raises(TypeError, match=match):
+            apply_batch(layer, (), jnp.ones((3, 2)))
+        with pytest.raises(TypeError, match=f"serial: layer 1 does not fit its input .*{match}"):
+            serial(dense(3), layer).init(KEY, (3,))
+        one = fn.training(layer, "squared_error", fn.sgd(0.1), in_shape=(3,))
+        with pytest.raises(TypeError, match=match):
+            fn.fit(one, fn.Dataset(np.ones((4, 3)), np.ones((4, 3))), key=KEY, num_steps=1, batch_size=2)
+    joined = Layer(no_params_init, lambda params, x, *, key=None: jnp.concatenate([x, x]))
+    assert out_shape(serial(dense(3), joined), (3,)) == (6,)
