@@ -224,7 +224,7 @@ def fit(
 
     Raises:
       ValueError: the data is not usable or doesn't fit the model, or a number is out of range.
-      TypeError: training isn't a triple of functions.
+      TypeError: training isn't a triple of functions, or key isn't a JAX random key.
 
     Example:
       >>> from funcnet import layers, losses, optimizers

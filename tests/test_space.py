@@ -193,10 +193,12 @@ def test_nested_distributions_and_marks_reach_the_recipe_as_numbers():
 @pytest.mark.parametrize("key", [0, 7, 0.5, None, "x", np.uint32(3), np.zeros(2), [1, 2]], ids=str)
 def test_a_seed_is_not_a_key(key):
     seed = key if isinstance(key, int | np.uint32) else 0
+    line = fn.training(fn.dense(1), fn.squared_error, fn.sgd(0.1), in_shape=(1,))
     match = rf"must be a JAX random key, got .*; such as jax.random.key\({seed}\)"
     for ask in (
         lambda key: fn.space(a=fn.uniform(0, 1)).sample(2, key=key),
         lambda key: fn.split(fn.Dataset(np.ones((9, 1)), np.ones(9)), key=key),
+        lambda key: fn.fit(line, fn.Dataset(np.ones((9, 1)), np.ones((9, 1))), key=key, num_steps=1, batch_size=None),
     ):
         with pytest.raises(TypeError, match=match):
             ask(key)

@@ -394,6 +394,6 @@ def brief(setting: Mapping[str, Any]) -> str:
 
     def short(value: Any) -> str:
         value = unwrapped(value)
-        return f"{value:.4g}" if isinstance(value, float) else getattr(value, "__name__", repr(value))
+        return f"{float(value):.4g}" if isinstance(value, float) else getattr(value, "__name__", repr(value))
 
     return "(" + ", ".join(f"{name}={short(value)}" for name, value in setting.items()) + ")"

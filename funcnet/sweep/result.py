@@ -633,7 +633,7 @@ def _column(values: Sequence[Any], names: Names) -> np.ndarray:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(getattr(value, "__name__", value))
+    return f"{float(value):.4g}" if isinstance(value, float | np.floating) else str(getattr(value, "__name__", value))
 
 
 def _spread(mean: float, std: float) -> str:

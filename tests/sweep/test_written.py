@@ -33,6 +33,10 @@ class Size(enum.IntEnum):
     SMALL = 1
 
 
+class Rate(float, enum.Enum):
+    LOW = 0.1
+
+
 class Window(NamedTuple):
     width: int
     kinds: Any
@@ -62,9 +66,6 @@ class Pair:
 
     def __init__(self, left, right, tag):
         self.left, self.right, self.tag = left, right, tag
-
-    def __eq__(self, other):
-        return (self.left, self.right, self.tag) == (other.left, other.right, other.tag)
 
     def tree_flatten(self):
         return (self.left, self.right), self.tag
@@ -132,6 +133,7 @@ VALUES = {
     "nested": (1, (2.5, None, [True, "x"], {"a": (1,), 2: {3.5}}), frozenset({1, "b"})),
     "enum": Kind.LASSO,
     "whole enum": Size.SMALL,
+    "enum of floats": Rate.LOW,
     "named tuple": Window(3, (Kind.RIDGE, Window(1, None))),
     "dataclass": Block(2, Kind.RIDGE),
     "nested dataclass": (Block(2, Block(1, jax.nn.gelu)), {"block": Block(1)}),
@@ -250,6 +252,13 @@ def test_a_class_that_has_changed_is_known_by_its_name(tmp_path):
         with pytest.raises(ValueError, match="load_result: functions and classes that were hyperparameters must be given"):
             fn.load_result(tmp_path, line)
         path.write_text(text)
+
+
+def test_an_enum_of_floats_is_swept_and_printed(tmp_path):
+    result = fn.sweep(lambda rate: bent(rate, "tanh"), [{"rate": Rate.LOW}], DATA, **STEPS)
+    assert result.table["rate"].tolist() == ["Rate.LOW"] and "rate=0.1" in repr(result.best())
+    result.save(tmp_path)
+    assert fn.load_result(tmp_path).hyperparameters(0)["rate"] is Rate.LOW
 
 
 # Functions.
