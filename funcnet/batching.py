@@ -38,16 +38,16 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable[P, jax.Arra
     """
 
     def decorate(batch_fn: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
-        names = list(inspect.signature(batch_fn).parameters)
         form: Callable[..., jax.Array] = batch_fn
 
         @functools.wraps(batch_fn)
         def one(*given: P.args, **named: P.kwargs) -> jax.Array:
             args, kwargs = list[Any](given), dict[str, Any](named)
-            for name in names[len(args) : max(argnums) + 1]:
-                if name not in kwargs:
-                    break  # Python says that it is missing
-                args.append(kwargs.pop(name))
+            if len(args) <= max(argnums):  # the others were given by name
+                for name in list(inspect.signature(batch_fn).parameters)[len(args) : max(argnums) + 1]:
+                    if name not in kwargs:
+                        break  # Python says that it is missing
+                    args.append(kwargs.pop(name))
             batch = [jnp.asarray(arg)[..., None] if i in argnums else arg for i, arg in enumerate(args)]
             return form(*batch, **kwargs)[..., 0]
 
