@@ -1,7 +1,8 @@
 """Losses: (prediction, target) -> scalar, for one example; the mean over its outputs where it has several.
 
 Classification losses take logits, the net's outputs before any sigmoid or softmax. A single output may stand with or
-without its axis: prediction of shape (1,), target of shape ().
+without its axis: prediction of shape (1,), target of shape (). A loss is computed in at least float32, and rounded to the
+prediction's dtype at the end; in training and evaluation predictions are made float32 first.
 """
 
 import functools
@@ -14,23 +15,28 @@ import numpy as np
 
 from funcnet import check
 from funcnet.batching import examples_last, on_batch
-from funcnet.tree import Scalar
+from funcnet.tree import Scalar, wide_dtype
 
 both = examples_last(argnums=(0, 1))
 
 
 def _paired(where: str, prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Prediction as (outputs, examples), target in its shape and dtype."""
+    """Both as (outputs, examples), in at least float32: neither is rounded to the other's dtype."""
     examples = prediction.shape[-1]
-    prediction = _floating(prediction)
     if prediction.shape != target.shape and not prediction.size == target.size == examples:
         fix = "integer labels go with cross_entropy or hinge" if target.ndim < prediction.ndim else ""
         raise ValueError(check.message(where, f"target must have the prediction's shape {prediction.shape[:-1]}", target.shape[:-1], fix))
-    return prediction.reshape(-1, examples), target.reshape(-1, examples).astype(prediction.dtype)
+    dtype = wide_dtype(prediction, target)
+    return prediction.reshape(-1, examples).astype(dtype), target.reshape(-1, examples).astype(dtype)
 
 
-def _floating(prediction: jax.Array) -> jax.Array:
-    return prediction if jnp.issubdtype(prediction.dtype, jnp.floating) else prediction.astype(jnp.result_type(float))
+def _mean(losses: jax.Array, prediction: jax.Array) -> jax.Array:
+    """The mean over the outputs, in the prediction's dtype."""
+    return jnp.mean(losses, axis=0).astype(_dtype(prediction))
+
+
+def _dtype(prediction: jax.Array) -> jnp.dtype:
+    return prediction.dtype if jnp.issubdtype(prediction.dtype, jnp.floating) else jnp.result_type(float)
 
 
 @both
@@ -48,8 +54,8 @@ def squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
       >>> print(squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
       2.0
     """
-    prediction, target = _paired("squared_error", prediction, target)
-    return jnp.mean((prediction - target) ** 2, axis=0)
+    wide, target = _paired("squared_error", prediction, target)
+    return _mean((wide - target) ** 2, prediction)
 
 
 @both
@@ -67,9 +73,9 @@ def absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
       >>> print(absolute_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])))
       1.0
     """
-    prediction, target = _paired("absolute_error", prediction, target)
-    error = prediction - target
-    return jnp.mean(error * jnp.sign(error), axis=0)  # abs has the slope 1 at zero in JAX: a perfect fit would move on
+    wide, target = _paired("absolute_error", prediction, target)
+    error = wide - target
+    return _mean(error * jnp.sign(error), prediction)  # abs has the slope 1 at zero in JAX: a perfect fit would move on
 
 
 @both
@@ -94,11 +100,11 @@ def huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.
     Source: Huber (1964).
     """
     check.in_range("huber", "delta", delta, 0, ends="()")
-    prediction, target = _paired("huber", prediction, target)
-    delta = jnp.asarray(delta, prediction.dtype)
-    error = jnp.abs(prediction - target)
+    wide, target = _paired("huber", prediction, target)
+    delta = jnp.asarray(delta, wide.dtype)
+    error = jnp.abs(wide - target)
     near = jnp.minimum(error, delta)
-    return jnp.mean(near * near / 2 + delta * (error - near), axis=0)
+    return _mean(near * near / 2 + delta * (error - near), prediction)
 
 
 @both
@@ -121,13 +127,16 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     """
     if logits.ndim != 2:
         raise ValueError(check.message("cross_entropy", "logits must have shape (classes,)", logits.shape[:-1]))
-    logits = _floating(logits)
-    log_p = jax.nn.log_softmax(logits, axis=0)
     if target.ndim == 2:
         check.shape_is("cross_entropy", "a distribution", target.shape[:-1], logits.shape[:-1])
-        return -jnp.sum(target.astype(logits.dtype) * log_p, axis=0)
+        dtype = wide_dtype(logits, target)
+        target, log_p = target.astype(dtype), jax.nn.log_softmax(logits.astype(dtype), axis=0)
+        log_p = jnp.where((target == 0) & (log_p == -np.inf), jnp.zeros((), dtype), log_p)  # 0 log 0 is 0
+        return -jnp.sum(target * log_p, axis=0).astype(_dtype(logits))
+    log_p = jax.nn.log_softmax(logits.astype(wide_dtype(logits)), axis=0)
     chosen = _chosen("cross_entropy", target, logits.shape[0])
-    return -jnp.sum(jnp.where(chosen, log_p, jnp.zeros((), log_p.dtype)), axis=0) + _nan_where_none(chosen, log_p.dtype)
+    loss = -jnp.sum(jnp.where(chosen, log_p, jnp.zeros((), log_p.dtype)), axis=0) + _nan_where_none(chosen, log_p.dtype)
+    return loss.astype(_dtype(logits))
 
 
 @both
@@ -145,8 +154,21 @@ def binary_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
       >>> print(binary_cross_entropy(jnp.array(0.0), jnp.array(1)).round(4))
       0.6931
     """
-    logits, target = _paired("binary_cross_entropy", logits, target)
-    return jnp.mean(_nan_unless(jnp.abs(target - 0.5) <= 0.5 + _SLACK, jax.nn.softplus(logits) - target * logits), axis=0)
+    wide, target = _paired("binary_cross_entropy", logits, target)
+    return _mean(_nan_unless(jnp.abs(target - 0.5) <= 0.5 + _SLACK, _binary(wide, target)), logits)
+
+
+@jax.custom_jvp
+def _binary(logit: jax.Array, target: jax.Array) -> jax.Array:
+    """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)), in the form that keeps every digit of both tails."""
+    return jnp.maximum(logit, 0) - target * logit + jnp.log1p(jnp.exp(-jnp.abs(logit)))
+
+
+@_binary.defjvp
+def _binary_slope(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (logit, target), (along_logit, along_target) = primals, tangents
+    slope = (1 - target) * jax.nn.sigmoid(logit) - target * jax.nn.sigmoid(-logit)
+    return _binary(logit, target), slope * along_logit - logit * along_target
 
 
 @both
@@ -170,12 +192,12 @@ def hinge(prediction: jax.Array, target: jax.Array) -> jax.Array:
     Source: Crammer and Singer (2001) for several classes.
     """
     if target.ndim == 1 and prediction.ndim == 2 and prediction.shape[0] > 1:
-        prediction, chosen = _floating(prediction), _chosen("hinge", target, prediction.shape[0])
-        right = jnp.sum(jnp.where(chosen, prediction, jnp.zeros((), prediction.dtype)), axis=0)
-        others = jnp.max(jnp.where(chosen, jnp.full((), -jnp.inf, prediction.dtype), prediction), axis=0)
-        return jax.nn.relu(1 + others - right) + _nan_where_none(chosen, prediction.dtype)
-    prediction, target = _paired("hinge", prediction, target)
-    return jnp.mean(_nan_unless(jnp.abs(jnp.abs(target) - 1) <= _SLACK, jax.nn.relu(1 - target * prediction)), axis=0)
+        wide, chosen = prediction.astype(wide_dtype(prediction)), _chosen("hinge", target, prediction.shape[0])
+        right = jnp.sum(jnp.where(chosen, wide, jnp.zeros((), wide.dtype)), axis=0)
+        others = jnp.max(jnp.where(chosen, np.asarray(-np.inf, wide.dtype), wide), axis=0)
+        return (jax.nn.relu(1 + others - right) + _nan_where_none(chosen, wide.dtype)).astype(_dtype(prediction))
+    wide, target = _paired("hinge", prediction, target)
+    return _mean(_nan_unless(jnp.abs(jnp.abs(target) - 1) <= _SLACK, jax.nn.relu(1 - target * wide)), prediction)
 
 
 def _chosen(where: str, labels: jax.Array, classes: int) -> jax.Array:
@@ -245,11 +267,12 @@ def _check_targets(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
 
 
 def each_loss(loss: Callable[..., jax.Array], prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """The loss of each example, shape (examples,); prediction and target have the examples last.
+    """The loss of each example, shape (examples,), of predictions in at least float32; both have the examples last.
 
     Raises:
       TypeError, ValueError: the loss doesn't take one example, or doesn't give one number.
     """
+    prediction = prediction.astype(wide_dtype(prediction))
     try:
         values = on_batch(loss, argnums=(0, 1))(prediction, target)
     except jax.errors.TracerArrayConversionError as error:

@@ -11,6 +11,7 @@ import pytest
 from properties import (
     assert_close,
     assert_quarantined,
+    assert_same_bits,
     check_gradient,
     check_mistake,
     lane,
@@ -23,7 +24,7 @@ from scipy import special
 
 from funcnet import losses
 from funcnet.batching import on_batch
-from funcnet.losses import absolute_error, binary_cross_entropy, check_targets, cross_entropy, hinge, huber, squared_error
+from funcnet.losses import absolute_error, binary_cross_entropy, check_targets, cross_entropy, each_loss, hinge, huber, squared_error
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
@@ -315,6 +316,78 @@ def test_a_loss_of_ones_own_checks_its_targets_itself():
     own.check_targets = lambda outputs, y: seen.append((outputs, y.shape))
     check_targets(own, (3,), np.array([1.0]))
     assert seen == [((3,), (1,))]
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_few_bits_are_computed_with_in_float32(name, dtype):
+    """Only the result is rounded, and no target: in the value, and in training nothing is."""
+    case = LOSSES[name]
+    loss, target = case.make(**variant(case.numbers, 1)), target_of(case)
+    short = jnp.asarray(7 * case.prediction, dtype)
+    exact = jax.vmap(loss)(short.astype(jnp.float32), target)
+    assert_same_bits(jax.vmap(loss)(short, target), exact.astype(dtype))
+    assert_same_bits(each_loss(loss, jnp.moveaxis(short, 0, -1), jnp.moveaxis(target, 0, -1)), exact)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_sums_over_outputs_are_taken_in_float32(dtype):
+    many = jnp.full(70_000, 3, dtype)
+    for loss, expected in ((squared_error, 9), (absolute_error, 3), (huber, 2.5)):
+        assert loss(many, jnp.zeros(70_000, dtype)) == expected
+    assert loss(many, jnp.zeros(70_000, jnp.uint8)) == expected
+    even = cross_entropy(jnp.zeros(70_000, dtype), jnp.full(70_000, 1 / 70_000))
+    np.testing.assert_allclose(float(even), np.log(70_000), rtol=0.01)
+
+
+TAILS = np.array([0.0, 0.1, -0.1, 3, -3, 5, -5, 17, -17, 40, -40, 80, -80])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("label", [0, 1, 0.25])
+def test_both_tails_of_binary_cross_entropy_are_exact(dtype, label):
+    """Value and slope against float64: at label 1 both were 0 from a logit of 17 on, where label 0 was right."""
+    logits = jnp.asarray(TAILS, dtype)
+    exact = np.asarray(logits, np.float64)
+    value = label * np.logaddexp(0, -exact) + (1 - label) * np.logaddexp(0, exact)
+    slope = (1 - label) * special.expit(exact) - label * special.expit(-exact)
+    rtol = 1e-6 if dtype == jnp.float32 else 2**-8
+    both = jax.value_and_grad(lambda logit: binary_cross_entropy(logit, jnp.float32(label)))
+    alone = tuple(jnp.stack(each) for each in zip(*map(both, logits)))
+    for got in (alone, jax.vmap(both)(logits), jax.jit(jax.vmap(both))(logits)):
+        assert got[0].dtype == got[1].dtype == dtype
+        np.testing.assert_allclose(np.asarray(got[0], np.float64), value, rtol=rtol)
+        np.testing.assert_allclose(np.asarray(got[1], np.float64), slope, rtol=rtol, atol=1e-7 if label == 0.25 else 0)
+    far = jnp.array([1e30, -1e30], jnp.float32)
+    np.testing.assert_array_equal(
+        jax.vmap(jax.grad(binary_cross_entropy), (0, None))(far, jnp.float32(label)), np.float32([1 - label, -label])
+    )
+
+
+def test_a_class_that_is_impossible_and_does_not_occur_costs_nothing():
+    """0 log 0 is 0, and so are its slopes: logits of minus infinity mask classes."""
+    logits = jnp.array([0.5, -jnp.inf, 2.0, -jnp.inf])
+    p = jnp.array([0.25, 0.0, 0.75, 0.0])
+    both = jax.value_and_grad(cross_entropy)
+    value, slope = both(logits[::2], p[::2])
+    for run in (both, jax.jit(both)):
+        masked = run(logits, p)
+        assert_close(masked, (value, jnp.array([slope[0], 0, slope[1], 0])))
+    together = jax.vmap(both)(jnp.stack([logits, jnp.zeros(4)]), jnp.stack([p, p]))
+    assert_close(lane(together, 0), masked)
+    assert cross_entropy(logits, jnp.array([0.0, 0.5, 0.5, 0.0])) == jnp.inf
+    slopes = jax.grad(cross_entropy, 1)(jnp.zeros(2), jnp.array([1.0, 0.0]))
+    np.testing.assert_allclose(slopes, np.log([2, 2]), rtol=1e-6)
+
+
+@every_loss
+def test_a_healthy_loss_raises_nothing_under_debug_nans(name):
+    case = LOSSES[name]
+    loss, target = case.make(**variant(case.numbers, 1)), target_of(case)
+    with jax.debug_nans(True):
+        for prediction in (jnp.asarray(case.prediction[0], jnp.float32), 100 * jnp.asarray(case.prediction[0], jnp.float32)):
+            for run in (jax.value_and_grad(loss), jax.jit(jax.value_and_grad(loss))):
+                assert np.isfinite(run(prediction, target[0])[0])
 
 
 OUT_OF_RANGE = {

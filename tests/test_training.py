@@ -227,6 +227,31 @@ def test_float16_examples_are_trained_on_in_float32():
     )
 
 
+def test_validation_losses_of_bfloat16_data_differ_as_in_float32():
+    """They are reported in float32: 24 variants had 4 different ones."""
+    parts = fn.Split(fn.Dataset(X[:40], Y[:40]), fn.Dataset(X[40:], Y[40:]))
+    short = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), parts)
+    recipe = lambda rate: fn.training(fn.dense(1), fn.squared_error, fn.sgd(rate), in_shape=(4,), metrics="r2")
+    variants = fn.grid(rate=list(np.linspace(0.01, 0.011, 24)))
+    result = fn.sweep(recipe, variants, short, key=KEY, num_steps=20, batch_size=8, progress=False)
+    for name in ("train/loss", "validation/loss", "validation/r2"):
+        assert result.table[name].dtype.itemsize >= 4 and len(np.unique(result.table[name])) > 20, name
+
+
+@pytest.mark.parametrize("name", fn.LOSSES)
+def test_healthy_training_raises_nothing_under_debug_nans(name):
+    labels = {"cross_entropy": X[:, :3].argmax(1), "binary_cross_entropy": np.eye(3)[X[:, :3].argmax(1)], "hinge": X[:, :3].argmax(1)}
+    y = labels.get(name, X[:, :3])
+    metrics = ["accuracy", "top_k_accuracy", "f1"] if y.ndim == 1 else ["r2", "mean_absolute_error"]
+    model = fn.serial(fn.mlp((8, 3), drop=0.2), fn.layer_norm())
+    one = fn.training(model, name, fn.adam(1e-2), in_shape=(4,), metrics=metrics)
+    with jax.debug_nans(True):
+        fitted = fn.fit(one, fn.Dataset(X, y), key=KEY, num_steps=3, batch_size=8, eval_every=2)
+        values = one.evaluate(fitted.state, fn.Dataset(X, y)) | one.evaluate(fitted.state, fn.WeightedDataset(X, y, np.arange(50.0) % 2))
+        norms = fn.gradient_norms(model, fitted.state.params, name, fn.Dataset(jnp.asarray(X), jnp.asarray(y)))
+    assert all(np.isfinite(value) for value in values.values()) and np.all(np.isfinite(norms))
+
+
 # fit.
 
 

@@ -141,6 +141,8 @@ def residual(layer: Layer) -> Layer:
         y = apply_batch(layer, params, x, key=key)
         if y.shape != x.shape:
             raise ValueError(check.message("residual", f"the layer must keep the shape {x.shape[:-1]}", y.shape[:-1]))
+        if not check.is_floating(x) and not check.is_floating(y):
+            x, y = (part.astype(jnp.result_type(float)) for part in (x, y))  # the sum of two bytes may be no byte
         return x + y
 
     return Layer(lambda key, in_shape: layer.init(key, in_shape), apply)

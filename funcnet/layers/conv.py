@@ -8,7 +8,7 @@ times faster than a convolution whose kernels differ between variants; a GPU or 
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from funcnet import check, inner
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, no_params
-from funcnet.tree import Params, at_least_float32
+from funcnet.tree import Params, at_least_float32, wide_dtype
 
 Sizes: TypeAlias = int | Sequence[int]
 Pads: TypeAlias = Sequence[tuple[int, int]]  # zeros before and after each axis
@@ -132,7 +132,7 @@ def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
     Args:
       window: size of the window, one number for all spatial axes or one for each.
       stride: step of the window, likewise; the window's size if left out.
-      padding: as in `conv`; padding is never the largest.
+      padding: as in `conv`, at most half the window; padding is never the largest.
 
     Returns:
       A `Layer` without parameters, (channels, *spatial) -> (channels, *spatial').
@@ -146,11 +146,11 @@ def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
       [[[ 5.  7.]
         [13. 15.]]]
     """
-    return _pool("max_pool", window, stride, padding, -math.inf, _largest)
+    return _pool("max_pool", window, stride, padding, largest=True)
 
 
 def avg_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID") -> Layer:
-    """The mean of each window, padding counted as zeros; by default windows lie side by side.
+    """The mean of each window, padding counted as zeros, in at least float32; by default windows lie side by side.
 
     Args:
       window: size of the window, one number for all spatial axes or one for each.
@@ -169,7 +169,7 @@ def avg_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
       [[[ 2.5  4.5]
         [10.5 12.5]]]
     """
-    return _pool("avg_pool", window, stride, padding, 0, _mean)
+    return _pool("avg_pool", window, stride, padding, largest=False)
 
 
 def flatten() -> Layer:
@@ -190,9 +190,7 @@ def flatten() -> Layer:
     return Layer(no_params("flatten"), apply)
 
 
-def _pool(
-    where: str, window: Sizes, stride: Sizes | None, padding: Padding, fill: float, reduce_fn: Callable[[Sequence[jax.Array]], jax.Array]
-) -> Layer:
+def _pool(where: str, window: Sizes, stride: Sizes | None, padding: Padding, *, largest: bool) -> Layer:
     """A pool is a reduction along one axis, then along the other: few slices, and a gradient without a mask for each offset."""
     stride = window if stride is None else stride
     _check_window(where, window, stride, padding)
@@ -203,21 +201,19 @@ def _pool(
         axes = x.ndim - 2
         sizes, steps = _per_axis(where, "window", window, axes), _per_axis(where, "stride", stride, axes)
         pads = _check_fits(where, x.shape[1:-1], sizes, steps, padding)
+        if largest:
+            _check_padding(where, pads, sizes)
+        dtype = x.dtype if check.is_floating(x) or largest else jnp.result_type(float)
+        x = x if largest else x.astype(wide_dtype(x))
+        fill = 0 if not largest else -math.inf if check.is_floating(x) else jnp.iinfo(x.dtype).min
         for axis in range(axes):
             own, step = (tuple(along[i] if i == axis else 1 for i in range(axes)) for along in (sizes, steps))
             pad = [pads[i] if i == axis else (0, 0) for i in range(axes)]
-            x = reduce_fn(_offsets(x, own, step, pad, fill))
-        return x
+            patches = _offsets(x, own, step, pad, fill)
+            x = functools.reduce(jnp.maximum, patches) if largest else functools.reduce(jnp.add, patches) / len(patches)
+        return x.astype(dtype)
 
     return Layer(no_params(where, (2, 3)), apply)
-
-
-def _largest(patches: Sequence[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.maximum, patches)
-
-
-def _mean(patches: Sequence[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.add, patches) / len(patches)
 
 
 def _offsets(x: jax.Array, window: Shape, steps: Shape, pads: Pads, fill: float) -> list[jax.Array]:
@@ -241,6 +237,14 @@ def _check_fits(where: str, spatial: Shape, window: Shape, steps: Shape, padding
             check.message(where, f"the window {window} must fit the input", f"spatial shape {tuple(spatial)}", "padding='SAME' fits any")
         )
     return pads
+
+
+def _check_padding(where: str, pads: Pads, window: Shape) -> None:
+    """More padding than half a window would leave windows of nothing but padding."""
+    for pad, size in zip(pads, window, strict=True):
+        if max(pad) > size // 2:
+            rule = f"padding must be at most half the window, {size // 2} for a window of {size}"
+            raise ValueError(check.message(where, rule, max(pad), "padding='SAME' covers every number"))
 
 
 def _per_axis(where: str, name: str, sizes: Any, axes: int) -> Shape:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from funcnet import check
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn
+from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, product
 from funcnet.tree import Params
 
 
@@ -43,7 +43,7 @@ def dense(width: int, *, initializer: str | Initializer = "glorot_uniform") -> L
         check.shape_is("dense", "x", x.shape[:-1], (params["weight"].shape[1],))
         dtype = compute_dtype(x, params["weight"])
         weight, bias = params["weight"].astype(dtype), params["bias"].astype(dtype)
-        y: jax.Array = weight @ x.astype(dtype) + bias[:, None]
+        y: jax.Array = product(weight, x.astype(dtype)) + bias[:, None]
         return y
 
     return Layer(init, apply)

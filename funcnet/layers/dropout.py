@@ -15,7 +15,8 @@ def dropout(rate: Scalar) -> Layer:
     """In training, sets each number to zero with probability rate and scales the rest by 1 / (1 - rate).
 
     Args:
-      rate: shape (), share dropped, in [0, 1), to the nearest 1 / 65,536; may be traced. Variants that share a key share
+      rate: shape (), share dropped, in [0, 1), taken to the nearest 1 / 65,536, at most 65,535 of them, which is what it
+        drops and scales by; may be traced. Variants that share a key share
         the draws: a higher rate drops what a lower one drops, and more.
 
     Returns:
@@ -89,10 +90,12 @@ def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
     half = (rows + 1) // 2
     words = bits(key, half * (x.size // max(rows, 1))).reshape(half, *x.shape[1:])
     draws = jnp.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)])[:rows].reshape(x.shape)
-    threshold = jnp.minimum(jnp.round(jnp.asarray(rate, jnp.float32) * 65536), 65535).astype(jnp.int32)
+    threshold = jnp.minimum(jnp.round(jnp.asarray(rate, jnp.float32) * 65536), 65535)  # NaN stays NaN
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
-    scale = 1 / (1 - jnp.asarray(rate, at_least_float32(dtype)))  # in bfloat16 a rate of 0.999 is 1
-    return jnp.where(draws.astype(jnp.int32) >= threshold, x.astype(dtype) * scale.astype(dtype), jnp.zeros((), dtype))
+    wide = at_least_float32(dtype)  # in bfloat16 a rate of 0.999 is 1
+    scale = 65536 / (65536 - threshold.astype(wide))
+    kept = draws.astype(jnp.int32) >= threshold.astype(jnp.int32)
+    return jnp.where(kept, (x.astype(wide) * scale).astype(dtype), jnp.zeros((), dtype))
 
 
 def _is_zero(rate: Scalar) -> bool:

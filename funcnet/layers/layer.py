@@ -9,7 +9,7 @@ import numpy as np
 
 from funcnet import check, inner
 from funcnet.batching import on_batch
-from funcnet.tree import Params
+from funcnet.tree import Params, at_least_float32
 
 Shape: TypeAlias = tuple[int, ...]
 Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype) -> array, as jax.nn.initializers makes them
@@ -198,6 +198,12 @@ def draw_weight(initializer: Initializer, key: jax.Array, inputs: int, outputs: 
 def compute_dtype(x: jax.Array, weight: jax.Array) -> jnp.dtype:
     """Floating-point inputs keep their dtype; whole numbers are taken in that of the weights."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else weight.dtype
+
+
+def product(weight: jax.Array, x: jax.Array) -> jax.Array:
+    """weight @ x in their dtype, its sums taken in at least float32."""
+    y: jax.Array = jnp.matmul(weight, x, preferred_element_type=at_least_float32(x.dtype))
+    return y.astype(x.dtype)
 
 
 def no_params(where: str, axes: tuple[int, ...] = ()) -> Init:

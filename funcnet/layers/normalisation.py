@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Layer, Shape, check_shape, compute_dtype
-from funcnet.tree import Params, Scalar
+from funcnet.tree import Params, Scalar, at_least_float32
 
 
 def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
     """Mean zero and variance one over an example's features, its last axis; then a learned scale and shift.
 
-    y = scale * (x - mean) / sqrt(variance + eps) + bias
+    y = scale * (x - mean) / sqrt(variance + eps) + bias, computed in at least float32
 
     Args:
       eps: shape (), added to the variance, > 0.
@@ -41,12 +41,14 @@ def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         check.shape_is("layer_norm", "the last axis of x", x.shape[-2:-1], params["scale"].shape)
-        x = x.astype(compute_dtype(x, params["scale"]))
+        dtype = compute_dtype(x, params["scale"])
+        wide = at_least_float32(dtype)  # float16 holds no variance of 300 squared
+        x = x.astype(wide)
         centred = x - jnp.mean(x, axis=-2, keepdims=True)
         variance = jnp.mean(centred * centred, axis=-2, keepdims=True)
-        normal = centred * jax.lax.rsqrt(variance + jnp.asarray(eps, x.dtype))
+        normal = centred * jax.lax.rsqrt(variance + jnp.asarray(eps, wide))
         column = (*(1,) * (x.ndim - 2), -1, 1)
-        y: jax.Array = params["scale"].astype(x.dtype).reshape(column) * normal + params["bias"].astype(x.dtype).reshape(column)
-        return y
+        y: jax.Array = params["scale"].astype(wide).reshape(column) * normal + params["bias"].astype(wide).reshape(column)
+        return y.astype(dtype)
 
     return Layer(init, apply)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.activations import Activation, activation_fn
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn
+from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, product
 from funcnet.tree import Params
 
 _UNROLL = 8  # steps written out in the loop's body: on a CPU each turn of a loop costs as much as a small product
@@ -120,8 +120,8 @@ def recurrent(
         split = (gates, width, examples)
 
         def one_step(carry: Carry, x: jax.Array) -> tuple[Carry, Any]:
-            from_input = weights["input"] @ x + weights["bias"][:, None]
-            from_hidden = weights["recurrent"] @ carry[0] + weights["recurrent_bias"][:, None]
+            from_input = product(weights["input"], x) + weights["bias"][:, None]
+            from_hidden = product(weights["recurrent"], carry[0]) + weights["recurrent_bias"][:, None]
             carry = step(carry, from_input.reshape(split), from_hidden.reshape(split), fn)
             return carry, carry[0] if return_sequence else None
 

@@ -21,14 +21,23 @@ def test_share_dropped_and_scale_of_the_rest(rate):
     kept = np.asarray(y != 0)
     sigma = np.sqrt(rate * (1 - rate) / MANY)
     assert abs(kept.mean() - (1 - rate)) < 4 * sigma
-    np.testing.assert_allclose(np.asarray(y)[kept], 1 / (1 - rate), rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(y)[kept], 1 / (1 - round(rate * 65536) / 65536), rtol=1e-6)
     assert abs(y.mean() - 1) < 4 * sigma / (1 - rate)  # so the mean stays
 
 
 def test_rates_near_one_stay_finite_in_bfloat16():
     """There 0.999 would round to 1, and the scale to infinity."""
     y = dropout(0.999).apply((), ONES.astype(jnp.bfloat16), key=KEY)
-    assert y.dtype == jnp.bfloat16 and float(y.max()) == 1000
+    assert y.dtype == jnp.bfloat16 and float(y.max()) == float(jnp.bfloat16(65536 / 66))
+
+
+@pytest.mark.parametrize("rate", [1e-6, 0.1, 1 / 3, 0.7, 0.99, 0.999, 0.9999, 0.999999])
+def test_the_scale_is_that_of_the_rounded_rate(rate):
+    """Over all words that can be drawn the mean stays what it is, also under vmap: the scale is 65536 / those kept."""
+    dropped = min(round(rate * 65536), 65535)
+    run = lambda rate: dropout(rate).apply((), jnp.ones(400_000), key=KEY).max()
+    for scale in (run(rate), *jax.vmap(run)(jnp.array([rate, rate], jnp.float32))):
+        np.testing.assert_allclose(scale, 65536 / (65536 - dropped), rtol=1e-6)
 
 
 def test_whole_numbers_are_scaled_as_well():

@@ -25,6 +25,7 @@ from funcnet.layers import (
     out_shape,
     parallel,
     recurrent,
+    residual,
     serial,
 )
 
@@ -431,3 +432,66 @@ def test_a_layer_gives_one_array():
             fn.fit(one, fn.Dataset(np.ones((4, 3)), np.ones((4, 3))), key=KEY, num_steps=1, batch_size=2)
     joined = Layer(no_params_init, lambda params, x, *, key=None: jnp.concatenate([x, x]))
     assert out_shape(serial(dense(3), joined), (3,)) == (6,)
+
+
+# Precision: statistics, sums and pools in at least float32.
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.uint8, jnp.int8])
+def test_layers_sum_in_float32(dtype):
+    """Whatever dtype x is in: the same as in float32, to the rounding of the result."""
+    whole = jnp.issubdtype(dtype, jnp.integer)
+    high = 120 if whole else 30_000
+    x = jnp.asarray(np.random.default_rng(5).integers(100, high, (2, 8, 8)), dtype)
+    exact = x.astype(jnp.float32)
+    rtol = 1e-6 if whole else 2 * float(jnp.finfo(dtype).eps)
+    cases = {
+        "layer_norm": (layer_norm(), (2, 8, 8), x, exact),
+        "avg_pool": (avg_pool(4), (2, 8, 8), x, exact),
+        "avg_pool padded": (avg_pool((3, 2), stride=1, padding=1), (2, 8, 8), x, exact),
+        "avg_pool of a signal": (avg_pool(8), (2, 8), x[0], exact[0]),
+        "dense": (dense(2, initializer="ones"), (8192,), jnp.ones(8192, dtype), jnp.ones(8192)),
+        "recurrent": (
+            recurrent(2, activation="identity", initializer="ones", recurrent_initializer="zeros"),
+            (3, 4096),
+            jnp.ones((3, 4096), dtype),
+            jnp.ones((3, 4096)),
+        ),
+        "conv": (conv(2, 3, initializer="ones"), (1024, 4), jnp.ones((1024, 4), dtype), jnp.ones((1024, 4))),
+        "residual": (residual(flatten()), (8192,), jnp.full(8192, 100, dtype), jnp.full(8192, 100.0)),
+    }
+    for name, (layer, in_shape, given, wide) in cases.items():
+        params = start(layer, *in_shape)
+        y, expected = layer.apply(params, given), layer.apply(params, wide)
+        assert y.dtype == (jnp.float32 if whole else dtype), name
+        np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=rtol, atol=rtol, err_msg=name)
+        together = jax.vmap(layer.apply, (None, 0))(params, jnp.stack([given, given]))
+        np.testing.assert_allclose(np.asarray(together[1], np.float64), expected, rtol=rtol, atol=rtol, err_msg=name)
+
+
+def test_avg_pool_of_bytes():
+    np.testing.assert_array_equal(avg_pool(2).apply((), jnp.full((1, 2, 2), 200, jnp.uint8)), [[[200]]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int8, jnp.int32, jnp.float16, jnp.float32])
+def test_max_pool_never_takes_the_padding(dtype):
+    x = jnp.asarray(np.arange(9).reshape(1, 3, 3) - (0 if dtype == jnp.uint8 else 20), dtype)
+    y = max_pool(2, stride=1, padding=1).apply((), x)
+    assert y.dtype == dtype
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    expected = np.lib.stride_tricks.sliding_window_view(padded, (2, 2), (1, 2)).max((-1, -2))
+    np.testing.assert_array_equal(np.asarray(y, np.float64), expected)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding", "shape"),
+    [(2, 2, 2, (1, 4, 4)), (3, 1, 2, (1, 6)), (1, 1, 1, (2, 5)), ((2, 5), 1, ((0, 0), (0, 3)), (1, 8, 8)), (4, 4, (2, 3), (1, 8, 8))],
+    ids=str,
+)
+def test_more_padding_than_half_a_window_is_refused(window, stride, padding, shape):
+    """It leaves windows of padding alone, whose largest is minus infinity; torch refuses it too."""
+    with pytest.raises(ValueError, match=r"max_pool: padding must be at most half the window, \d for a window of \d, got \d"):
+        max_pool(window, stride=stride, padding=padding).apply((), jnp.ones(shape))
+    for fine in ("SAME", "VALID", 0):
+        y = max_pool(window, stride=stride, padding=fine).apply((), jnp.ones(shape))
+        np.testing.assert_array_equal(y, np.ones(y.shape))
