@@ -230,19 +230,23 @@ def _compile(group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.
         place = jax.sharding.SingleDeviceSharding(device)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
-    def start(function: Callable[..., Any], options: Options, *arguments: Any, **how: Any) -> Compiling:
-        # No argument is left out, used or not: programs of one text and one signature are then the same program.
+    def start(function: Callable[..., Any], computes: Any, options: Options, *arguments: Any, **how: Any) -> Compiling:
+        # No argument is left out, used or not: programs of one text and one signature are then the same program, but for the
+        # Python functions that they call back, which the text only numbers.
         lowered = jax.jit(function, keep_unused=True, **how).lower(*arguments)
-        return _compilers().submit(_executable, lowered, _text_key(lowered, device, options), device.platform, options)
+        return _compilers().submit(_executable, lowered, (computes, *_text_key(lowered, device, options)), device.platform, options)
 
     functions = lane_functions(group, shared)
+    of_init, of_step, *of_evaluate = trial_of(group).key
     constants, lanes, data = shapes(trial_of(group).constants), shapes(lanes), shapes(data)
     step = shapes(jax.ShapeDtypeStruct((), jnp.int32))
     run = shapes(jax.eval_shape(functions.init, constants, lanes))
     init_options, evaluate_options = _quick(device, run)
-    advance = start(functions.advance, (), constants, lanes, run, data, step, step, donate_argnums=2)  # first, as it takes the longest
-    evaluate = start(functions.evaluate, evaluate_options, constants, lanes, run, data)
-    return [start(functions.init, init_options, constants, lanes), advance, evaluate]
+    advance = start(
+        functions.advance, of_step, (), constants, lanes, run, data, step, step, donate_argnums=2
+    )  # first, as it takes the longest
+    evaluate = start(functions.evaluate, tuple(of_evaluate), evaluate_options, constants, lanes, run, data)
+    return [start(functions.init, of_init, init_options, constants, lanes), advance, evaluate]
 
 
 @functools.cache

@@ -167,6 +167,49 @@ def test_arrays_that_init_step_and_evaluate_close_over():
     assert results[1].timing["programs"] == 0
 
 
+@pytest.mark.parametrize("vmap_method", ["sequential", "expand_dims"])
+def test_python_that_a_recipe_calls_back_is_the_one_of_now(vmap_method):
+    """A program's text only numbers such functions; a recipe that hands on the same one compiles nothing anew."""
+
+    def recipe_of(scaled):
+        def recipe(learning_rate):
+            training = made(learning_rate)
+
+            def evaluate(state, part):
+                loss = training.evaluate(state, part)["loss"]
+                return {"loss": jax.pure_callback(scaled, jax.ShapeDtypeStruct((), jnp.float32), loss, vmap_method=vmap_method)}
+
+            return training._replace(evaluate=evaluate)
+
+        return recipe
+
+    tenfold = lambda loss: np.asarray(10 * loss, np.float32)
+    first, second, third = (swept(recipe_of(function)) for function in (lambda loss: np.asarray(loss), tenfold, tenfold))
+    np.testing.assert_allclose(second.table["validation/loss"], 10 * first.table["validation/loss"], rtol=1e-6)
+    np.testing.assert_array_equal(second.table["validation/loss"], third.table["validation/loss"])
+    assert third.timing["programs"] == 0
+
+
+def test_what_a_recipe_prints_is_what_it_says_now(capfd):
+    def recipe_of(text):
+        def recipe(learning_rate):
+            training = made(learning_rate)
+
+            def step(state, batch, key):
+                jax.debug.print(text + " {}", learning_rate)
+                return training.step(state, batch, key)
+
+            return training._replace(step=step)
+
+        return recipe
+
+    for text in ("one", "another"):
+        swept(recipe_of(text))
+        jax.effects_barrier()
+        printed = capfd.readouterr().out
+        assert {line.split()[0] for line in printed.splitlines()} == {text} and f"{text} 0.2" in printed
+
+
 def test_a_second_sweep_compiles_nothing_whoever_the_recipe_is():
     first = swept(lambda learning_rate: made(learning_rate, 5))
     second = swept(functools.partial(made, width=5))
