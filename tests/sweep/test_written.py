@@ -464,6 +464,13 @@ def test_a_state_of_ones_own_is_never_taken_for_one_of_its_name(tmp_path):
     assert type(fn.load_result(tmp_path).state(0)) is TrainState
 
 
+def test_a_state_of_a_class_made_in_a_function_is_never_taken_for_one_of_its_name(tmp_path):
+    local = collections.namedtuple("TrainState", fn.TrainState._fields)
+    made([{"rate": 0.5}], [local(np.ones(2), (), np.array(1))]).save(tmp_path)
+    state = fn.load_result(tmp_path).state(0)
+    assert type(state) is not fn.TrainState and state._fields == local._fields and type(state).__name__ == "TrainState"
+
+
 def of(init):
     return lambda rate: (init, lambda state, batch, key: (state, {}), lambda state, data: {})
 
