@@ -129,6 +129,56 @@ class SweepResult:
     def __len__(self) -> int:
         return len(self.table["variant"])
 
+    def __add__(self, other: "SweepResult") -> "SweepResult":
+        """The runs of two sweeps in one result, this one's first; the other's variants are numbered on.
+
+        Both must have the same hyperparameters and metrics. What is ranked by is as in this one.
+
+        Raises:
+          ValueError: their hyperparameters, metrics or recipes differ.
+
+        Example:
+          >>> import funcnet as fn
+          >>> from funcnet.sweep import sweep
+          >>> def recipe(learning_rate):
+          ...     return fn.training(fn.dense(1), fn.squared_error, fn.sgd(learning_rate), in_shape=(1,))
+          >>> data = fn.Dataset(np.ones((8, 1)), np.ones((8, 1)))
+          >>> steps = dict(key=jax.random.key(0), num_steps=5, batch_size=None, progress=False)
+          >>> low, high = (sweep(recipe, fn.grid(learning_rate=[rate]), data, **steps) for rate in (0.01, 0.1))
+          >>> (low + high).table["variant"], (low + high).best().hyperparameters
+          (array([0, 1]), {'learning_rate': 0.1})
+        """
+        if not isinstance(other, SweepResult):
+            return NotImplemented
+        for name, mine, theirs in (
+            ("hyperparameters", sorted(self._columns), sorted(other._columns)),
+            ("metrics", sorted(self.metrics), sorted(other.metrics)),
+            ("recipe", self._recipe, other._recipe),
+        ):
+            if mine != theirs:
+                fix = (
+                    "load_result(path, recipe) gives a loaded one its recipe"
+                    if name == "recipe"
+                    else "other results can't be ranked together"
+                )
+                raise ValueError(check.message("+", f"results must have the same {name}, {text(mine)}", text(theirs), fix))
+        count = len(self)
+        numbered = {**other.table, "variant": other.table["variant"] + len(self._hyperparameters)}
+        outcome = {name: np.concatenate([values, numbered[name]]) for name, values in self.table.items() if name not in self._columns}
+        return SweepResult(
+            self._hyperparameters + other._hyperparameters,
+            outcome,
+            _joined(self.curves, other.curves),
+            self._states | {count + row: state for row, state in other._states.items()},
+            self._recipe,
+            self._arguments,
+            {name: value + other.timing[name] for name, value in self.timing.items() if name in other.timing},
+            metric=self.metric,
+            mode=self._mode,
+            modes=other._modes | self._modes,
+            settings=self._settings + other._settings,
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """What can be pickled; what can't (a lambda) is left as its name, and `training` says so."""
         whole = {"_hyperparameters": self._hyperparameters, "_settings": self._settings}
@@ -615,6 +665,18 @@ def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     with draft.open("wb") as file:
         write(file)
     draft.replace(path)
+
+
+def _joined(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Curves over the steps of both, NaN where one wasn't evaluated."""
+    steps = np.union1d(first["step"], second["step"])
+
+    def spread(curves: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+        own = np.full((len(curves[name]), len(steps)), np.nan, curves[name].dtype)
+        own[:, np.searchsorted(steps, curves["step"])] = curves[name]
+        return own
+
+    return {"step": steps, **{name: np.concatenate([spread(first, name), spread(second, name)]) for name in first if name != "step"}}
 
 
 def _names_of(hyperparameters: Sequence[Mapping[str, Any]]) -> Names:

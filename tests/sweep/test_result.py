@@ -334,6 +334,59 @@ def test_to_pandas(result, monkeypatch):
         result.to_pandas()
 
 
+# Joined.
+
+
+def test_plus_joins_two_sweeps(result):
+    more = fn.sweep(
+        recipe,
+        fn.grid(learning_rate=[0.05], optimizer=["momentum"]),
+        DATA,
+        **{**SETTINGS, "num_steps": 10, "eval_every": 4},
+    )
+    joined = result + more
+    assert len(joined) == 13 and joined.table["variant"].tolist() == [*result.table["variant"], 6]
+    for name, column in joined.table.items():
+        if name != "variant":
+            np.testing.assert_array_equal(column, np.concatenate([result.table[name], more.table[name]]))
+    assert joined.curves["step"].tolist() == [4, 5, 8, 10, 15, 20]
+    for name in result.metrics:
+        np.testing.assert_array_equal(joined.curves[name][:12, [1, 3, 4, 5]], result.curves[name])
+        np.testing.assert_array_equal(joined.curves[name][12, [0, 2, 3]], more.curves[name][0])
+        assert np.isnan(joined.curves[name][:12, [0, 2]]).all() and np.isnan(joined.curves[name][12, [1, 4, 5]]).all()
+    assert joined.hyperparameters(12) == more.hyperparameters(0)
+    assert (
+        joined.predict(12, X).tolist() == more.predict(0, X).tolist() and joined.predict(11, X).tolist() == result.predict(11, X).tolist()
+    )
+    assert joined.timing["seconds"] == result.timing["seconds"] + more.timing["seconds"]
+    assert joined.by_variant()["variant"].shape == (7,)
+    with pytest.raises(TypeError):
+        result + [more]
+
+
+def test_what_is_joined_is_ranked_as_the_first():
+    first = made([(0, 0.1), (1, 0.9)], "validation/return", metric="validation/return", mode="max")
+    second = made([(0, 0.95)], "validation/return", modes={"return": "min"})
+    joined = first + second
+    assert (joined.metric, joined.mode) == ("validation/return", "max") and joined.best().variant == 2
+    assert [joined.state(row)[0] for row in range(3)] == [0, 1, 0]
+
+
+def test_results_that_differ_are_not_joined():
+    first = made([(0, 0.1)])
+    with pytest.raises(
+        ValueError, match=r"\+: results must have the same metrics, \['validation/loss'\], got \['validation/r2'\]; other results"
+    ):
+        first + made([(0, 0.1)], "validation/r2")
+    other = first._with({**vars(first), "_recipe": recipe})
+    with pytest.raises(ValueError, match=r"\+: results must have the same recipe, None, got recipe; load_result\(path, recipe\) gives"):
+        first + other
+    outcome = {name: first.table[name] for name in ("variant", "replicate", "validation/loss", "status", "steps")}
+    other = fn.SweepResult([{"width": 1}], outcome, first.curves, {}, None, ["width"], {})
+    with pytest.raises(ValueError, match=r"\+: results must have the same hyperparameters, \['rate'\], got \['width'\]"):
+        first + other
+
+
 # Files.
 
 
