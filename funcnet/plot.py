@@ -19,8 +19,8 @@ from scipy import stats
 from funcnet import check, scales
 from funcnet.data import Dataset
 from funcnet.inspection import predict
-from funcnet.metrics import mode_of
-from funcnet.sweep.result import SweepResult, default_metric
+from funcnet.sweep.ranking import direction
+from funcnet.sweep.result import SweepResult
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
@@ -70,11 +70,12 @@ def learning_curves(
 
     Args:
       result: of a sweep with eval_every.
-      metric: of the curves; the loss to rank by unless said otherwise.
+      metric: of the curves; what the result is ranked by, `result.metric`, unless said otherwise.
       by: a hyperparameter; the best variant of each of its values is shown. More than seven numbers are coloured by a
         colour bar; more than 20 fall into 20 ranges that hold as many of them, and the best of each range is shown. Of more than
         twelve names those that did best are.
-      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses and `METRICS`.
+      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS` and what
+        the sweep was told of.
       ax: matplotlib axes to draw on; new ones if left out.
 
     Returns:
@@ -132,7 +133,7 @@ def over_hyperparameter(result: SweepResult, name: str, metric: str | None = Non
       result: of a sweep.
       name: a hyperparameter of numbers, or of booleans. Its axis follows them: logarithmic where their logarithms are spread
         more evenly than they are, so too on both sides of a zero. None, and other names among numbers, stand left of them.
-      metric: final metric; the loss to rank by unless said otherwise.
+      metric: final metric; what the result is ranked by, `result.metric`, unless said otherwise.
       by: a hyperparameter whose values the colours and markers tell apart: a colour bar's where there are more than seven
         numbers; of more than twelve names the commonest.
       ax: matplotlib axes to draw on; new ones if left out.
@@ -186,8 +187,9 @@ def heatmap(result: SweepResult, x: str, y: str, metric: str | None = None, *, m
       result: of a sweep over a grid, or over values that repeat.
       x: the hyperparameter along the horizontal axis; numbers run upwards, after other values in the order given.
       y: the one along the vertical axis.
-      metric: final metric; the loss to rank by unless said otherwise.
-      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses and `METRICS`.
+      metric: final metric; what the result is ranked by, `result.metric`, unless said otherwise.
+      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS` and what
+        the sweep was told of.
       ax: matplotlib axes to draw on; new ones if left out.
 
     Returns:
@@ -234,9 +236,10 @@ def parallel_coordinates(
 
     Args:
       result: of a sweep.
-      metric: final metric; the loss to rank by unless said otherwise.
+      metric: final metric; what the result is ranked by, `result.metric`, unless said otherwise.
       names: hyperparameters, from left to right; all that differ between runs unless said otherwise.
-      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses and `METRICS`.
+      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS` and what
+        the sweep was told of.
       ax: matplotlib axes to draw on; new ones if left out.
 
     Returns:
@@ -316,9 +319,10 @@ def hyperparameter_importance(
 
     Args:
       result: of a sweep, with at least ten variants.
-      metric: final metric; the loss to rank by unless said otherwise.
+      metric: final metric; what the result is ranked by, `result.metric`, unless said otherwise.
       names: hyperparameters; all that differ between runs unless said otherwise.
-      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses and `METRICS`.
+      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS` and what
+        the sweep was told of.
       seed: decides the folds, the forest and the shuffles.
       ax: matplotlib axes to draw on; new ones if left out.
 
@@ -822,7 +826,7 @@ def _words(name: str) -> str:
 
 
 def _metric(where: str, result: SweepResult, metric: str | None) -> str:
-    metric = default_metric(result.metrics) if metric is None else metric
+    metric = result.metric if metric is None else metric
     check.one_of(where, "metric", metric, result.metrics)
     return metric
 
@@ -830,7 +834,7 @@ def _metric(where: str, result: SweepResult, metric: str | None) -> str:
 def _ranked(where: str, result: SweepResult, metric: str | None, mode: str | None) -> tuple[str, str]:
     """The metric to rank by, and which way it is better."""
     metric = _metric(where, result, metric)
-    return metric, mode_of(where, metric, mode)
+    return metric, direction(where, metric, mode, result.modes)
 
 
 def _axes(where: str, ax: Any) -> Any:

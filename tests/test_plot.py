@@ -28,7 +28,7 @@ def result():
     return fn.sweep(recipe, variants, data, key=jax.random.key(1), num_steps=40, batch_size=16, eval_every=10, replicates=2, progress=False)
 
 
-def made(settings, final, curves=None, *, steps=None, status=None, replicates=1, metric="validation/loss"):
+def made(settings, final, curves=None, *, steps=None, status=None, replicates=1, metric="validation/loss", **told):
     """A result from arrays: final values, (runs,), and curves, (runs, evaluations)."""
     final = np.asarray(final, float)
     curves = np.repeat(final[:, None], 5, axis=1) if curves is None else np.asarray(curves, float)
@@ -40,14 +40,7 @@ def made(settings, final, curves=None, *, steps=None, status=None, replicates=1,
         "status": np.where(np.isfinite(final), "completed", "diverged") if status is None else np.asarray(status),
         "steps": np.full(len(final), 10 * curves.shape[1]) if steps is None else np.asarray(steps),
     }
-    made = fn.SweepResult(settings, outcome, {"step": evaluated, metric: curves}, {}, None, list(settings[0]), {})
-    for name in settings[0]:
-        entries = [setting[name] for setting in settings]
-        if None in entries or len({type(entry) for entry in entries}) > 1:
-            column = np.empty(len(entries), object)
-            column[:] = entries
-            made.table[name] = np.repeat(column, replicates)
-    return made
+    return fn.SweepResult(settings, outcome, {"step": evaluated, metric: curves}, {}, None, list(settings[0]), {}, **told)
 
 
 def trained(count, *, evaluations=20, seed=0, far=0, value=3e16, lost=0):
@@ -567,6 +560,28 @@ RANKING = {
     "parallel_coordinates": lambda result, **how: plot.parallel_coordinates(result, **how),
     "hyperparameter_importance": lambda result, **how: plot.hyperparameter_importance(result, **how),
 }
+
+
+def test_a_plot_ranks_by_what_the_sweep_was_told_to():
+    settings = [dict(a=a, b=b) for a in (0.1, 0.2) for b in (1, 2)]
+
+    def framed(result):
+        frame = plot.heatmap(result, "a", "b").lines[-1]
+        return np.mean(frame.get_xdata()[:4]), np.mean(frame.get_ydata()[:4])
+
+    for told, cell in (
+        (dict(modes={"mine": "max"}), (1, 0)),
+        (dict(modes={"mine": "min"}), (0, 0)),
+        (dict(mode="max"), (1, 0)),
+    ):
+        own = made(settings, [0.5, 0.7, 0.9, 0.6], metric="validation/mine", **told)
+        assert framed(own) == cell
+    outcome = own.table | {"validation/loss": np.arange(4.0)}
+    curves = own.curves | {"validation/loss": np.ones((4, 5))}
+    two = fn.SweepResult(settings, outcome, curves, {}, None, ["a", "b"], {}, metric="validation/mine", mode="max")
+    assert framed(two) == (1, 0)
+    assert plot.over_hyperparameter(two, "a").get_ylabel() == "validation mine"
+    assert plot.learning_curves(two).lines[-1].get_ydata()[-1] == 0.9
 
 
 @pytest.mark.parametrize("name", RANKING)

@@ -70,6 +70,8 @@ class SweepResult:
       timing: seconds and counts of the sweep itself: "seconds", "compile_seconds" (summed over the threads that
         compiled), "programs" (how many were compiled) and "lane_widths" (one a group).
       metric: the final metric that variants are ranked by unless another is named.
+      modes: whether a small ("min") or a large ("max") value of a metric is good, where that was said, by its name without
+        the part of the data.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class SweepResult:
         self._states, self._recipe, self._arguments = dict(states), recipe, tuple(arguments)
         self._lost: str | None = None  # the recipe's name where pickle couldn't hold it
         self._mode, self._modes = mode, dict(modes or {})
-        self._directions = self._modes | ({} if mode is None else {own_name(self.metric): mode})
+        self.modes = self._modes | ({} if mode is None else {own_name(self.metric): mode})
         index = ("variant", "replicate")
         names = list(self._hyperparameters[0])
         self._names = _names_of(self._hyperparameters)
@@ -205,7 +207,7 @@ class SweepResult:
     @property
     def mode(self) -> str | None:
         """Whether a small ("min") or a large ("max") value of `metric` is good; None where that isn't known."""
-        return known_mode(self.metric, self._directions)
+        return known_mode(self.metric, self.modes)
 
     def ranking(self, metric: str | None = None, mode: str | None = None) -> np.ndarray:
         """The rows of the variants that can be ranked: the best variant's first, its best run first.
@@ -488,7 +490,7 @@ class SweepResult:
             return []
         name = self.metric if metric is None else metric
         check.one_of(where, "metric", name, self.metrics)
-        return ranked(self.table, name, direction(where, name, mode, self._directions))
+        return ranked(self.table, name, direction(where, name, mode, self.modes))
 
     def _with(self, attributes: Mapping[str, Any]) -> "SweepResult":
         made = object.__new__(type(self))
