@@ -113,13 +113,14 @@ def without_constants(jaxpr: Any) -> tuple[Any, list[Any]]:
     return ClosedJaxpr(bare, []), constants
 
 
-def fingerprint(jaxpr: Any) -> tuple[Any, ...]:
-    """What a `ClosedJaxpr` computes, as a value with a hash: two that are equal compute the same, in the same order.
+def fingerprints(jaxprs: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """What each `ClosedJaxpr` computes, as a value with a hash: two that are equal compute the same, in the same order.
 
     Constants inside it count by value. A parameter that only JAX understands, such as a function to call back, counts as
     equal where Python says so, which for a function means that it is the same one.
     """
-    return _Walk().jaxpr(jaxpr)
+    walk = _Walk()
+    return [walk.jaxpr(jaxpr) for jaxpr in jaxprs]
 
 
 # The derivatives that a program's own derivative would be made of. By now it has been made, or is not asked for.
@@ -139,11 +140,11 @@ class _Walk:
 
             def name(variable: Any) -> Any:
                 if isinstance(variable, Literal):
-                    return self.value(variable.val), variable.aval
+                    return self.value(variable.val), _of_use(variable.aval)
                 if variable in numbers:
                     return numbers[variable]
                 number = numbers[variable] = len(numbers)
-                return number, variable.aval
+                return number, _of_use(variable.aval)
 
             took = [name(variable) for variable in (*bare.constvars, *bare.invars)]
             constants = [self.value(constant) for constant in getattr(jaxpr, "consts", ())]
@@ -160,23 +161,45 @@ class _Walk:
 
     def value(self, value: Any) -> Any:
         kind = type(value)
-        if kind is bool or kind is int or kind is str or value is None:
-            return kind, value  # as 1, 1.0 and True are equal
-        if isinstance(value, float):  # JAX has kinds of its own
-            return kind, value.hex()  # as 0.0 and -0.0 are equal, and NaN is not
-        if isinstance(value, complex):
-            return kind, value.real.hex(), value.imag.hex()
-        if isinstance(value, tuple | list):
-            return kind, *map(self.value, value)
-        if isinstance(value, Jaxpr | ClosedJaxpr):
+        how = _how(kind)  # type: ignore[arg-type]  # a type has a hash
+        if how == "itself":
+            return kind, value  # with its type, as 1, 1.0 and True are equal
+        if how == "jaxpr":
             return self.jaxpr(value)
-        if isinstance(value, np.ndarray | np.generic | jax.Array):
+        if how == "sequence":
+            return kind, *map(self.value, value)
+        if how == "array":
             is_key = jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
-            array = np.asarray(jax.random.key_data(value) if is_key else value)  # type: ignore[arg-type]
+            array = np.asarray(jax.random.key_data(value) if is_key else value)
             return str(value.dtype), array.shape, array.tobytes() if array.nbytes < 64 else hashlib.sha256(array.tobytes()).digest()
-        if kind is dict:
+        if how == "float":
+            return kind, value.hex()  # as 0.0 and -0.0 are equal, and NaN is not
+        if how == "complex":
+            return kind, value.real.hex(), value.imag.hex()
+        if how == "dict":
             return kind, *[(key, self.value(entry)) for key, entry in value.items()]
         return kind, _hashable_or_itself(value)
+
+
+@functools.cache
+def _how(kind: type) -> str:
+    """How a value of this type is told in a fingerprint."""
+    if kind in (bool, int, str, type(None)):
+        return "itself"
+    kinds = {
+        "jaxpr": (Jaxpr, ClosedJaxpr),
+        "sequence": (tuple, list),
+        "array": (np.ndarray, np.generic, jax.Array),
+        "float": (float,),
+        "complex": (complex,),
+        "dict": (dict,),
+    }
+    return next((how for how, bases in kinds.items() if issubclass(kind, bases)), "as it says")
+
+
+def _of_use(aval: Any) -> Any:
+    """A type without its weakness, which has had its say once all is traced."""
+    return aval.update(weak_type=False) if getattr(aval, "weak_type", False) else aval
 
 
 class _Same:

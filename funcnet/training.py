@@ -16,7 +16,7 @@ import numpy as np
 
 from funcnet import check
 from funcnet.data import Dataset, Split, WeightedDataset, as_examples, as_split, minibatch
-from funcnet.layers import Layer, apply_batch, check_symbols, out_shape
+from funcnet.layers import Layer, apply_batch, check_symbols, outline
 from funcnet.losses import LOSSES, check_targets, each_loss
 from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates, taken
@@ -382,9 +382,10 @@ def _check_data(
     if got != in_shape:
         fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
         raise ValueError(check.message("training", f"each example must have in_shape {in_shape}", got, fix))
-    outputs = out_shape(model, in_shape, jax.eval_shape(_inputs, data.train.x).dtype)
+    outputs, looks_up = outline(model, in_shape, jax.eval_shape(_inputs, data.train.x).dtype)
     for name, part in [(name, part) for name, part in zip(Split._fields, data, strict=True) if part is not None]:
-        check_symbols(f"training: {name}", model, np.asarray(part.x))
+        if looks_up:
+            check_symbols(f"training: {name}", model, np.asarray(part.x))
         check_targets(loss, outputs, part.y)
         for metric in metrics.values():
             check_metric_targets(metric, outputs, part.y)

@@ -18,6 +18,7 @@ from funcnet.layers.layer import Layer as Layer
 from funcnet.layers.layer import apply_batch as apply_batch
 from funcnet.layers.layer import check_symbols as check_symbols
 from funcnet.layers.layer import out_shape as out_shape
+from funcnet.layers.layer import outline as outline
 from funcnet.layers.normalisation import layer_norm as layer_norm
 from funcnet.layers.recurrent import CELLS as CELLS
 from funcnet.layers.recurrent import recurrent as recurrent

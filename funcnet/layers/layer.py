@@ -87,10 +87,18 @@ def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None 
     """
     in_shape = check_shape("out_shape", in_shape)
 
-    def run(key: jax.Array, x: jax.Array) -> jax.Array:
-        return layer.apply(layer.init(key, in_shape), x)
+    return outline(layer, in_shape, dtype)[0]
 
-    return shape_of(jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct(in_shape, dtype or jnp.result_type(float))))
+
+def outline(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None) -> tuple[Shape, bool]:
+    """The shape of one output, as `out_shape` says, and whether the layer looks anything up, as an embedding does."""
+
+    def run(key: jax.Array, x: jax.Array) -> jax.Array:
+        return apply_batch(layer, layer.init(key, in_shape), x)
+
+    example = jax.ShapeDtypeStruct((*in_shape, 1), dtype or jnp.result_type(float))
+    jaxpr, y = jax.make_jaxpr(run, return_shape=True)(jax.random.key(0), example)
+    return shape_of(y)[:-1], inner.uses(jaxpr.jaxpr, "gather")
 
 
 def shape_of(y: Any) -> Shape:
@@ -105,7 +113,7 @@ def check_symbols(where: str, layer: Layer, x: np.ndarray) -> None:
     """Checks that concrete examples hold no symbol out of a vocabulary, whose vector is NaN.
 
     A vocabulary has no gaps, so at each place of an example only the least and the largest symbol found there are tried, by
-    what the layer makes of them: parameters that are all alike will do. A layer that looks nothing up is not tried.
+    what the layer makes of them: parameters that are all alike will do.
 
     Args:
       where: who asks, for the message.
@@ -117,9 +125,6 @@ def check_symbols(where: str, layer: Layer, x: np.ndarray) -> None:
     """
     shape = x.shape[1:]
     params = jax.eval_shape(lambda: layer.init(jax.random.key(0), shape))
-    jaxpr = jax.make_jaxpr(layer.apply)(params, jax.ShapeDtypeStruct(shape, x.dtype))
-    if not inner.uses(jaxpr.jaxpr, "gather"):
-        return
     ends = np.stack([x.min(0), x.max(0)])
     usual = next((row for row in (ends[0] * 0, ends[0] * 0 + 1) if not _gives_nan(layer, params, row[None])[0]), None)
     if usual is None or not _gives_nan(layer, params, ends).any():

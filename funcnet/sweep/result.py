@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
+from funcnet.option import Option
 from funcnet.sweep.ranking import default_metric as default_metric
 from funcnet.sweep.ranking import direction, known_mode, own_name, ranked, statistics, why_none
 from funcnet.sweep.structure import Saved, UnknownState, as_made, as_told, described, has_keys, unwritable
@@ -88,6 +90,7 @@ class SweepResult:
         mode: str | None = None,
         modes: Mapping[str, str] | None = None,
         settings: Sequence[Mapping[str, Any]] | None = None,
+        options: Sequence[Mapping[str, Sequence[str]]] | None = None,
     ):
         """Made by `sweep` and `load_result`.
 
@@ -103,12 +106,18 @@ class SweepResult:
           mode: whether a small ("min") or a large ("max") value of that metric is good; None where its name says so.
           modes: the same of the metrics, by the names that a training's evaluate reports.
           settings: for every variant, what the sweep itself passed to the recipe beside these hyperparameters.
+          options: for every variant, the names that each traced name could be, of which the state's structure depends.
         """
         self.curves = dict(curves)
         self.timing = dict(timing)
         self.metric = default_metric(self.metrics) if metric is None else metric
         self._hyperparameters = [dict(setting) for setting in hyperparameters]
         self._settings = [dict(setting) for setting in settings] if settings is not None else [{} for _ in self._hyperparameters]
+        self._options = (
+            [{name: list(names) for name, names in own.items()} for own in options]
+            if options is not None
+            else [{} for _ in self._hyperparameters]
+        )
         self._states, self._recipe, self._arguments = dict(states), recipe, tuple(arguments)
         self._lost: str | None = None  # the recipe's name where pickle couldn't hold it
         self._mode, self._modes = mode, dict(modes or {})
@@ -179,6 +188,7 @@ class SweepResult:
             mode=self._mode,
             modes=other._modes | self._modes,
             settings=self._settings + other._settings,
+            options=self._options + other._options,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -331,7 +341,9 @@ class SweepResult:
             if isinstance(value, Named):
                 rule = f"{name} must be itself, which pickle can't hold"
                 raise ValueError(check.message("training", rule, f"its name {value!r}", "a function at the top of a module can be pickled"))
-        training = as_training("training", self._recipe(**{name: own[name] for name in self._arguments}, **settings))
+        options = self._options[variant]
+        named = {name: Option(name, names, jnp.int32(names.index(own[name]))) for name, names in options.items()}
+        training = as_training("training", self._recipe(**{name: own[name] for name in self._arguments} | named, **settings))
         step, evaluate, predict = (fn and _on_device(fn) for fn in (training.step, training.evaluate, training.predict))
         return training._replace(step=step, evaluate=evaluate, predict=predict)
 
@@ -419,6 +431,7 @@ class SweepResult:
             "hyperparameters": hyperparameters,
             "arguments": self._arguments,
             "settings": settings,
+            "options": self._options,
             "metric": self.metric,
             "mode": self._mode,
             "modes": self._modes,
@@ -589,6 +602,7 @@ def load_result(
             rest["timing"],
             **ranking,
             settings=settings,
+            options=rest.get("options"),
         )
     except FileNotFoundError as error:
         raise ValueError(

@@ -516,6 +516,7 @@ class _Engine:
             "lane_widths": [self.widths.get(group, 0) for group in range(len(self.plan.groups))],
         }
         settings = [variant.hyperparameters for variant in self.plan.variants]
+        options = {self.plan.rows[row].variant: group.options for group in self.plan.groups for row in group.rows}
         first = self.plan.variants[0]
         arguments = [name for name in [*first.static, *first.traced, *first.named] if name not in first.own]
         return SweepResult(
@@ -530,6 +531,7 @@ class _Engine:
             mode=self.rank.mode,
             modes=self.plan.modes,
             settings=[variant.own for variant in self.plan.variants],
+            options=[options[variant] for variant in range(len(self.plan.variants))],
         )
 
 

@@ -120,7 +120,7 @@ def try_out(
         Constants(first.constants, second.constants, tuple(function.constants for function in evaluations.values())),
         structure,
         bytes_written(second.jaxpr),
-        tuple((inner.fingerprint(function.jaxpr), function.structure) for function in functions),
+        tuple(zip(inner.fingerprints([function.jaxpr for function in functions]), [f.structure for f in functions], strict=True)),
     )
 
 

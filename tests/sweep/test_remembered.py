@@ -156,7 +156,7 @@ def test_arrays_that_init_step_and_evaluate_close_over():
 
         return recipe
 
-    made_of = [(jnp.ones(2), jax.random.key(0), jnp.asarray(0.5)), (jnp.full(2, 7.0), jax.random.key(3), jnp.asarray(-4.0))]
+    made_of = [(jnp.ones(2), jax.random.key(0), jnp.asarray(0.5)), (jnp.array([7.0, 7.0]), jax.random.key(3), jnp.asarray(-4.0))]
     results = [swept(recipe_of(*arrays)) for arrays in made_of]
     for (start, key, offset), result in zip(made_of, results, strict=True):
         pull = np.asarray(jax.random.normal(key, (2,)))

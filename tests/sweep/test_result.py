@@ -618,3 +618,25 @@ def test_another_format_is_refused(result, tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(rest | {"format": 99}))
     with pytest.raises(ValueError, match="load_result: .*format must be 1, got 99; written by another version of funcnet"):
         fn.load_result(tmp_path)
+
+
+def test_a_traced_names_training_goes_on_from_its_state(tmp_path):
+    """Several optimizers that share a program share one kind of state, which the training of a row takes, a loaded one too."""
+
+    def recipe(learning_rate, optimizer):
+        return fn.training(fn.dense(1), fn.squared_error, fn.optimizer(optimizer, learning_rate), in_shape=(4,))
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(32, 4)).astype(np.float32)
+    data = fn.Split(*[fn.Dataset(x, x[:, :1])] * 2)
+    settings = dict(key=jax.random.key(0), batch_size=8, progress=False)
+    names = fn.grid(learning_rate=[0.1], optimizer=fn.traced(["rmsprop", "adam", "sgd"]))
+    result = fn.sweep(recipe, names, data, num_steps=3, **settings)
+    result.save(tmp_path)
+    loaded = fn.load_result(tmp_path, recipe)
+    for row in range(3):
+        for one in (result, loaded, result + result):
+            training = one.training(row)
+            state, metrics = training.step(one.state(row), data.train, jax.random.key(1))
+            assert jax.tree.structure(state) == jax.tree.structure(training.init(jax.random.key(0)))
+            assert float(metrics["loss"]) == pytest.approx(result.table["train/loss"][row], rel=1e-5)

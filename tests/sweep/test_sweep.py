@@ -442,7 +442,6 @@ REFUSED = {
         TypeError,
         "value must be a number or something hashable, got ndarray; a tuple will do",
     ),
-    "traced nothing": (takes_anything, [{"value": fn.traced(None)}], {}, TypeError, "traced value must be a number or a name, got None"),
     "traced bool": (takes_anything, [{"value": fn.traced(True)}], {}, TypeError, "traced value must be a number or a name, got True"),
     "traced beyond int32": (
         takes_anything,
