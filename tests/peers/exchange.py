@@ -25,7 +25,12 @@ def ours(function: Callable[..., Any]) -> Callable[..., Any]:
         made = function(*args, **kwargs)
         return Optimizer(ours(made.init), ours(made.update)) if isinstance(made, Optimizer) else made
 
+    noted.stands_in = True  # type: ignore[attr-defined]
     return noted
+
+
+def is_ours(function: Callable[..., Any]) -> bool:
+    return hasattr(function, "stands_in")
 
 
 @contextlib.contextmanager
