@@ -132,3 +132,46 @@ def test_inject_hyperparams_takes_every_optimizer_at_its_defaults(name):
     wrapped, plain = (fn.sweep(functools.partial(recipe, wrap=wrap), fn.grid(rate=RATES), DATA, **RUN) for wrap in (True, False))
     for row in range(len(RATES)):
         np.testing.assert_allclose(wrapped.state(row).params, plain.state(row).params, rtol=1e-5, atol=1e-6)
+
+
+def with_flax(optimizer_of):
+    """A recipe whose state is flax's TrainState, which holds the optimizer itself."""
+    train_state = pytest.importorskip("flax.training.train_state", reason="flax is in the extra [bench]")
+    value_fn = lambda params, dataset: jnp.mean((dataset.x @ params["w"] - dataset.y[:, 0]) ** 2)
+
+    def recipe(rate):
+        def init(key):
+            return train_state.TrainState.create(apply_fn=None, params={"w": jnp.zeros(3)}, tx=optimizer_of(rate))
+
+        def step(state, batch, key):
+            value, grads = jax.value_and_grad(value_fn)(state.params, batch)
+            return state.apply_gradients(grads=grads), {"loss": value}
+
+        return fn.Training(init, step, lambda state, dataset: {"loss": value_fn(state.params, dataset)})
+
+    return recipe
+
+
+@pytest.mark.parametrize("adam", [optax.adam, fn.adam], ids=["theirs", "ours"])
+def test_a_train_state_of_flax_works_or_says_why_not(adam):
+    """The optimizer in it is made from a traced rate: refused by name, and each way out that the message names works."""
+    with pytest.raises(TypeError, match=r"a state must hold arrays, and no function made from a hyperparameter.*TrainState.*static"):
+        fn.sweep(with_flax(adam), fn.grid(rate=RATES), DATA, **RUN)
+    plain = fn.sweep(lambda rate: fn.training(model(), fn.squared_error, adam(rate), in_shape=(3,)), fn.grid(rate=RATES), DATA, **RUN)
+    static = fn.sweep(with_flax(adam), fn.grid(rate=fn.static(RATES)), DATA, **RUN)
+    injected = fn.sweep(with_flax(lambda rate: optax.inject_hyperparams(adam)(rate)), fn.grid(rate=RATES), DATA, **RUN)
+    for row, rate in enumerate(RATES):
+        alone = fn.fit(with_flax(adam)(rate), DATA, **RUN).state.params["w"]
+        for found in (static, injected):
+            np.testing.assert_allclose(found.state(row).params["w"], plain.state(row).params, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(alone, plain.state(row).params, rtol=1e-5, atol=1e-6)
+
+
+def test_an_infinity_that_a_state_begins_with_is_no_divergence():
+    """The best loss so far is one until the first few losses are averaged."""
+    recipe = lambda rate: fn.training(
+        model(), fn.squared_error, fn.chain(fn.sgd(rate), optax.contrib.reduce_on_plateau(accumulation_size=8)), in_shape=(3,)
+    )
+    together = fn.sweep(recipe, fn.grid(rate=RATES), DATA, **RUN, eval_every=3)
+    assert list(together.table["status"]) == ["completed"] * len(RATES)
+    assert np.all(np.isfinite(fn.fit(recipe(RATES[0]), DATA, **RUN, eval_every=3).curves["train/loss"]))
