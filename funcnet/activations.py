@@ -141,24 +141,35 @@ def check_activation(fn: Activation) -> None:
         _check_shape_and_dtype(where, name, fn)
         points = np.concatenate([-np.geomspace(1e4, 8.0, 60), np.linspace(-8, 8, 2561), np.geomspace(8.0, 1e4, 60)])
         points = np.unique(points.astype(np.float32))
-        values = np.asarray(fn(jnp.asarray(points)))
-        alone = np.asarray(jax.vmap(lambda x: fn(x[None])[0])(jnp.asarray(points)))
+        values, alone, slopes = map(np.asarray, _measured(fn, points))
         _refuse(
             where, f"{name} must act on each element alone", np.isclose(values, alone, rtol=1e-5, atol=1e-6, equal_nan=True), points, alone
         )
         _refuse(where, f"{name} must have finite values", np.isfinite(values), points, values)
-        slopes = np.asarray(jax.vmap(jax.grad(lambda x: fn(x[None])[0]))(jnp.asarray(points)))
         _refuse(where, f"{name} must have finite gradients", np.isfinite(slopes), points, slopes)
     _check_no_jump(where, name, points, values, slopes)
 
 
+def _measured(fn: Activation, points: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Values at all points together, values and gradients at each alone: one program, as compiling is what takes the time."""
+
+    def one(x: jax.Array) -> jax.Array:
+        return fn(x[None])[0]
+
+    @jax.jit
+    def all_of_them(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return fn(x), *jax.vmap(jax.value_and_grad(one))(x)
+
+    measured: tuple[jax.Array, jax.Array, jax.Array] = all_of_them(points)
+    return measured
+
+
 def _check_shape_and_dtype(where: str, name: str, fn: Activation) -> None:
     for dtype in (jnp.float32, jnp.bfloat16):
-        x = jnp.ones((2, 3), dtype)
+        x = jax.ShapeDtypeStruct((2, 3), dtype)
         try:
-            y = jax.vmap(fn)(x)
-            jax.vmap(jax.grad(lambda row: fn(row).sum().astype(jnp.float32)))(x)
-            y = fn(x)
+            jax.eval_shape(jax.vmap(jax.value_and_grad(lambda row: fn(row).sum().astype(jnp.float32))), x)
+            y = jax.eval_shape(lambda x: fn(x), x)  # whatever fn is: it may have no hash
         except Exception as error:
             said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             raise ValueError(check.message(where, f"{name} must be differentiable by JAX", said, "write it with jax.numpy")) from error

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from properties import assert_close, assert_quarantined, check_gradient, lane, stack, traced_once
+from properties import assert_close, assert_quarantined, check_gradient, lane, traced_once
 from registries import EXAMPLES, LAYERS, VARIANTS, stacked, variant
 
 import funcnet.layers
@@ -33,8 +33,9 @@ def programs(name):
 def inputs(name):
     """Numbers, params and a batch for each variant, stacked."""
     case = LAYERS[name]
-    params = [case.make(**variant(case.numbers, i)).init(jax.random.key(i), case.in_shape) for i in range(VARIANTS)]
-    return stacked(case.numbers), stack(params), jnp.stack([case.x(EXAMPLES, seed=i) for i in range(VARIANTS)])
+    layer = case.make(**variant(case.numbers, 1))  # whose numbers no init looks at
+    params = jax.jit(jax.vmap(lambda key: layer.init(key, case.in_shape)))(jax.random.split(KEY, VARIANTS))
+    return stacked(case.numbers), params, jnp.stack([case.x(EXAMPLES, seed=i) for i in range(VARIANTS)])
 
 
 def test_registry_holds_every_layer():
@@ -140,10 +141,21 @@ def test_shared_key_gives_shared_draws_and_another_key_others(name):
 
 @every_layer
 def test_by_name_as_by_position(name):
+    """The same program comes of either, to the last constant."""
     case = LAYERS[name]
     layer = case.make(**variant(case.numbers, 1))
-    params, x = layer.init(KEY, case.in_shape), case.x(EXAMPLES, seed=1)[..., 0]
+    _, params, x = lane(inputs(name), 1)
+
+    def traced(apply, key):
+        closed = jax.make_jaxpr(apply)(params, x[..., 0], key)
+        return str(closed), closed.consts
+
     for key in (None, KEY):
-        by_position = layer.apply(params, x, key=key)
-        np.testing.assert_array_equal(layer.apply(params, x=x, key=key), by_position)
-        np.testing.assert_array_equal(layer.apply(x=x, params=params, key=key), by_position)
+        text, constants = traced(lambda params, x, key: layer.apply(params, x, key=key), key)
+        for apply in (
+            lambda params, x, key: layer.apply(params, x=x, key=key),
+            lambda params, x, key: layer.apply(x=x, params=params, key=key),
+        ):
+            other, others = traced(apply, key)
+            assert other == text
+            chex.assert_trees_all_equal(others, constants)
