@@ -19,7 +19,7 @@ from scipy import stats
 from funcnet import check, scales
 from funcnet.data import Dataset
 from funcnet.inspection import predict
-from funcnet.sweep.ranking import direction
+from funcnet.sweep.ranking import wanted_mode
 from funcnet.sweep.result import SweepResult
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -834,7 +834,7 @@ def _metric(where: str, result: SweepResult, metric: str | None) -> str:
 def _ranked(where: str, result: SweepResult, metric: str | None, mode: str | None) -> tuple[str, str]:
     """The metric to rank by, and which way it is better."""
     metric = _metric(where, result, metric)
-    return metric, direction(where, metric, mode, result.modes)
+    return metric, wanted_mode(where, metric, mode, result.modes)
 
 
 def _axes(where: str, ax: Any) -> Any:

@@ -110,7 +110,7 @@ def all_finite(tree: PyTree) -> jax.Array:
       >>> print(all_finite([jnp.array([1.0, jnp.nan])]), all_finite({"count": jnp.array(3)}))
       False True
     """
-    leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
     if not leaves:
         return jnp.array(True)
     return jnp.all(jnp.concatenate([jnp.isfinite(leaf).ravel() for leaf in leaves]))  # one reduction compiles faster than many

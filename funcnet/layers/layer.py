@@ -85,9 +85,7 @@ def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None 
       >>> out_shape(dense(3), (5,))
       (3,)
     """
-    in_shape = check_shape("out_shape", in_shape)
-
-    return outline(layer, in_shape, dtype)[0]
+    return outline(layer, check_shape("out_shape", in_shape), dtype)[0]
 
 
 def outline(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None) -> tuple[Shape, bool]:

@@ -38,7 +38,7 @@ def known_mode(metric: str, modes: Mapping[str, str]) -> str | None:
     return next((modes[name] for name in (metric, own_name(metric), last) if name in modes), MODES.get(last))
 
 
-def direction(where: str, metric: str, mode: str | None, modes: Mapping[str, str]) -> str:
+def wanted_mode(where: str, metric: str, mode: str | None, modes: Mapping[str, str]) -> str:
     """The mode that was given, else the one that is known.
 
     Raises:

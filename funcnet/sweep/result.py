@@ -20,8 +20,7 @@ import numpy as np
 
 from funcnet import check
 from funcnet.option import Option
-from funcnet.sweep.ranking import default_metric as default_metric
-from funcnet.sweep.ranking import direction, known_mode, own_name, ranked, statistics, why_none
+from funcnet.sweep.ranking import default_metric, known_mode, own_name, ranked, statistics, wanted_mode, why_none
 from funcnet.sweep.structure import Saved, UnknownState, as_made, as_told, described, has_keys, unwritable
 from funcnet.sweep.structure import leaves as leaves_of
 from funcnet.sweep.written import Named, Names, Reader, can_pickle, text, written
@@ -503,7 +502,7 @@ class SweepResult:
             return []
         name = self.metric if metric is None else metric
         check.one_of(where, "metric", name, self.metrics)
-        return ranked(self.table, name, direction(where, name, mode, self.modes))
+        return ranked(self.table, name, wanted_mode(where, name, mode, self.modes))
 
     def _with(self, attributes: Mapping[str, Any]) -> "SweepResult":
         made = object.__new__(type(self))

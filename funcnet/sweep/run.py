@@ -39,7 +39,7 @@ from funcnet.sweep.plan import (
 )
 from funcnet.sweep.program import STRETCH, Compiled, Lanes, Pending, Programs, compile_programs
 from funcnet.sweep.progress import Progress, Reporter, reporter
-from funcnet.sweep.ranking import default_metric, direction
+from funcnet.sweep.ranking import default_metric, wanted_mode
 from funcnet.sweep.result import SweepResult
 from funcnet.sweep.trial import Constants
 from funcnet.training import Run, RunKeys, evaluation_steps, run_keys
@@ -563,13 +563,9 @@ def _own(leaf: Any) -> Any:
 
 def _as_key(key: Any) -> jax.Array:
     """One random key, of the new make."""
-    is_new = check.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not is_new and not (check.is_array(key) and key.dtype == np.uint32 and key.ndim):
-        raise TypeError(check.message("sweep", "key must be a JAX random key", repr(key), "such as jax.random.key(0)"))
-    one: jax.Array = key if is_new else jax.random.wrap_key_data(jnp.asarray(key))
-    if one.ndim:
-        raise ValueError(check.message("sweep", "key must be one key", f"shape {key.shape}", "each replicate gets one of its own from it"))
-    return one
+    check.random_key("sweep", key)
+    typed: jax.Array = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(jnp.asarray(key))
+    return typed
 
 
 def _check_arguments(
@@ -591,7 +587,7 @@ def _rank(plan: Plan, metric: str | None, mode: str | None, keep: int | None) ->
         check.one_of("sweep", "metric", metric, plan.metrics)
     name = default_metric(plan.metrics) if metric is None else metric
     try:
-        return Rank(name, direction("sweep", name, mode, plan.modes))
+        return Rank(name, wanted_mode("sweep", name, mode, plan.modes))
     except ValueError:
         if metric is not None or mode is not None or keep is not None:
             raise

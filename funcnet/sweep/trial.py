@@ -31,7 +31,6 @@ class Traced(NamedTuple):
 
     jaxpr: Any  # (*constants, *arguments) -> leaves of the result
     structure: Any  # of the result
-    constants: tuple[Any, ...]  # what it closed over
 
 
 class Constants(NamedTuple):
@@ -108,16 +107,17 @@ def try_out(
             raise ValueError(check.message("evaluate", "must measure something", "no metrics", 'such as {"loss": ...}'))
         return values
 
-    first, state = _traced(init, numbers, key)
-    second, _ = _traced(step, numbers, state, batch, key)
+    first, of_init, state = _traced(init, numbers, key)
+    second, of_step, _ = _traced(step, numbers, state, batch, key)
     parts = {signature(part): part for part in (seen, *others)}
-    evaluations = {kind: _traced(evaluate, numbers, state, part)[0] for kind, part in parts.items()}
+    found = {kind: _traced(evaluate, numbers, state, part) for kind, part in parts.items()}
+    evaluations = {kind: function for kind, (function, _, _) in found.items()}
     functions = [first, second, *evaluations.values()]
     return Trial(
-        first._replace(constants=()),
-        second._replace(constants=()),
-        {kind: function._replace(constants=()) for kind, function in evaluations.items()},
-        Constants(first.constants, second.constants, tuple(function.constants for function in evaluations.values())),
+        first,
+        second,
+        evaluations,
+        Constants(of_init, of_step, tuple(constants for _, constants, _ in found.values())),
         structure,
         bytes_written(second.jaxpr),
         tuple(zip(inner.fingerprints([function.jaxpr for function in functions]), [f.structure for f in functions], strict=True)),
@@ -153,13 +153,13 @@ def _call(function: Traced, constants: Sequence[Any], *arguments: Any) -> Any:
     return jax.tree.unflatten(function.structure, inner.eval_jaxpr(function.jaxpr, [*constants, *jax.tree.leaves(arguments)]))
 
 
-def _traced(function: Callable[..., Any], *arguments: Any) -> tuple[Traced, Any]:
-    """The function traced for arguments of these shapes, and the shapes of its result."""
+def _traced(function: Callable[..., Any], *arguments: Any) -> tuple[Traced, tuple[Any, ...], Any]:
+    """The function traced for arguments of these shapes, what it closed over, and the shapes of its result."""
     jaxpr, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
     bare, constants = inner.without_constants(jaxpr)
     if any(isinstance(constant, inner.Tracer) for constant in constants):
         raise jax.errors.UnexpectedTracerError("a number of one function's trace is used in another function")
-    return Traced(bare, jax.tree.structure(result), tuple(constants)), _shapes(result)
+    return Traced(bare, jax.tree.structure(result)), tuple(constants), _shapes(result)
 
 
 def _shapes(tree: Any) -> Any:
