@@ -6,6 +6,8 @@ with the examples last, where a layer is one matrix product `weight @ x`, and th
 on a batch of one. A function that knows only one example is vmapped: both kinds mix freely.
 """
 
+from __future__ import annotations  # these decorators run for every layer that a recipe makes: nothing is computed for their sake
+
 import functools
 import inspect
 from collections.abc import Callable

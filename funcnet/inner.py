@@ -104,6 +104,11 @@ def eval_jaxpr(jaxpr: Any, arguments: Sequence[Any]) -> list[Any]:
     return list(jaxpr_as_fun(jaxpr)(*arguments))
 
 
+def outputs(jaxpr: Any) -> list[Any]:
+    """The abstract values, with shape and dtype, of what a `ClosedJaxpr` gives."""
+    return list(jaxpr.out_avals)
+
+
 def without_constants(jaxpr: Any) -> tuple[Any, list[Any]]:
     """A `ClosedJaxpr` that takes the values it closed over as its first arguments, and those values."""
     constants = list(jaxpr.consts)
@@ -161,13 +166,15 @@ class _Walk:
 
     def value(self, value: Any) -> Any:
         kind = type(value)
-        how = _how(kind)  # type: ignore[arg-type]  # a type has a hash
-        if how == "itself":
+        if kind in _ITSELF:
             return kind, value  # with its type, as 1, 1.0 and True are equal
-        if how == "jaxpr":
-            return self.jaxpr(value)
+        how = _how(kind)  # type: ignore[arg-type]  # a type has a hash
         if how == "sequence":
             return kind, *map(self.value, value)
+        if how == "as it says":
+            return kind, _hashable_or_itself(value)
+        if how == "jaxpr":
+            return self.jaxpr(value)
         if how == "array":
             is_key = jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
             array = np.asarray(jax.random.key_data(value) if is_key else value)
@@ -176,16 +183,15 @@ class _Walk:
             return kind, value.hex()  # as 0.0 and -0.0 are equal, and NaN is not
         if how == "complex":
             return kind, value.real.hex(), value.imag.hex()
-        if how == "dict":
-            return kind, *[(key, self.value(entry)) for key, entry in value.items()]
-        return kind, _hashable_or_itself(value)
+        return kind, *[(key, self.value(entry)) for key, entry in value.items()]
+
+
+_ITSELF = frozenset({bool, int, str, type(None)})
 
 
 @functools.cache
 def _how(kind: type) -> str:
     """How a value of this type is told in a fingerprint."""
-    if kind in (bool, int, str, type(None)):
-        return "itself"
     kinds = {
         "jaxpr": (Jaxpr, ClosedJaxpr),
         "sequence": (tuple, list),

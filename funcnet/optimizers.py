@@ -17,7 +17,21 @@ from funcnet import check
 from funcnet.option import Option
 from funcnet.penalties import Where
 from funcnet.schedules import ScalarOrSchedule
-from funcnet.tree import Params, PyTree, Scalar, abs_square, at_least_float32, cast, global_norm, next_count, root, scale, wide, zeros_like
+from funcnet.tree import (
+    Params,
+    PyTree,
+    Scalar,
+    abs_square,
+    at_least_float32,
+    cast,
+    global_norm,
+    next_count,
+    root,
+    scale,
+    traced_once,
+    wide,
+    zeros_like,
+)
 
 State: TypeAlias = PyTree
 P = ParamSpec("P")
@@ -49,13 +63,15 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
       [0.5]
     """
 
-    def moved(p: jax.Array, u: jax.Array) -> jax.Array:
-        return (wide(p) + u.astype(wide(p).dtype)).astype(p.dtype)
-
     params = _arrays("apply_updates", "params", params)
     updates = _arrays("apply_updates", "updates", updates)
     _check_real("apply_updates", "updates", updates, params)
-    return jax.tree.map(moved, params, updates)
+    return _moved(params, updates)
+
+
+@traced_once
+def _moved(params: Params, updates: PyTree) -> Params:
+    return jax.tree.map(lambda p, u: (wide(p) + u.astype(wide(p).dtype)).astype(p.dtype), params, updates)
 
 
 class ScheduledState(NamedTuple):
@@ -174,11 +190,8 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: 
     check.in_range("momentum", "decay", decay, 0, 1)
 
     def update(grads: PyTree, state: MomentumState, params: Params | None = None) -> tuple[PyTree, MomentumState]:
-        def roll(v: jax.Array, g: jax.Array) -> jax.Array:
-            return _blend(decay, v, 1.0, g)
-
-        velocity = jax.tree.map(roll, state.velocity, grads)
-        ahead = jax.tree.map(roll, velocity, grads) if nesterov else velocity
+        velocity = _blended(decay, state.velocity, 1.0, grads)
+        ahead = _blended(decay, velocity, 1.0, grads) if nesterov else velocity
         return scale(-_number(learning_rate), ahead), MomentumState(velocity)
 
     return _checked("momentum", lambda params: MomentumState(zeros_like(params)), update)
@@ -225,10 +238,7 @@ def adagrad(learning_rate: ScalarOrSchedule, eps: Scalar = 1e-10, *, eps_root: S
     def update(grads: PyTree, state: AdagradState, params: Params | None = None) -> tuple[PyTree, AdagradState]:
         v = jax.tree.map(lambda v, g: v + abs_square(g).astype(v.dtype), state.sum_of_squares, grads)
 
-        def move(v: jax.Array, g: jax.Array) -> jax.Array:
-            return (-cast(_number(learning_rate), wide(g)) * _divided(wide(g), v, eps, eps_root)).astype(g.dtype)
-
-        return jax.tree.map(move, v, grads), AdagradState(v)
+        return _paced(_number(learning_rate), grads, v, eps, eps_root, grads), AdagradState(v)
 
     return _checked("adagrad", init, update)
 
@@ -272,10 +282,7 @@ def rmsprop(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, eps: Scalar = 
     def update(grads: PyTree, state: RmspropState, params: Params | None = None) -> tuple[PyTree, RmspropState]:
         v = _averaged(decay, state.mean_square, _squares(grads))
 
-        def move(v: jax.Array, g: jax.Array) -> jax.Array:
-            return (-cast(_number(learning_rate), wide(g)) * _divided(wide(g), v, eps, eps_root)).astype(g.dtype)
-
-        return jax.tree.map(move, v, grads), RmspropState(v)
+        return _paced(_number(learning_rate), grads, v, eps, eps_root, grads), RmspropState(v)
 
     return _checked("rmsprop", lambda params: RmspropState(_no_squares(params)), update)
 
@@ -482,11 +489,9 @@ def nadam(
         of_mean, of_gradient = ahead / (1 - product * ahead), (1 - now) / (1 - product)
         correct_v = 1 - jnp.asarray(b2, t.dtype) ** t
 
-        def move(m: jax.Array, v: jax.Array, g: jax.Array) -> jax.Array:
-            step = _sum(of_mean, m, of_gradient, g)
-            return (-cast(_number(learning_rate), step) * _divided(step, v / cast(correct_v, v), eps, eps_root)).astype(m.dtype)
-
-        return jax.tree.map(move, m, v, grads), NadamState(step, product, m, v)
+        steps = jax.tree.map(lambda m, g: _sum(of_mean, m, of_gradient, g), m, grads)
+        updates = _paced(_number(learning_rate), steps, _corrected(v, correct_v), eps, eps_root, m)
+        return updates, NadamState(step, product, m, v)
 
     return _checked("nadam", init, update)
 
@@ -669,9 +674,8 @@ def optimizer(name: str, learning_rate: ScalarOrSchedule, **settings: Scalar) ->
     if isinstance(name, Option):
         return _one_rule(learning_rate, name, settings)
     check.one_of("optimizer", "optimizer", name, OPTIMIZERS)
-    known = list(inspect.signature(OPTIMIZERS[name]).parameters)
     for setting in settings:
-        if setting not in known:
+        if setting not in (known := list(inspect.signature(OPTIMIZERS[name]).parameters)):
             raise TypeError(f"optimizer: {name} has no argument {setting!r}; {check.nearest(setting, known)}")
     return OPTIMIZERS[name](learning_rate, **settings)
 
@@ -754,11 +758,8 @@ def _adam(where: str, learning_rate: Scalar, b1: Scalar, b2: Scalar, eps: Scalar
         m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
         correct_m, correct_v = 1 - jnp.asarray(b1, t.dtype) ** t, 1 - jnp.asarray(b2, t.dtype) ** t
 
-        def move(m: jax.Array, v: jax.Array) -> jax.Array:
-            step = wide(m) / cast(correct_m, wide(m))
-            return (-cast(learning_rate, step) * _divided(step, v / cast(correct_v, v), eps, eps_root)).astype(m.dtype)
-
-        return jax.tree.map(move, m, v), AdamState(step, m, v)
+        updates = _paced(learning_rate, _corrected(m, correct_m), _corrected(v, correct_v), eps, eps_root, m)
+        return updates, AdamState(step, m, v)
 
     return _checked(where, lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params)), update)
 
@@ -840,7 +841,18 @@ def _dtype(leaf: Any) -> Any:
 
 def _averaged(decay: Scalar, old: PyTree, new: PyTree) -> PyTree:
     share = jnp.asarray(decay, jnp.result_type(float))
-    return jax.tree.map(lambda a, b: _blend(share, a, 1 - share, b), old, new)
+    return _blended(share, old, 1 - share, new)
+
+
+def _blended(a: Scalar, left: PyTree, b: Scalar, right: PyTree) -> PyTree:
+    """a * left + b * right, leaf by leaf, in left's dtypes."""
+    _check_real("optimizer", "gradients", right, left)
+    return _blend_all(a, left, b, right)
+
+
+@traced_once
+def _blend_all(a: Scalar, left: PyTree, b: Scalar, right: PyTree) -> PyTree:
+    return jax.tree.map(lambda left, right: _blend(a, left, b, right), left, right)
 
 
 def _blend(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
@@ -856,6 +868,7 @@ def _sum(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
     return cast(a, left) * left + cast(b, left) * right.astype(left.dtype)
 
 
+@traced_once
 def _squares(tree: PyTree) -> PyTree:
     return jax.tree.map(abs_square, tree)
 
@@ -863,6 +876,22 @@ def _squares(tree: PyTree) -> PyTree:
 def _no_squares(params: Params) -> PyTree:
     """Zeros to add squares to: in float16 the square of 1e-4 is zero, and in bfloat16 an average of decay 0.999 stands still."""
     return jax.tree.map(lambda p: jnp.zeros_like(p, jnp.finfo(at_least_float32(p.dtype)).dtype), params)
+
+
+@traced_once
+def _corrected(averages: PyTree, total: Scalar) -> PyTree:
+    """Averages that started at zero, over the total of their weights so far, in at least float32."""
+    return jax.tree.map(lambda average: wide(average) / cast(total, wide(average)), averages)
+
+
+@traced_once
+def _paced(learning_rate: Scalar, steps: PyTree, v: PyTree, eps: Scalar, eps_root: Scalar, like: PyTree) -> PyTree:
+    """-learning_rate * steps / (sqrt(v + eps_root) + eps), found in at least float32, in the dtypes of another tree."""
+
+    def move(step: jax.Array, v: jax.Array, like: jax.Array) -> jax.Array:
+        return (-cast(learning_rate, wide(step)) * _divided(wide(step), v, eps, eps_root)).astype(like.dtype)
+
+    return jax.tree.map(move, steps, v, like)
 
 
 def _divided(step: jax.Array, v: jax.Array, eps: Scalar, eps_root: Scalar) -> jax.Array:

@@ -369,20 +369,32 @@ def check_batch_size(where: str, batch_size: int | None, num_examples: int) -> N
             raise ValueError(check.message(where, f"batch_size must be at most the {num_examples} examples to train on", batch_size, fix))
 
 
-def check_data(training: Training, data: Split) -> None:
-    """The training's own check of concrete data, where it has one."""
-    if training.check_data is not None and not any(map(check.is_traced, jax.tree.leaves(data))):
-        training.check_data(data)
+def check_data(training: Training, data: Split, state: PyTree = None) -> None:
+    """The training's own check of concrete data, where it has one.
+
+    Args:
+      state: the shapes of a state, where they are known, which saves `training`'s own check a trace.
+    """
+    own = training.check_data
+    if own is None or any(map(check.is_traced, jax.tree.leaves(data))):
+        return
+    known = isinstance(own, functools.partial) and own.func is _check_data and isinstance(state, TrainState)
+    own(data, **({"params": state.params} if known else {}))
 
 
 def _check_data(
-    model: Layer, loss: Callable[..., jax.Array], in_shape: tuple[int, ...], metrics: Mapping[str, Metric], data: Split
+    model: Layer,
+    loss: Callable[..., jax.Array],
+    in_shape: tuple[int, ...],
+    metrics: Mapping[str, Metric],
+    data: Split,
+    params: Params = None,
 ) -> None:
     got = data.train.x.shape[1:]
     if got != in_shape:
         fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
         raise ValueError(check.message("training", f"each example must have in_shape {in_shape}", got, fix))
-    outputs, looks_up = outline(model, in_shape, jax.eval_shape(_inputs, data.train.x).dtype)
+    outputs, looks_up = outline(model, in_shape, jax.eval_shape(_inputs, data.train.x).dtype, params)
     for name, part in [(name, part) for name, part in zip(Split._fields, data, strict=True) if part is not None]:
         if looks_up:
             check_symbols(f"training: {name}", model, np.asarray(part.x))

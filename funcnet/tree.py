@@ -1,7 +1,8 @@
 """Arithmetic on pytrees."""
 
 import functools
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,21 @@ import jax.numpy as jnp
 PyTree: TypeAlias = Any
 Params: TypeAlias = Any  # a pytree of floating-point or complex arrays
 Scalar: TypeAlias = float | jax.Array  # shape (), concrete or traced
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def traced_once(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that is traced once for trees of one kind, and from then on copied into the programs that use it.
+
+    What is done to every leaf is most of what a step's trace takes; the program stays the same. Only for functions that look
+    at nothing but their arguments, since JAX doesn't look at them again.
+
+    Args:
+      function: trees of arrays, and numbers -> trees of arrays.
+    """
+    once: Callable[P, R] = jax.jit(function, inline=True)
+    return once
 
 
 def cast(scalar: Scalar, like: jax.Array) -> jax.Array:
@@ -69,6 +85,7 @@ def next_count(count: jax.Array) -> jax.Array:
     return jnp.where(count < jnp.iinfo(count.dtype).max, count + 1, count)
 
 
+@traced_once
 def scale(scalar: Scalar, tree: PyTree) -> PyTree:
     """scalar * tree, leaf by leaf, dtypes kept; multiplied in at least float32, so that a small scalar is no zero in float16.
 

@@ -9,6 +9,8 @@ import shutil
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin while they wait for each other: 70 times as long on two busy cores
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA says of each program from the cache that it was compiled for a processor as this
+
 import jax
 import pytest
 

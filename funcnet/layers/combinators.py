@@ -1,5 +1,6 @@
 """Layers made of layers: one after the other, side by side, around."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -208,11 +209,12 @@ def _init_and_shape(where: str, i: int, layer: Layer, key: jax.Array, in_shape: 
     """One layer's params and output shape; whatever it objects to is said with its position."""
     try:
         params = layer.init(key, in_shape)
+        apply = functools.partial(apply_batch, layer)
         try:
-            return params, shape_of(jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.result_type(float))))
+            return params, shape_of(jax.eval_shape(apply, params, jax.ShapeDtypeStruct((*in_shape, 1), jnp.result_type(float))))[:-1]
         except (TypeError, ValueError) as error:
             try:  # an embedding takes whole numbers
-                return params, shape_of(jax.eval_shape(layer.apply, params, jax.ShapeDtypeStruct(in_shape, jnp.int32)))
+                return params, shape_of(jax.eval_shape(apply, params, jax.ShapeDtypeStruct((*in_shape, 1), jnp.int32)))[:-1]
             except (TypeError, ValueError):
                 raise error from None  # what it said of the numbers that layers usually take
     except (TypeError, ValueError) as error:

@@ -1,5 +1,6 @@
 """What a layer is: two pure functions, `init` and `apply`, that speak of one example."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -88,14 +89,16 @@ def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None 
     return outline(layer, check_shape("out_shape", in_shape), dtype)[0]
 
 
-def outline(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None) -> tuple[Shape, bool]:
-    """The shape of one output, as `out_shape` says, and whether the layer looks anything up, as an embedding does."""
+def outline(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None, params: Params = None) -> tuple[Shape, bool]:
+    """The shape of one output, as `out_shape` says, and whether the layer looks anything up, as an embedding does.
 
-    def run(key: jax.Array, x: jax.Array) -> jax.Array:
-        return apply_batch(layer, layer.init(key, in_shape), x)
-
+    Args:
+      params: their shapes, where they are known; None finds them.
+    """
+    if params is None:
+        params = jax.eval_shape(lambda: layer.init(jax.random.key(0), in_shape))
     example = jax.ShapeDtypeStruct((*in_shape, 1), dtype or jnp.result_type(float))
-    jaxpr, y = jax.make_jaxpr(run, return_shape=True)(jax.random.key(0), example)
+    jaxpr, y = jax.make_jaxpr(functools.partial(apply_batch, layer), return_shape=True)(params, example)
     return shape_of(y)[:-1], inner.uses(jaxpr.jaxpr, "gather")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from funcnet import check
 from funcnet.data import Split
 from funcnet.space import Static, Traced, Variants
-from funcnet.sweep.trial import Numbers, Trial, measured, try_out
+from funcnet.sweep.trial import Numbers, Trial, measured, state_of, try_out
 from funcnet.training import Training, as_training, check_batch_size, check_data
 
 RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
@@ -118,12 +118,13 @@ def make_plan(
         mine = [parts[rows[row].variant].named for row in group.rows]
         group.options.update({name: tuple(sorted({named[name] for named in mine})) for name in mine[0]})
     firsts = {rows[group.rows[0]].variant for group in groups.values()}
-    modes = _call_each(recipe, variants, parts, firsts, data)
+    trainings = _call_each(recipe, variants, parts, firsts)
     tried = []
     for group in groups.values():
         first = rows[group.rows[0]].variant
-        trial = _named_after(variants, first, functools.partial(_try_group, recipe, group, parts[first], data, key))
+        trial = _named_after(variants, first, functools.partial(_try_group, recipe, trainings[first], group, parts[first], data, key))
         tried.append(group._replace(trial=trial))
+    modes = {name: mode for first in sorted(firsts) for name, mode in trainings[first].modes.items()}
     return Plan(recipe, parts, rows, tried, eval_every, _metric_names(tried, data), modes)
 
 
@@ -294,31 +295,43 @@ def typed(value: Any) -> Any:
     return (tuple, *map(typed, value)) if type(value) is tuple else (type(value), value)
 
 
-def _call_each(recipe: Recipe, variants: Variants, parts: list[Variant], firsts: set[int], data: Split) -> dict[str, str]:
+def _call_each(recipe: Recipe, variants: Variants, parts: list[Variant], firsts: set[int]) -> dict[int, Training]:
     """Calls the recipe with every variant's concrete values, so that every factory's own checks see them.
 
     Args:
-      firsts: the first variant of each group, which is checked against the data.
+      firsts: the first variant of each group.
 
     Returns:
-      Which way the metrics are better, as far as the trainings say.
+      Their trainings.
     """
-    modes: dict[str, str] = {}
+    trainings: dict[int, Training] = {}
 
     def call(i: int) -> None:
         variant = parts[i]
         with np.errstate(over="ignore"):  # of a number beyond float32, which is infinite there: its run diverges
             training = as_training("sweep", recipe(**variant.static, **variant.traced, **variant.named))
-            if i in firsts:
-                check_data(training, data)
-                modes.update(training.modes)
+        if i in firsts:
+            trainings[i] = training
 
     for i in range(len(parts)):
         _named_after(variants, i, functools.partial(call, i))
-    return modes
+    return trainings
 
 
-def _try_group(recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> Trial:
+def _try_group(recipe: Recipe, training: Training, group: Group, first: Variant, data: Split, key: jax.Array) -> Trial:
+    """The trial of a group, whose first variant's training has a look at the data itself; what it objects to goes first."""
+    failed = None
+    try:
+        trial = _trial_or_reason(recipe, group, first, data, key)
+    except Exception as error:
+        failed = error
+    check_data(training, data, None if failed else state_of(trial))
+    if failed:
+        raise failed
+    return trial
+
+
+def _trial_or_reason(recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> Trial:
     """The trial of a group; where the recipe looks at a number that its lanes differ in, the error names that number."""
 
     kind = jax.ShapeDtypeStruct((), key.dtype)

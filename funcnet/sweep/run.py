@@ -233,8 +233,9 @@ class _Engine:
         self.requested: dict[_Place, Pending] = {}
         self.ready: dict[_Place, Programs] = {}
         self.constants: dict[tuple[int, jax.Device], Constants] = {}  # by group, as its programs take them
-        self.shared_keys: dict[int, RunKeys] = {}  # by replicate
+        self.shared_keys: dict[tuple[int, jax.Device], RunKeys] = {}  # by replicate, where they are used
         self.training: dict[Future[Any], _Active] = {}
+        self.trained: list[_Active] = []  # to their end, and to be noted once their slots have something to do
 
     def run(self) -> SweepResult:
         pool = ThreadPoolExecutor(len(self.slots), thread_name_prefix="funcnet")
@@ -267,12 +268,13 @@ class _Engine:
         def submit_segment(active: _Active) -> None:
             self.training[pool.submit(_segment, active, self.data[active.slot.device], self._next_stops(active))] = active
 
-        while to_lower or to_start or compiling or self.training:
+        while to_lower or to_start or compiling or self.training or self.trained:
             for slot in list(free):
                 found = self._startable(to_start, slot)
                 if found is not None:
                     free.remove(slot)
                     submit_segment(self._begun(*to_start.pop(found), slot))
+            self._finish_trained()
             if to_lower and len(compiling) < len(self.slots) and not self._any_done():
                 group = to_lower.popleft()
                 compile_group(group, self._width(group))
@@ -292,7 +294,7 @@ class _Engine:
                 if active.done < active.chunk.num_steps:
                     submit_segment(active)
                 else:
-                    self._finish(active)
+                    self.trained.append(active)
                     free.append(active.slot)
         self.tell(self._progress(0))
 
@@ -348,12 +350,13 @@ class _Engine:
     def _trained(self, future: Future[Any]) -> _Active:
         """Notes what a task has measured; returns the chunk as it stands."""
         run, measured, done = future.result()
-        active = self.training.pop(future)
+        active = self.training[future]
         self.steps_done += (done - active.done) * len(active.chunk.rows)
         for step, metrics in measured.items():
             for lane, row in enumerate(active.chunk.rows):
                 self.curves[row][step] = {name: float(values[lane]) for name, values in metrics.items()}
         active = active._replace(run=run, done=done)
+        self.training.pop(future)
         if self.raises:
             self._raise_for_diverged(active)
         return active
@@ -392,15 +395,15 @@ class _Engine:
         limits = [self.plan.variants[self.plan.rows[row].variant].num_examples for row in rows]
         num_examples = None if limits[0] is None else np.asarray(limits, np.int32)
         if place.shared:
-            replicate = self.plan.rows[rows[0]].replicate
-            if replicate not in self.shared_keys:
-                self.shared_keys[replicate] = run_keys(self._key(rows[0]))
-            keys = self.shared_keys[replicate]
+            own = self.plan.rows[rows[0]].replicate, place.device
+            if own not in self.shared_keys:
+                self.shared_keys[own] = jax.device_put(run_keys(self._key(rows[0])), place.device)
+            keys = self.shared_keys[own]
         else:
-            keys = jax.vmap(run_keys)(jnp.stack([self._key(row) for row in rows]))
-        lanes: Any = Lanes(np.arange(place.width, dtype=np.int32), hyperparameters, options, num_examples, keys)  # type: ignore[arg-type]
-        placed: Lanes = jax.device_put(lanes, place.device)
-        return placed
+            keys = jax.device_put(jax.vmap(run_keys)(jnp.stack([self._key(row) for row in rows])), place.device)
+        numbers: Any = (np.arange(place.width, dtype=np.int32), hyperparameters, options, num_examples)
+        lane, hyperparameters, options, num_examples = jax.device_put(numbers, place.device)
+        return Lanes(lane, hyperparameters, options, num_examples, keys)
 
     def _key(self, row: int) -> jax.Array:
         variant, replicate = self.plan.rows[row]
@@ -415,9 +418,17 @@ class _Engine:
         end = min(total, active.done + stride)
         return [(stop, stop in evaluations) for stop in sorted({end, *(step for step in evaluations if active.done < step <= end)})]
 
+    def _finish_trained(self) -> None:
+        while self.trained:
+            self._finish(self.trained[0])
+            self.trained.pop(0)
+
     def _finish(self, active: _Active) -> None:
         run = jax.device_get(active.run)
+        states = self._states_of(active, run)
         for lane, row in enumerate(active.chunk.rows):
+            if row in self.rows:  # by a Ctrl-C in the middle of this it is done again
+                continue
             diverged = int(run.diverged[lane])
             self.diverged += diverged >= 0
             self.rows[row] = {
@@ -425,16 +436,18 @@ class _Engine:
                 "steps": active.chunk.num_steps if diverged < 0 else diverged,
                 "metrics": self.curves[row][active.chunk.num_steps],
             }
-            self.states[row] = self._state(active, run, lane)
+            self.states[row] = states[lane]
             self._ended(row)
 
-    def _state(self, active: _Active, run: Run, lane: int) -> PyTree:
-        """A lane's state, in the structure that the recipe gave it."""
-        structure = trial_of(self.plan.groups[active.chunk.group]).structure
-        return jax.tree.unflatten(structure, [_own(leaf[lane]) for leaf in run.state])
+    def _states_of(self, active: _Active, run: Run) -> list[PyTree]:
+        """The state of each row, in the structure that the recipe gave it."""
+        structure, lanes = trial_of(self.plan.groups[active.chunk.group]).structure, range(len(active.chunk.rows))
+        leaves = [_apart(leaf, len(lanes)) for leaf in run.state]
+        return [jax.tree.unflatten(structure, [each[lane] for each in leaves]) for lane in lanes]
 
     def _give_up(self) -> None:
         """Notes what the chunks on their way have come to: their curves, and their states as they are."""
+        self._finish_trained()
         for future, active in list(self.training.items()):
             if future.cancelled() or future.exception() is not None:
                 if not future.cancelled():  # what it had come to is gone with what it failed in
@@ -449,12 +462,13 @@ class _Engine:
 
     def _note_unfinished(self, active: _Active) -> None:
         run = None if active.run is None else jax.device_get(active.run)
+        states = None if run is None else self._states_of(active, run)
         for lane, row in enumerate(active.chunk.rows):
             diverged = -1 if run is None else int(run.diverged[lane])
             steps = active.done if diverged < 0 else diverged
             self.rows[row] = {"status": "unfinished" if diverged < 0 else "diverged", "steps": steps, "metrics": {}}
-            if run is not None:
-                self.states[row] = self._state(active, run, lane)
+            if states is not None:
+                self.states[row] = states[lane]
 
     def _ended(self, row: int) -> None:
         """Ranks a variant once all of its replicates are done, and keeps the states asked for: of the best variants, their best run's."""
@@ -556,9 +570,11 @@ def _segment(active: _Active, data: Split, stops: list[tuple[int, bool]]) -> tup
         return run, jax.device_get(measured), at
 
 
-def _own(leaf: Any) -> Any:
-    """A copy that doesn't keep the other lanes' memory alive; a random key, which NumPy can't hold, stays one."""
-    return leaf if isinstance(leaf, jax.Array) else np.array(leaf)
+def _apart(leaf: Any, lanes: int) -> list[Any]:
+    """Each lane's part, a copy that doesn't keep the others' memory alive; a random key, which NumPy can't hold, stays one."""
+    if isinstance(leaf, jax.Array):
+        return [leaf[lane] for lane in range(lanes)]
+    return [leaf[lane, ...].copy() for lane in range(lanes)]
 
 
 def _as_key(key: Any) -> jax.Array:

@@ -124,6 +124,12 @@ def try_out(
     )
 
 
+def state_of(trial: Trial) -> PyTree:
+    """The shapes of a state, in the structure that the recipe gave it."""
+    leaves = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in inner.outputs(trial.init.jaxpr)]
+    return jax.tree.unflatten(trial.structure, leaves)
+
+
 def training_of(trial: Trial, constants: Constants, numbers: Numbers) -> Training:
     """The training that was traced, of a lane of these numbers; its state is the list of leaves."""
     places = {kind: i for i, kind in enumerate(trial.evaluate)}

@@ -294,4 +294,4 @@ def test_what_is_dropped_for_what_came_later_is_freed(monkeypatch):
 
 
 def _futures(memory):
-    return list(memory._futures.values())
+    return [future for _, future in memory._futures.values()]
