@@ -10,7 +10,7 @@ demo: $(VENV)/experiments
 	$(BIN)/python -m experiments.digits_sweep
 
 test: $(VENV)/experiments $(VENV)/test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/test
 	$(BIN)/ruff format --check .
