@@ -58,7 +58,7 @@ def machine(tmp_path):
 
 
 DEMO = "python -m experiments.digits_sweep"
-TEST = "python -m pytest -q -n 2 --dist loadfile"
+TEST = "python -m pytest -q -n 2 --dist worksteal"
 
 
 def install(extra):

@@ -321,6 +321,6 @@ def test_training_goes_on_while_other_programs_are_compiled(monkeypatch):
     def recipe(learning_rate, width):
         return made(learning_rate, width)
 
-    variants = [*fn.grid(width=[3], learning_rate=np.geomspace(1e-3, 1e-1, 8).tolist()), *fn.grid(width=[4, 5, 6, 7], learning_rate=[0.1])]
+    variants = [*fn.grid(width=[3], learning_rate=np.geomspace(1e-3, 1e-1, 8).tolist()), *fn.grid(width=[4, 5], learning_rate=[0.1])]
     result = fn.sweep(recipe, variants, DATA, **(SETTINGS | dict(num_steps=300, chunk_size=1, progress=tell)))
-    assert waiting and result.table["status"].tolist() == ["completed"] * 12
+    assert waiting and result.table["status"].tolist() == ["completed"] * 10
