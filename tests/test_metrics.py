@@ -88,9 +88,10 @@ def test_agrees_with_scikit_learn_eagerly_jitted_and_under_vmap(name):
     value = metric_fn(predictions, targets)
     assert value.shape == () and value.dtype == jnp.float32
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(jax.jit(metric_fn)(predictions, targets), expected, rtol=1e-5, atol=1e-6)
-    both = jax.vmap(metric_fn, (0, None))(jnp.stack([predictions, predictions[::-1]]), targets)
-    np.testing.assert_allclose(both, [expected, metric_fn(predictions[::-1], targets)], rtol=1e-5, atol=1e-6)
+    jitted = jax.jit(metric_fn)
+    np.testing.assert_allclose(jitted(predictions, targets), expected, rtol=1e-5, atol=1e-6)
+    both = jax.jit(jax.vmap(metric_fn, (0, None)))(jnp.stack([predictions, predictions[::-1]]), targets)
+    np.testing.assert_allclose(both, [expected, jitted(predictions[::-1], targets)], rtol=1e-5, atol=1e-6)
 
 
 @every_case

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.stats import ks_2samp
 
@@ -195,11 +197,17 @@ def agreement(ours: np.ndarray, theirs: np.ndarray, *, streams_differ: bool) -> 
 
 
 def sgemm_peak(size: int = 2048, seconds: float = 2.0) -> dict[str, float]:
-    """GFLOP/s of NumPy's and PyTorch's product of two square float32 matrices on all cores, the best of many."""
-    peaks = {"numpy": _sgemm(np.random.default_rng(0).random((size, size), np.float32), seconds)}
+    """GFLOP/s of NumPy's, XLA's and PyTorch's product of two square float32 matrices on all cores, the best of many."""
+    matrix = np.random.default_rng(0).random((size, size), np.float32)
+    product, on_device = jax.jit(jnp.matmul), jnp.asarray(matrix)
+    jax.block_until_ready(product(on_device, on_device))
+    peaks = {
+        "numpy": _sgemm(lambda: matrix @ matrix, size, seconds),
+        "xla": _sgemm(lambda: jax.block_until_ready(product(on_device, on_device)), size, seconds),
+    }
     code = (
         "import torch; from experiments.bench.harness import _sgemm;"
-        f"torch.set_num_threads({CORES}); print(_sgemm(torch.rand({size}, {size}), {seconds}))"
+        f"torch.set_num_threads({CORES}); matrix = torch.rand({size}, {size}); print(_sgemm(lambda: matrix @ matrix, {size}, {seconds}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=cold.ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -207,13 +215,13 @@ def sgemm_peak(size: int = 2048, seconds: float = 2.0) -> dict[str, float]:
     return peaks
 
 
-def _sgemm(matrix: Any, seconds: float) -> float:
+def _sgemm(multiply: Callable[[], Any], size: int, seconds: float) -> float:
     best, end = math.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
         began = time.perf_counter()
-        matrix @ matrix
+        multiply()
         best = min(best, time.perf_counter() - began)
-    return 2 * len(matrix) ** 3 / best / 1e9
+    return 2 * size**3 / best / 1e9
 
 
 def machine(peaks: dict[str, float]) -> dict[str, Any]:
