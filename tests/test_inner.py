@@ -126,6 +126,13 @@ def test_a_jaxpr_is_evaluated_and_its_parts_are_recognised():
     assert second == 4.0
 
 
+def test_a_jaxpr_tells_what_it_gives():
+    from funcnet import inner
+
+    given = inner.outputs(jax.make_jaxpr(lambda x: (x > 0, jnp.stack([x, x]).astype(jnp.bfloat16)))(jnp.ones(3)))
+    assert [(aval.shape, aval.dtype) for aval in given] == [((3,), bool), ((2, 3), jnp.bfloat16)]
+
+
 def test_the_jaxprs_inside_an_equation():
     from funcnet import inner
 

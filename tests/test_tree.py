@@ -122,3 +122,24 @@ def test_where_chooses_whole_trees_and_lets_no_nan_through():
         assert_same_bits(choose(jnp.array(False), other, TREE), TREE)
     both = jax.vmap(tree.where, (0, None, None))(jnp.array([True, False]), jnp.array([1.0]), jnp.array([2.0]))
     assert_close(both, jnp.array([[1.0], [2.0]]))
+
+
+def test_what_is_traced_once_is_the_same_program():
+    """One trace for each kind of tree, and the equations of the plain function: nothing is called, and no number is kept."""
+    traces = []
+
+    def shrink(rate, values):
+        traces.append(None)
+        return jax.tree.map(lambda leaf: leaf - tree.cast(rate, leaf) * leaf, values)
+
+    once = tree.traced_once(shrink)
+    program = lambda fn: jax.make_jaxpr(lambda rate, values: fn(rate, values))(0.5, TREE)
+    plain = program(shrink)
+    traces.clear()
+    for _ in range(3):
+        assert str(program(once)) == str(plain)
+    assert len(traces) == 1
+    assert_same_bits(once(0.25, TREE), jax.jit(shrink)(0.25, TREE))
+    assert len(traces) == 1
+    once(0.25, TREE["b"])
+    assert len(traces) == 2

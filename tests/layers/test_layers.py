@@ -393,7 +393,11 @@ def test_it_is_known_which_models_look_something_up():
     model = serial(conv(3, 3), max_pool(2), activation("gelu"), flatten(), layer_norm(), dense(3))
     assert outline(model, (1, 8, 8)) == ((3,), False)
     assert outline(recurrent(3, cell="gru"), (7, 2)) == ((3,), False)
-    assert outline(serial(embedding(5, 2), flatten()), (4,), jnp.int32) == ((8,), True)
+    reader = serial(embedding(5, 2), flatten())
+    assert outline(reader, (4,), jnp.int32) == ((8,), True)
+    known = jax.eval_shape(lambda: reader.init(KEY, (4,)))
+    without_init = Layer(lambda key, in_shape: pytest.fail("parameters whose shapes are known were drawn"), reader.apply)
+    assert outline(without_init, (4,), jnp.int32, known) == ((8,), True)
 
 
 def test_symbols_are_found_before_training_with_the_part_they_stand_in():

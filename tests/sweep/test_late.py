@@ -294,6 +294,30 @@ def test_each_kind_pickles(kind):
     np.testing.assert_array_equal(jax.tree.leaves(again.result.state(0))[0], jax.tree.leaves(result.state(0))[0])
 
 
+@pytest.mark.parametrize("where", ["_apart", "Progress"])
+def test_a_stop_while_a_chunk_is_noted_loses_none_of_it(where, monkeypatch):
+    """Ctrl-C can come at any line of the host's own: with two chunks trained and nothing noted yet, both are handed out."""
+    own, stopped = getattr(engine, where), []
+
+    def stop_once(*arguments):
+        if not stopped and (where == "_apart" or arguments[2] > 0):  # Progress tells the steps that are done
+            stopped.append(True)
+            raise KeyboardInterrupt
+        return own(*arguments)
+
+    monkeypatch.setattr(engine, where, stop_once)
+    monkeypatch.setattr(engine, "_slots", lambda: [engine.Slot(jax.devices()[0], 0)])
+    variants = fn.grid(learning_rate=[0.01, 0.02, 0.05, 0.1])
+    with pytest.raises(fn.SweepStopped) as caught:
+        fn.sweep(made, variants, DATA, **SETTINGS, chunk_size=2)
+    result = caught.value.result
+    assert stopped and result.table["status"].tolist()[:2] == ["completed"] * 2
+    whole = fn.sweep(made, variants, DATA, **SETTINGS, chunk_size=2)
+    for row in range(2):
+        assert result.table["train/loss"][row] == whole.table["train/loss"][row]
+        np.testing.assert_array_equal(result.state(row).params[0]["weight"], whole.state(row).params[0]["weight"])
+
+
 # Compiling takes no one's place.
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import funcnet as fn
 from funcnet.sweep import program
+from funcnet.sweep.recent import Recent
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype(np.float32)
@@ -291,6 +292,25 @@ def test_what_is_dropped_for_what_came_later_is_freed(monkeypatch):
         swept(functools.partial(made, width=width))
     gc.collect()
     assert [reference() for reference in first] == [None] * 3
+
+
+def test_a_long_key_is_gone_through_once():
+    """What a program computes is a value of thousands of entries, whose hash is most of the time to find it."""
+    hashed = []
+
+    class Long(tuple):
+        def __hash__(self):
+            hashed.append(None)
+            return super().__hash__()
+
+    memory = Recent(4)
+    for made in (True, False):
+        hashed.clear()
+        assert memory.get(Long([1, 2.0, "three"]), lambda: "program") == ("program", made)
+        assert len(hashed) == 1
+    memory.forget(Long([1, 2.0, "three"]))
+    assert memory.get(Long([1, 2.0, "three"]), lambda: "another") == ("another", True)
+    assert memory.get([1], lambda: "no hash") == ("no hash", True)
 
 
 def _futures(memory):
