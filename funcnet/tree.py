@@ -14,7 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def traced_once(function: Callable[P, R]) -> Callable[P, R]:
+def traced_once(function: Callable[P, R], static: tuple[str, ...] = ()) -> Callable[P, R]:
     """A function that is traced once for trees of one kind, and from then on copied into the programs that use it.
 
     What is done to every leaf is most of what a step's trace takes; the program stays the same. Only for functions that look
@@ -22,8 +22,9 @@ def traced_once(function: Callable[P, R]) -> Callable[P, R]:
 
     Args:
       function: trees of arrays, and numbers -> trees of arrays.
+      static: names of its parameters that are no arrays, and have a hash.
     """
-    once: Callable[P, R] = jax.jit(function, inline=True)
+    once: Callable[P, R] = jax.jit(function, static_argnames=static, inline=True)
     return once
 
 

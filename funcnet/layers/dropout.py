@@ -1,5 +1,8 @@
 """Dropout: each training step ignores some neurons, or some connections, at random."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,7 @@ from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.draws import bits
 from funcnet.layers.layer import Layer, Shape, apply_batch, no_params
-from funcnet.tree import Params, Scalar, at_least_float32
+from funcnet.tree import Params, Scalar, at_least_float32, traced_once
 
 
 def dropout(rate: Scalar) -> Layer:
@@ -86,16 +89,21 @@ def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
 
     Sixteen bits are enough to tell rates apart, so each word serves twice: for the first half of x's rows and for the second.
     """
-    rows = x.shape[0] if x.ndim else 1
-    half = (rows + 1) // 2
-    words = bits(key, half * (x.size // max(rows, 1))).reshape(half, *x.shape[1:])
-    draws = jnp.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)])[:rows].reshape(x.shape)
     threshold = jnp.minimum(jnp.round(jnp.asarray(rate, jnp.float32) * 65536), 65535)  # NaN stays NaN
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
     wide = at_least_float32(dtype)  # in bfloat16 a rate of 0.999 is 1
     scale = 65536 / (65536 - threshold.astype(wide))
-    kept = draws.astype(jnp.int32) >= threshold.astype(jnp.int32)
+    kept = _draws(key, shape=x.shape) >= threshold.astype(jnp.int32)
     return jnp.where(kept, (x.astype(wide) * scale).astype(dtype), jnp.zeros((), dtype))
+
+
+@functools.partial(traced_once, static=("shape",))
+def _draws(key: jax.Array, *, shape: Shape) -> jax.Array:
+    """int32 in [0, 65536)."""
+    rows = shape[0] if shape else 1
+    half = (rows + 1) // 2
+    words = bits(key, half * (math.prod(shape) // max(rows, 1))).reshape(half, *shape[1:])
+    return jnp.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)])[:rows].reshape(shape).astype(jnp.int32)
 
 
 def _is_zero(rate: Scalar) -> bool:

@@ -4,7 +4,9 @@ What a recipe computes is then a value, a `Trial`. It is what a sweep's programs
 so that nothing that a recipe looks at (a global, a closure, an attribute) can change without being seen.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -107,10 +109,11 @@ def try_out(
             raise ValueError(check.message("evaluate", "must measure something", "no metrics", 'such as {"loss": ...}'))
         return values
 
-    first, of_init, state = _traced(init, numbers, key)
-    second, of_step, _ = _traced(step, numbers, state, batch, key)
     parts = {signature(part): part for part in (seen, *others)}
-    found = {kind: _traced(evaluate, numbers, state, part) for kind, part in parts.items()}
+    with _uncollected():
+        first, of_init, state = _traced(init, numbers, key)
+        second, of_step, _ = _traced(step, numbers, state, batch, key)
+        found = {kind: _traced(evaluate, numbers, state, part) for kind, part in parts.items()}
     evaluations = {kind: function for kind, (function, _, _) in found.items()}
     functions = [first, second, *evaluations.values()]
     return Trial(
@@ -166,6 +169,19 @@ def _traced(function: Callable[..., Any], *arguments: Any) -> tuple[Traced, tupl
     if any(isinstance(constant, inner.Tracer) for constant in constants):
         raise jax.errors.UnexpectedTracerError("a number of one function's trace is used in another function")
     return Traced(bare, jax.tree.structure(result)), tuple(constants), _shapes(result)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Python's garbage collector waits. A trace makes a hundred thousand objects that die together when it is done: looked at
+    on the way they count as old, and a look at all that is old, JAX's own objects among it, takes longer than the trace."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _shapes(tree: Any) -> Any:

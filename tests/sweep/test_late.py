@@ -1,5 +1,6 @@
 """Nothing comes late, unclear, or is lost: what is found before training, and what an interrupted sweep hands out."""
 
+import gc
 import multiprocessing
 import pickle
 import threading
@@ -316,6 +317,22 @@ def test_a_stop_while_a_chunk_is_noted_loses_none_of_it(where, monkeypatch):
     for row in range(2):
         assert result.table["train/loss"][row] == whole.table["train/loss"][row]
         np.testing.assert_array_equal(result.state(row).params[0]["weight"], whole.state(row).params[0]["weight"])
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_pythons_collector_is_left_as_it_was(on):
+    def fails(learning_rate):
+        return made()._replace(step=lambda state, batch, key: 1 / 0)
+
+    (gc.enable if on else gc.disable)()
+    try:
+        fn.sweep(made, fn.grid(learning_rate=[0.1]), DATA, **SETTINGS)
+        assert gc.isenabled() == on
+        with pytest.raises(ZeroDivisionError, match="variant 0 .*division by zero"):
+            fn.sweep(fails, fn.grid(learning_rate=[0.1]), DATA, **SETTINGS)
+        assert gc.isenabled() == on
+    finally:
+        gc.enable()
 
 
 # Compiling takes no one's place.
