@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def traced_once(function: Callable[P, R], static: tuple[str, ...] = ()) -> Callable[P, R]:
-    """A function that is traced once for trees of one kind, and from then on copied into the programs that use it.
+    """A function that is traced once for trees of one kind, and from then on taken into programs as it was traced.
 
     What is done to every leaf is most of what a step's trace takes; the program stays the same. Only for functions that look
     at nothing but their arguments, since JAX doesn't look at them again.
