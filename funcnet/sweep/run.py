@@ -268,7 +268,7 @@ class _Engine:
         def submit_segment(active: _Active) -> None:
             self.training[pool.submit(_segment, active, self.data[active.slot.device], self._next_stops(active))] = active
 
-        while to_lower or to_start or compiling or self.training or self.trained:
+        while to_lower or to_start or compiling or self.training:
             for slot in list(free):
                 found = self._startable(to_start, slot)
                 if found is not None:
@@ -296,6 +296,7 @@ class _Engine:
                 else:
                     self.trained.append(active)
                     free.append(active.slot)
+        self._finish_trained()
         self.tell(self._progress(0))
 
     def _any_done(self) -> bool:

@@ -36,6 +36,7 @@ def test_what_failed_to_compile_is_compiled_anew(monkeypatch):
     def fresh(learning_rate):
         return recipe(learning_rate)
 
+    fn.clear_caches()  # another test's sweep may have compiled the same
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules["funcnet.sweep.program"], "_executable", fails)
         with pytest.raises(RuntimeError, match="no memory"):
