@@ -335,6 +335,12 @@ def test_pythons_collector_is_left_as_it_was(on):
         gc.enable()
 
 
+def test_the_end_is_told_once():
+    told = []
+    fn.sweep(made, fn.grid(learning_rate=[0.1, 0.2]), DATA, **(SETTINGS | dict(progress=told.append)))
+    assert told[-1].runs_done == 2 and sum(progress.runs_done == 2 for progress in told) == 1
+
+
 # Compiling takes no one's place.
 
 
