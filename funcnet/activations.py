@@ -1,7 +1,7 @@
 """Activation functions: y = f(W x) bends the line y = W x.
 
 Each is a function of one array that acts on every element alone and keeps shape and dtype. JAX's own are used where it
-has them. `check_activation` tries whether a function of your own will do: it must be differentiable, or the error
+has them, but for gelu. `check_activation` tries whether a function of your own will do: it must be differentiable, or the error
 cannot travel back.
 """
 
@@ -25,12 +25,31 @@ relu = jax.nn.relu
 leaky_relu = jax.nn.leaky_relu
 elu = jax.nn.elu
 selu = jax.nn.selu
-gelu = jax.nn.gelu
 silu = jax.nn.silu
 softplus = jax.nn.softplus
 sigmoid = jax.nn.sigmoid
 tanh = jnp.tanh
 identity = jax.nn.identity
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x times about the chance that a standard normal number is below x: x * sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+
+    That is x (1 + tanh u) / 2, jax.nn.gelu's form, which for negative x subtracts numbers near to each other and loses digits.
+
+    Args:
+      x: any shape, floating point.
+
+    Returns:
+      The shape and dtype of x.
+
+    Example:
+      >>> print(gelu(jnp.array([0.0, 10.0])))
+      [ 0. 10.]
+
+    Source: Hendrycks and Gimpel (2016).
+    """
+    return x * jax.nn.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x)))
 
 
 def arctan_sigmoid(x: jax.Array) -> jax.Array:

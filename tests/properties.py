@@ -11,10 +11,6 @@ import numpy as np
 import pytest
 from jax.test_util import check_vjp
 
-# What a compiled activation may differ by from the same one operation by operation, where that is more than 1e-7: gelu multiplies its
-# input by 1 + tanh, which near -1 is off by a unit in the last place of 1, 1.2e-7, or a few.
-ROUNDING = {"gelu": 1e-6}
-
 
 def lane(tree: Any, i: int) -> Any:
     """One variant out of a tree of stacked ones."""

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from properties import ROUNDING, assert_close
+from properties import assert_close
 from registries import ACTIVATIONS, optimizer_params
 
 import funcnet as fn
@@ -32,7 +32,7 @@ def test_an_activation_is_the_one_its_index_says(index):
 def test_each_lane_may_have_its_own():
     each = jax.jit(jax.vmap(lambda i, x: activation_fn(Option("activation", NAMES, i))(x), (0, None)))
     for y, name in zip(each(jnp.arange(len(NAMES)), X), NAMES, strict=True):
-        np.testing.assert_allclose(y, ACTIVATIONS[name](X), rtol=1e-6, atol=ROUNDING.get(name, 1e-7))
+        np.testing.assert_allclose(y, ACTIVATIONS[name](X), rtol=1e-6, atol=1e-7)
 
 
 def test_one_name_in_the_lanes_of_a_program_stays_a_branch():
