@@ -251,7 +251,7 @@ def fit(
 
         def block(run: Run, steps: jax.Array) -> tuple[Run, Metrics]:
             run, _ = jax.lax.scan(one_step, run, steps)
-            return run, measure(training, run, parts, None)
+            return run, measure(training, run, parts)
 
         run = start(training, keys)
         steps = jnp.arange(num_steps, dtype=jnp.int32)
@@ -340,12 +340,22 @@ def settle(run: Run, state: PyTree, fine: jax.Array, step: jax.Array) -> Run:
     return run._replace(state=where(diverged < 0, state, run.state), diverged=diverged)
 
 
-def measure(training: Training, run: Run, data: Split, num_examples: jax.Array | None) -> Metrics:
+def measure(training: Training, run: Run, data: Split) -> Metrics:
     """Every metric of the training and validation parts; NaN once the run has diverged."""
+    return {name: jnp.where(run.diverged < 0, value, jnp.nan) for name, value in metrics_of(training, run.state, data, None).items()}
+
+
+def metrics_of(training: Training, state: PyTree, data: Split, num_examples: jax.Array | None) -> Metrics:
+    """Every metric of the training and validation parts.
+
+    Args:
+      num_examples: as in `take_step`.
+    """
     train: Any = data.train if num_examples is None else examples_seen(data.train, num_examples)
     parts = {"train": train} if data.validation is None else {"train": train, "validation": data.validation}
-    values = {f"{name}/{metric}": value for name, part in parts.items() for metric, value in training.evaluate(run.state, part).items()}
-    return {name: jnp.where(run.diverged < 0, _floating(value), jnp.nan) for name, value in values.items()}
+    return {
+        f"{name}/{metric}": _floating(value) for name, part in parts.items() for metric, value in training.evaluate(state, part).items()
+    }
 
 
 def evaluation_steps(num_steps: int, eval_every: int) -> list[int]:

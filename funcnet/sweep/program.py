@@ -1,8 +1,9 @@
 """A group's programs: the pieces of a training run, mapped over lanes and compiled ahead of time.
 
-There are three: `init`, `advance` from any step to any other, and `evaluate`. Step numbers, hyperparameters and data are
-arguments, so that no number is compiled in: one compilation serves a group's every chunk and every stretch of steps, and
-another sweep of the same recipe and shapes.
+`init` makes states, `draw` the minibatches and keys of a stretch of steps, `advance` takes steps of one stretch, and `evaluate`
+measures. Step numbers, hyperparameters and data are arguments, so that no number is compiled in: one compilation serves a
+group's every chunk and every stretch, and another sweep of the same recipe and shapes. What is the same for several groups,
+as `draw` is where they differ in the net alone, is compiled once for all of them.
 """
 
 import functools
@@ -15,14 +16,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet import inner
 from funcnet.data import Split
-from funcnet.sweep.plan import Group, trial_of
+from funcnet.sweep.lanes import Lanes
 from funcnet.sweep.recent import Recent, signature
-from funcnet.sweep.trial import Constants, Numbers, training_of
-from funcnet.training import Draws, Run, RunKeys, Training, draw, measure, settle, start, still_finite, take_step
-from funcnet.tree import PyTree
+from funcnet.sweep.trial import Arguments, Constants, Trial, training_of
+from funcnet.training import Draws, Metrics, RunKeys, Training, draw, metrics_of, take_step
+from funcnet.tree import finite_leaves
 
 Options: TypeAlias = tuple[tuple[str, Any], ...]  # the compiler's, by name
 
@@ -37,24 +39,17 @@ class Executable(NamedTuple):
 Compiling: TypeAlias = Future[tuple[Executable, bool, float]]  # the program, whether it was made for this, and when it was done
 
 STRETCH = 64  # steps whose minibatches and keys are drawn together, in a few large operations, and after which lanes are looked at
-
-
-class Lanes(NamedTuple):
-    """What tells the lanes of a chunk apart."""
-
-    lane: jax.Array  # (lanes,), int32: 0, 1, ...
-    hyperparameters: dict[str, jax.Array]  # each (lanes,)
-    options: dict[str, jax.Array]  # each of shape (), int32: which of the group's options all lanes have
-    num_examples: jax.Array | None  # (lanes,), int32
-    keys: RunKeys  # shape () where the lanes share them, else (lanes,)
+State: TypeAlias = list[jax.Array]  # the leaves of a state, each with a leading axis of lanes
 
 
 class Programs(NamedTuple):
-    """The three programs of a group. `Run`s have a leading axis of lanes; constants are what the recipe closed over."""
+    """A group's programs. Constants are what the recipe closed over."""
 
-    init: Callable[..., Run]  # (constants, lanes) -> run
-    advance: Callable[..., Run]  # (constants, lanes, run, data, first, last) -> run; run's memory is used again
-    evaluate: Callable[..., dict[str, jax.Array]]  # (constants, lanes, run, data) -> metrics, each (lanes,)
+    init: Callable[..., State]  # (constants, lanes, key) -> state
+    draw: Callable[..., Draws]  # (keys, num_examples, first) -> what is random about each of the STRETCH steps from first on
+    advance: Callable[..., tuple[State, jax.Array]]  # (constants, lanes, state, data, draws, begin, end) -> state, fine
+    evaluate: Callable[..., Metrics]  # (constants, lanes, state, data) -> metrics, each (lanes,)
+    finite: Callable[[State], Any]  # state -> (lanes, leaves), bool: which leaves hold finite numbers alone
 
 
 class Compiled(NamedTuple):
@@ -66,25 +61,36 @@ class Compiled(NamedTuple):
     bytes_needed: int  # memory one chunk takes while it trains: the state, and what a step makes on its way
 
 
-class Request(NamedTuple):
-    """What a group's programs depend on; two requests that are equal share them."""
+class Kind(NamedTuple):
+    """What a group's programs depend on beside what its recipe computes."""
+
+    lanes: Lanes  # an example of them, or their shapes
+    keys: RunKeys  # likewise
+    data: Split  # likewise
+    shared: bool  # whether the lanes share one key
+    device: jax.Device
+
+
+class ProgramKey(NamedTuple):
+    """What a group's programs depend on; two groups of which it is equal share them."""
 
     trial: tuple[Any, ...]  # what the recipe computes
     batch_size: int | None
     limits_examples: bool
     lanes: Any  # structure, shapes and dtypes
+    keys: Any  # likewise
     data: Any  # likewise
     shared: bool
     device: jax.Device
     context: tuple[Any, ...]  # all of JAX's configuration that decides a trace
 
 
-def request(group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Request:
-    trial, context = trial_of(group).key, inner.trace_context()
-    return Request(trial, group.batch_size, group.limits_examples, signature(lanes), signature(data), shared, device, context)
+def program_key(trial: Trial, kind: Kind) -> ProgramKey:
+    shapes = signature(kind.lanes), signature(kind.keys), signature(kind.data)
+    return ProgramKey(trial.key, trial.batch_size, trial.limits_examples, *shapes, kind.shared, kind.device, inner.trace_context())
 
 
-_programs = Recent(256)  # by request: a second sweep compiles nothing
+_programs = Recent(256)  # by what they depend on: a second sweep compiles nothing
 _executables = Recent(512)  # by the program's own text: groups that differ elsewhere share what is the same
 
 
@@ -106,7 +112,7 @@ def clear_caches() -> None:
 class Pending:
     """A group's programs while they are compiled."""
 
-    def __init__(self, key: Request, futures: list[Compiling], began: float, new: bool):
+    def __init__(self, key: ProgramKey, futures: list[Compiling], began: float, new: bool):
         self._key, self.futures, self._began, self._new = key, futures, began, new
 
     def done(self) -> bool:
@@ -120,133 +126,130 @@ class Pending:
             _programs.forget(self._key)
             raise
         needed = max(executable.bytes_needed for executable in executables[1:])
-        programs = Programs(*(executable.program for executable in executables))
+        init, draw, advance, evaluate, *finite = [executable.program for executable in executables]
+        programs = Programs(init, draw, advance, evaluate, finite[0] if finite else _finite_on_host)
         return Compiled(programs, max(ended) - self._began if self._new else 0.0, sum(made) if self._new else 0, needed)
 
 
-def compile_programs(group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> Pending:
-    """Lowers a group's programs now, in the caller's thread and configuration, and has them compiled on other threads.
-
-    Args:
-      lanes: an example of what the programs will be given, with as many lanes.
-      data: likewise.
-      shared: whether the lanes share one key.
-      device: where the programs run.
-    """
-    key = request(group, lanes, data, shared, device)
+def compile_programs(trial: Trial, kind: Kind) -> Pending:
+    """Lowers a group's programs now, in the caller's thread and configuration, and has them compiled on other threads."""
+    key = program_key(trial, kind)
     began = time.perf_counter()
-    futures, new = _programs.get(key, lambda: _compile(group, lanes, data, shared, device))
+    futures, new = _programs.get(key, lambda: _compile(trial, kind))
     return Pending(key, futures, began, new)
 
 
-def lane_functions(group: Group, shared: bool) -> Programs:
-    """A group's programs as plain functions of what its recipe closed over and of lanes, to be compiled for any device."""
-    # What is remembered holds nobody's arrays and functions: neither the group nor the whole trial may be closed over.
-    trial = trial_of(group)._replace(constants=Constants((), (), ()), structure=None)
-    batch_size, limits_examples = group.batch_size, group.limits_examples
-    axes = Lanes(0, 0, None, 0 if limits_examples else None, None if shared else 0)  # type: ignore[arg-type]
+def lane_functions(trial: Trial, examples: int, shared: bool) -> Programs:
+    """A group's programs as plain functions, to be compiled for any device.
+
+    Args:
+      examples: how many there are to train on.
+      shared: whether the lanes share one key.
+    """
+    # What is remembered holds nobody's arrays and functions: the whole trial may not be closed over.
+    bare = trial._replace(constants=Constants((), (), ()), structure=None)
+    batch_size, limits_examples = trial.batch_size, trial.limits_examples
+    axes = Lanes(0, 0, None, 0 if limits_examples else None)  # type: ignore[arg-type]
 
     def training(constants: Constants, lane: Lanes) -> Training:
-        return training_of(trial, constants, Numbers(lane.hyperparameters, lane.options))
+        return training_of(bare, constants, Arguments(lane.numbers, lane.names))
 
-    def init(constants: Constants, lane: Lanes) -> Run:
-        return start(training(constants, lane), lane.keys)
+    def init(constants: Constants, lane: Lanes, key: jax.Array) -> State:
+        state: State = training(constants, lane).init(key)
+        return state
 
-    def one_step(constants: Constants, lane: Lanes, state: PyTree, data: Split, draws: Draws) -> tuple[PyTree, jax.Array]:
+    def one_step(constants: Constants, lane: Lanes, state: State, data: Split, draws: Draws) -> tuple[State, jax.Array]:
         return take_step(training(constants, lane), state, data, draws, lane.num_examples)
 
-    def draws_of(lane: Lanes, data: Split, steps: jax.Array) -> Draws:
-        seen = len(data.train.y) if lane.num_examples is None else lane.num_examples
-        return jax.vmap(lambda step: draw(lane.keys, step, batch_size, seen))(steps)
+    def draws_of(keys: RunKeys, num_examples: jax.Array | None, steps: jax.Array) -> Draws:
+        seen = examples if num_examples is None else num_examples
+        return jax.vmap(lambda step: draw(keys, step, batch_size, seen))(steps)
 
-    def evaluate(constants: Constants, lane: Lanes, run: Run, data: Split) -> dict[str, jax.Array]:
-        return measure(training(constants, lane), run, data, lane.num_examples)
+    def evaluate(constants: Constants, lane: Lanes, state: State, data: Split) -> Metrics:
+        return metrics_of(training(constants, lane), state, data, lane.num_examples)
 
     # Lanes that share their keys and see the same examples share their draws, which then have no axis of lanes.
-    apart = not shared or (limits_examples and batch_size is not None)
+    separate = not shared or (limits_examples and batch_size is not None)
     own = Draws(None if batch_size is None else 1, None if shared else 1)  # type: ignore[arg-type]
-    draw_all = jax.vmap(draws_of, (axes, None, None), own) if apart else draws_of
-    step_all = jax.vmap(one_step, (None, axes, 0, None, jax.tree.map(lambda axis: axis - 1, own) if apart else None))
-    advance_all = functools.partial(_advance, step_all, draw_all)
-    return Programs(jax.vmap(init, (None, axes)), advance_all, jax.vmap(evaluate, (None, axes, 0, None)))
+    each = (None if shared else 0, 0 if limits_examples else None, None)
+    draw_all = jax.vmap(draws_of, each, own) if separate else draws_of
+    step_all = jax.vmap(one_step, (None, axes, 0, None, jax.tree.map(lambda axis: axis - 1, own) if separate else None))
 
+    def stretch(keys: RunKeys, num_examples: jax.Array | None, first: jax.Array) -> Draws:
+        return draw_all(keys, num_examples, first + jnp.arange(STRETCH, dtype=jnp.int32))
 
-class _Stretch(NamedTuple):
-    """Where a chunk is between two stretches of steps."""
-
-    begin: jax.Array  # shape (), int32: steps taken
-    careful_until: jax.Array  # shape (), int32: before this, stretches are one step long
-    suspects: jax.Array  # (lanes,), bool: which lanes something has happened to in the stretch that is taken again
-    run: Run
+    return Programs(
+        jax.vmap(init, (None, axes, None if shared else 0)),
+        stretch,
+        functools.partial(_advance, step_all),
+        jax.vmap(evaluate, (None, axes, 0, None)),
+        jax.vmap(finite_leaves),
+    )
 
 
 def _advance(
-    step_all: Callable[..., Any],
-    draw_all: Callable[..., Draws],
+    step_all: Callable[..., tuple[State, jax.Array]],
     constants: Constants,
     lanes: Lanes,
-    run: Run,
+    state: State,
     data: Split,
-    first: jax.Array,
-    last: jax.Array,
-) -> Run:
-    """Steps first .. last - 1 of all lanes.
+    draws: Draws,
+    begin: jax.Array,
+    end: jax.Array,
+) -> tuple[State, jax.Array]:
+    """Steps begin .. end - 1 of all lanes, which lie in one stretch, and which lanes met nothing but finite losses."""
 
-    To look after each step whether a lane is still finite costs as much as a small net's layer. So the lanes are looked at
-    after a stretch of steps; if one is lost, the stretch is taken again a step at a time, in the same loop's code, and the
-    lane is frozen where it was. A neighbour takes the same steps twice, and has the same bits.
-    """
+    def one_step(step: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        state, fine = carry
+        state, finite = step_all(constants, lanes, state, data, jax.tree.map(lambda drawn: drawn[step % STRETCH], draws))
+        return state, fine & finite
 
-    def stretch(at: _Stretch) -> _Stretch:
-        careful = at.begin < at.careful_until
-        end = jnp.minimum(jnp.where(careful, at.begin + 1, at.begin + STRETCH - at.begin % STRETCH), last)
-        draws = draw_all(lanes, data, at.begin + jnp.arange(STRETCH, dtype=jnp.int32))
-
-        def one_step(step: jax.Array, carry: tuple[PyTree, jax.Array]) -> tuple[PyTree, jax.Array]:
-            state, fine = carry
-            state, finite = step_all(constants, lanes, state, data, jax.tree.map(lambda drawn: drawn[step - at.begin], draws))
-            return state, fine & finite
-
-        state, fine = jax.lax.fori_loop(at.begin, end, one_step, (at.run.state, jnp.ones_like(at.suspects)))
-        fine &= jax.vmap(still_finite)(at.run, state)
-        lost = ~fine & (at.run.diverged < 0)
-        again = jnp.any(lost) & ~careful & (end > at.begin + 1)
-        lost &= at.suspects | ~careful
-        settled = jax.vmap(settle, (0, 0, 0, None))(at.run, state, ~(lost | again), at.begin)
-        run = settled._replace(diverged=jnp.where(again, at.run.diverged, settled.diverged))
-        return _Stretch(jnp.where(again, at.begin, end), jnp.where(again, end, at.careful_until), jnp.where(again, lost, at.suspects), run)
-
-    def goes_on(at: _Stretch) -> jax.Array:
-        return (at.begin < last) & jnp.any(at.run.diverged < 0)
-
-    begin = _Stretch(first, jnp.zeros_like(first), jnp.zeros(run.diverged.shape, bool), run)
-    return jax.lax.while_loop(goes_on, stretch, begin).run
+    after: tuple[State, jax.Array] = jax.lax.fori_loop(begin, end, one_step, (state, jnp.ones(lanes.lane.shape, bool)))
+    return after
 
 
-def _compile(group: Group, lanes: Lanes, data: Split, shared: bool, device: jax.Device) -> list[Compiling]:
+def _finite_on_host(state: State) -> np.ndarray:
+    """`finite_leaves` of each lane, on a CPU, whose memory NumPy reads as it is: there is nothing to compile."""
+
+    def finite(leaf: jax.Array) -> np.ndarray:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return np.ones(len(leaf), bool)
+        host = np.asarray(leaf)
+        found: np.ndarray = np.isfinite(host).reshape(len(host), -1).all(1)
+        return found
+
+    return np.stack([finite(leaf) for leaf in state], 1) if state else np.zeros((0, 0), bool)
+
+
+def _compile(trial: Trial, kind: Kind) -> list[Compiling]:
     """Traces each program and has it compiled meanwhile: its executable, whether it was made for this, and when it was done."""
+    device = kind.device
 
     def shapes(tree: Any) -> Any:
         place = jax.sharding.SingleDeviceSharding(device)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
-    def start(function: Callable[..., Any], computes: Any, options: Options, *arguments: Any, **how: Any) -> Compiling:
+    def start(function: Callable[..., Any], computes: Any, options: Options, *arguments: Any) -> Compiling:
         # No argument is left out, used or not: programs of one text and one signature are then the same program, but for the
         # Python functions that they call back, which the text only numbers.
-        lowered = jax.jit(function, keep_unused=True, **how).lower(*arguments)
+        lowered = jax.jit(function, keep_unused=True).lower(*arguments)
         return _compilers().submit(_executable, lowered, (computes, *_text_key(lowered, device, options)), device.platform, options)
 
-    functions = lane_functions(group, shared)
-    of_init, of_step, *of_evaluate = trial_of(group).key
-    constants, lanes, data = shapes(trial_of(group).constants), shapes(lanes), shapes(data)
+    functions = lane_functions(trial, len(kind.data.train.y), kind.shared)
+    of_init, of_step, *of_evaluate = trial.key
+    constants, lanes, keys, data = shapes(trial.constants), shapes(kind.lanes), shapes(kind.keys), shapes(kind.data)
     step = shapes(jax.ShapeDtypeStruct((), jnp.int32))
-    run = shapes(jax.eval_shape(functions.init, constants, lanes))
-    init_options, evaluate_options = _quick(device, run)
-    advance = start(
-        functions.advance, of_step, (), constants, lanes, run, data, step, step, donate_argnums=2
-    )  # first, as it takes the longest
-    evaluate = start(functions.evaluate, tuple(of_evaluate), evaluate_options, constants, lanes, run, data)
-    return [start(functions.init, of_init, init_options, constants, lanes), advance, evaluate]
+    state = shapes(jax.eval_shape(functions.init, constants, lanes, keys.init))
+    draws = shapes(jax.eval_shape(functions.draw, keys, lanes.num_examples, step))
+    init_options, evaluate_options = _quick(device, state)
+    # The first takes the longest.
+    advance = start(functions.advance, of_step, (), constants, lanes, state, data, draws, step, step)
+    evaluate = start(functions.evaluate, tuple(of_evaluate), evaluate_options, constants, lanes, state, data)
+    draw = start(functions.draw, None, (), keys, lanes.num_examples, step)
+    init = start(functions.init, of_init, init_options, constants, lanes, keys.init)
+    if device.platform == "cpu":
+        return [init, draw, advance, evaluate]
+    return [init, draw, advance, evaluate, start(functions.finite, None, (), state)]
 
 
 @functools.cache

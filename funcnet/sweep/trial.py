@@ -21,14 +21,14 @@ from funcnet.training import Training, as_training, examples_seen
 from funcnet.tree import PyTree
 
 
-class Numbers(NamedTuple):
-    """What of a lane the recipe is called with, each of shape ()."""
+class Arguments(NamedTuple):
+    """The hyperparameters of a lane that are arguments of its program, each of shape ()."""
 
-    hyperparameters: dict[str, jax.Array]
-    options: dict[str, jax.Array]  # int32: which of the group's options is meant
+    numbers: dict[str, jax.Array]
+    names: dict[str, jax.Array]  # int32: which of the group's names it is
 
 
-class Traced(NamedTuple):
+class TracedFunction(NamedTuple):
     """A function as it was traced: no Python is left in it, and the arrays that it closed over are arguments."""
 
     jaxpr: Any  # (*constants, *arguments) -> leaves of the result
@@ -46,31 +46,33 @@ class Constants(NamedTuple):
 class Trial(NamedTuple):
     """What a group's recipe computes, in one lane. A state is the list of its leaves."""
 
-    init: Traced  # (numbers, key) -> state
-    step: Traced  # (numbers, state, batch, key) -> state, metrics
-    evaluate: dict[Any, Traced]  # by the signature of the data: (numbers, state, data) -> metrics
+    init: TracedFunction  # (arguments, key) -> state
+    step: TracedFunction  # (arguments, state, batch, key) -> state, metrics
+    evaluate: dict[Any, TracedFunction]  # by the signature of the data: (arguments, state, data) -> metrics
     constants: Constants
     structure: Any  # of the state
     step_bytes: int  # what one step writes
     key: tuple[Any, ...]  # equal for two trials that compute the same, whatever their constants are
+    batch_size: int | None
+    limits_examples: bool  # whether a lane sees only its first num_examples examples
 
 
 def try_out(
     recipe: Callable[..., Training],
     static: Mapping[str, Any],
-    numbers: Numbers,
-    options: Mapping[str, tuple[str, ...]],
+    arguments: Arguments,
+    names: Mapping[str, tuple[str, ...]],
     data: Split,
     batch_size: int | None,
     limits_examples: bool,
     key: Any,
 ) -> Trial:
-    """Traces a recipe's functions for a lane of these numbers.
+    """Traces a recipe's functions for a lane of these arguments.
 
     Args:
       static: the hyperparameters that all lanes share.
-      numbers: shapes and dtypes of what the lanes differ in; a concrete value is taken as a constant.
-      options: the names that each traced name may be.
+      arguments: shapes and dtypes of the numbers and names.
+      names: all that each name may be.
       key: shape and dtype of a lane's random keys.
 
     Raises:
@@ -78,23 +80,23 @@ def try_out(
       ValueError: nothing is measured. Whatever the recipe itself raises passes through.
     """
 
-    def training(numbers: Numbers) -> Training:
-        named = {name: Option(name, options[name], index) for name, index in numbers.options.items()}
-        return as_training("sweep", recipe(**static, **numbers.hyperparameters, **named))
+    def training(arguments: Arguments) -> Training:
+        named = {name: Option(name, names[name], index) for name, index in arguments.names.items()}
+        return as_training("sweep", recipe(**static, **arguments.numbers, **named))
 
     train, *others = (part for part in _shapes(data)[:2] if part is not None)
     seen = jax.eval_shape(examples_seen, train, jax.ShapeDtypeStruct((), jnp.int32)) if limits_examples else train
     batch = seen if batch_size is None else Dataset(*(jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype) for leaf in train))
     structure: Any = None
 
-    def init(numbers: Numbers, key: jax.Array) -> list[Any]:
+    def init(arguments: Arguments, key: jax.Array) -> list[Any]:
         nonlocal structure
-        leaves, structure = jax.tree.flatten(training(numbers).init(key))
+        leaves, structure = jax.tree.flatten(training(arguments).init(key))
         return leaves
 
-    def step(numbers: Numbers, leaves: list[Any], batch: Any, key: jax.Array) -> tuple[list[Any], dict[str, Any]]:
+    def step(arguments: Arguments, leaves: list[Any], batch: Any, key: jax.Array) -> tuple[list[Any], dict[str, Any]]:
         before = jax.tree.unflatten(structure, leaves)
-        result = training(numbers).step(before, batch, key)
+        result = training(arguments).step(before, batch, key)
         if not isinstance(result, tuple) or len(result) != 2:
             kind = "an array" if check.is_array(result) else type(result).__name__
             got = f"a tuple of {len(result)}" if isinstance(result, tuple) else kind
@@ -103,17 +105,17 @@ def try_out(
         _check_kept(before, after)
         return jax.tree.leaves(after), _scalars("step", metrics)
 
-    def evaluate(numbers: Numbers, leaves: list[Any], part: Any) -> dict[str, Any]:
-        values = _scalars("evaluate", training(numbers).evaluate(jax.tree.unflatten(structure, leaves), part))
+    def evaluate(arguments: Arguments, leaves: list[Any], part: Any) -> dict[str, Any]:
+        values = _scalars("evaluate", training(arguments).evaluate(jax.tree.unflatten(structure, leaves), part))
         if not values:
             raise ValueError(check.message("evaluate", "must measure something", "no metrics", 'such as {"loss": ...}'))
         return values
 
     parts = {signature(part): part for part in (seen, *others)}
     with _uncollected():
-        first, of_init, state = _traced(init, numbers, key)
-        second, of_step, _ = _traced(step, numbers, state, batch, key)
-        found = {kind: _traced(evaluate, numbers, state, part) for kind, part in parts.items()}
+        first, of_init, state = _traced(init, arguments, key)
+        second, of_step, _ = _traced(step, arguments, state, batch, key)
+        found = {kind: _traced(evaluate, arguments, state, part) for kind, part in parts.items()}
     evaluations = {kind: function for kind, (function, _, _) in found.items()}
     functions = [first, second, *evaluations.values()]
     return Trial(
@@ -124,6 +126,8 @@ def try_out(
         structure,
         bytes_written(second.jaxpr),
         tuple(zip(inner.fingerprints([function.jaxpr for function in functions]), [f.structure for f in functions], strict=True)),
+        batch_size,
+        limits_examples,
     )
 
 
@@ -133,18 +137,18 @@ def state_of(trial: Trial) -> PyTree:
     return jax.tree.unflatten(trial.structure, leaves)
 
 
-def training_of(trial: Trial, constants: Constants, numbers: Numbers) -> Training:
-    """The training that was traced, of a lane of these numbers; its state is the list of leaves."""
+def training_of(trial: Trial, constants: Constants, arguments: Arguments) -> Training:
+    """The training that was traced, of a lane of these arguments; its state is the list of leaves."""
     places = {kind: i for i, kind in enumerate(trial.evaluate)}
 
     def evaluate(state: list[Any], part: Any) -> dict[str, jax.Array]:
         kind = signature(part)
-        metrics: dict[str, jax.Array] = _call(trial.evaluate[kind], constants.evaluate[places[kind]], numbers, state, part)
+        metrics: dict[str, jax.Array] = _call(trial.evaluate[kind], constants.evaluate[places[kind]], arguments, state, part)
         return metrics
 
     return Training(
-        lambda key: _call(trial.init, constants.init, numbers, key),
-        lambda state, batch, key: _call(trial.step, constants.step, numbers, state, batch, key),
+        lambda key: _call(trial.init, constants.init, arguments, key),
+        lambda state, batch, key: _call(trial.step, constants.step, arguments, state, batch, key),
         evaluate,
     )
 
@@ -158,17 +162,17 @@ def measured(trial: Trial, part: Dataset, *, limited: bool) -> list[str]:
     return list(jax.tree.unflatten(structure, range(structure.num_leaves)))
 
 
-def _call(function: Traced, constants: Sequence[Any], *arguments: Any) -> Any:
+def _call(function: TracedFunction, constants: Sequence[Any], *arguments: Any) -> Any:
     return jax.tree.unflatten(function.structure, inner.eval_jaxpr(function.jaxpr, [*constants, *jax.tree.leaves(arguments)]))
 
 
-def _traced(function: Callable[..., Any], *arguments: Any) -> tuple[Traced, tuple[Any, ...], Any]:
+def _traced(function: Callable[..., Any], *arguments: Any) -> tuple[TracedFunction, tuple[Any, ...], Any]:
     """The function traced for arguments of these shapes, what it closed over, and the shapes of its result."""
     jaxpr, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
     bare, constants = inner.without_constants(jaxpr)
     if any(isinstance(constant, inner.Tracer) for constant in constants):
         raise jax.errors.UnexpectedTracerError("a number of one function's trace is used in another function")
-    return Traced(bare, jax.tree.structure(result)), tuple(constants), _shapes(result)
+    return TracedFunction(bare, jax.tree.structure(result)), tuple(constants), _shapes(result)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,75 @@
+"""What tells the lanes of a chunk apart: their numbers, names, limits and random keys, from the plan alone."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet.sweep.plan import Plan
+from funcnet.training import RunKeys, run_keys
+
+
+class LaneArrays(NamedTuple):
+    """What tells the lanes of a chunk apart, in NumPy arrays."""
+
+    numbers: dict[str, np.ndarray]  # each (lanes,)
+    names: dict[str, np.ndarray]  # each of shape (), int32: which of the group's names all lanes have
+    num_examples: np.ndarray | None  # (lanes,), int32
+    replicate: np.ndarray  # (lanes,), or shape () where the lanes share one key
+    variant: np.ndarray | None  # (lanes,), int32, where every variant has a key of its own
+
+
+class Lanes(NamedTuple):
+    """The same on a device, as programs take it; the keys are given separately."""
+
+    lane: jax.Array  # (lanes,), int32: 0, 1, ...
+    numbers: dict[str, jax.Array]  # each (lanes,)
+    names: dict[str, jax.Array]  # each of shape (), int32
+    num_examples: jax.Array | None  # (lanes,), int32
+
+
+def lane_arrays(plan: Plan, index: int, rows: Sequence[int], width: int, *, shared: bool, independent: bool) -> LaneArrays:
+    """The lanes of a group's rows, filled up with the first of them to the width.
+
+    Args:
+      shared: whether the lanes share one key.
+      independent: whether every variant has a key of its own.
+    """
+    rows = [*rows, *[rows[0]] * (width - len(rows))]
+    variants = [plan.of_row(row) for row in rows]
+    with np.errstate(over="ignore"):  # as when the recipe was checked
+        numbers = {name: _as_number([variant.numbers[name] for variant in variants]) for name in variants[0].numbers}
+    names = {name: np.int32(plan.groups[index].names[name].index(value)) for name, value in variants[0].names.items()}
+    limits = [variant.num_examples for variant in variants]
+    replicate = np.asarray([plan.rows[row].replicate for row in rows])
+    return LaneArrays(
+        numbers,
+        names,  # type: ignore[arg-type]  # an array of shape () in all but its type
+        None if limits[0] is None else np.asarray(limits, np.int32),
+        replicate[0] if shared else replicate,
+        np.asarray([plan.rows[row].variant for row in rows]) if independent else None,
+    )
+
+
+def on_device(arrays: LaneArrays, width: int, device: jax.Device) -> Lanes:
+    """The lanes where their programs run."""
+    lanes: Any = Lanes(np.arange(width, dtype=np.int32), arrays.numbers, arrays.names, arrays.num_examples)  # type: ignore[arg-type]
+    placed: Lanes = jax.device_put(lanes, device)
+    return placed
+
+
+def keys_of(key: jax.Array, arrays: LaneArrays) -> RunKeys:
+    """The lanes' keys, of the sweep's: folded with the replicate, and with the variant where each has its own."""
+    if arrays.replicate.ndim == 0:
+        return run_keys(jax.random.fold_in(key, arrays.replicate))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, arrays.replicate)
+    if arrays.variant is not None:
+        keys = jax.vmap(jax.random.fold_in)(keys, arrays.variant)
+    return jax.vmap(run_keys)(keys)
+
+
+def _as_number(values: Sequence[float | int]) -> np.ndarray:
+    array = np.asarray(values)
+    return array.astype(np.int32 if array.dtype.kind in "iu" else jnp.result_type(float))

@@ -1,0 +1,124 @@
+"""A task: one chunk over some steps, from where it stands. It could run anywhere: what goes in and what comes back is data."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from funcnet.data import Split
+from funcnet.sweep.lanes import LaneArrays, Lanes
+from funcnet.sweep.program import STRETCH, Programs, State
+from funcnet.sweep.trial import Constants
+from funcnet.training import Draws
+
+
+class Stand(NamedTuple):
+    """Where the lanes of a chunk stand."""
+
+    state: list[Any]  # leaves, each with a leading axis of lanes; NaN and worse where a lane has diverged
+    watched: np.ndarray  # (lanes, leaves), bool: which leaves were finite at the start
+    diverged: np.ndarray  # (lanes,), int: steps completed before something became non-finite, or -1
+    frozen: dict[int, list[np.ndarray]]  # by lane, the leaves of the last finite state of each one that has diverged
+
+
+class Task(NamedTuple):
+    """What a chunk is to do."""
+
+    group: int
+    lanes: LaneArrays
+    width: int
+    stand: Stand | None  # None before the first step
+    at: int  # steps taken
+    stops: tuple[tuple[int, bool], ...]  # upwards: after how many steps to stop, and whether to evaluate there
+
+
+class Done(NamedTuple):
+    """What a task has come to."""
+
+    stand: Stand
+    measured: dict[int, dict[str, np.ndarray]]  # by step, every metric, (lanes,) each
+    at: int  # steps taken
+
+
+class Workplace(NamedTuple):
+    """What a task finds where it runs."""
+
+    programs: Programs
+    constants: Constants
+    lanes: Lanes
+    init_keys: jax.Array  # one, or one a lane
+    draws: Callable[[int], Draws]  # of the stretch that begins at a step
+    data: Split
+    device: jax.Device
+
+
+def run_task(task: Task, here: Workplace, seconds: float | None = None) -> Done:
+    """Trains a chunk from where it stands through its stops.
+
+    Args:
+      seconds: after these it stops early, at the end of a stretch.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    measured: dict[int, dict[str, np.ndarray]] = {}
+    with jax.debug_nans(False), jax.debug_infs(False):  # a diverged lane's are no surprise; the sweep raises for them if asked
+        stand, at = _begin(here, task.width) if task.stand is None else _put(task.stand, here.device), task.at
+        for stop, evaluates in task.stops:
+            while at < stop and np.any(stand.diverged < 0):
+                if deadline is not None and time.monotonic() >= deadline:
+                    return Done(jax.block_until_ready(stand), measured, at)
+                end = min(stop, at + STRETCH - at % STRETCH)
+                stand = _steps(here, stand, at, end)
+                at = end
+            at = stop
+            if evaluates:
+                values: dict[str, np.ndarray] = jax.device_get(here.programs.evaluate(here.constants, here.lanes, stand.state, here.data))
+                measured[stop] = {name: np.where(stand.diverged < 0, value, np.nan) for name, value in values.items()}
+        return Done(jax.block_until_ready(stand), measured, at)
+
+
+def _begin(here: Workplace, width: int) -> Stand:
+    state = here.programs.init(here.constants, here.lanes, here.init_keys)
+    return Stand(state, np.asarray(here.programs.finite(state)), np.full(width, -1), {})
+
+
+def _put(stand: Stand, device: jax.Device) -> Stand:
+    return stand if all(isinstance(leaf, jax.Array) for leaf in stand.state) else stand._replace(state=jax.device_put(stand.state, device))
+
+
+def _steps(here: Workplace, stand: Stand, begin: int, end: int) -> Stand:
+    """Steps begin .. end - 1, which lie in one stretch.
+
+    To look after each step whether a lane is still finite costs as much as a small net's layer. So the lanes are looked at
+    after a stretch; if one is lost, the stretch is taken again a step at a time, by the same program, and the lane's state is
+    put aside as it was before that step. A neighbour takes the same steps twice, and has the same bits.
+    """
+    draws = here.draws(begin - begin % STRETCH)
+
+    def advanced(state: State, first: int, last: int) -> tuple[State, np.ndarray]:
+        after, met = here.programs.advance(here.constants, here.lanes, state, here.data, draws, np.int32(first), np.int32(last))
+        fine = np.asarray(met)
+        return after, fine & np.all(np.asarray(here.programs.finite(after)) | ~stand.watched, axis=1) if after else fine
+
+    after, fine = advanced(stand.state, begin, end)
+    suspects = ~fine & (stand.diverged < 0)
+    if not suspects.any():
+        return stand._replace(state=after)
+    state, diverged, frozen = stand.state, stand.diverged.copy(), dict(stand.frozen)
+    for step in range(begin, end):
+        if not suspects.any():
+            state, _ = advanced(state, step, end)
+            break
+        after, fine = advanced(state, step, step + 1)
+        for lane in np.flatnonzero(suspects & ~fine).tolist():
+            frozen[lane] = one_lane(jax.device_get(state), lane)
+            diverged[lane] = step
+        suspects &= fine
+        state = after
+    return Stand(state, stand.watched, diverged, frozen)
+
+
+def one_lane(state: list[Any], lane: int) -> list[Any]:
+    """A lane's leaves, copied so that they don't keep the others' memory alive; a random key, which NumPy can't hold, stays one."""
+    return [leaf[lane] if isinstance(leaf, jax.Array) else leaf[lane, ...].copy() for leaf in state]
