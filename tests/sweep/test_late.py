@@ -13,7 +13,9 @@ import pytest
 
 import funcnet as fn
 from funcnet.sweep import program
+from funcnet.sweep import loop
 from funcnet.sweep import run as engine
+from funcnet.sweep.executors import Slot
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 4)).astype(np.float32)
@@ -295,19 +297,19 @@ def test_each_kind_pickles(kind):
     np.testing.assert_array_equal(jax.tree.leaves(again.result.state(0))[0], jax.tree.leaves(result.state(0))[0])
 
 
-@pytest.mark.parametrize("where", ["_apart", "Progress"])
+@pytest.mark.parametrize("where", ["one_lane", "Progress"])
 def test_a_stop_while_a_chunk_is_noted_loses_none_of_it(where, monkeypatch):
     """Ctrl-C can come at any line of the host's own: with two chunks trained and nothing noted yet, both are handed out."""
-    own, stopped = getattr(engine, where), []
+    own, stopped = getattr(loop, where), []
 
     def stop_once(*arguments):
-        if not stopped and (where == "_apart" or arguments[2] > 0):  # Progress tells the steps that are done
+        if not stopped and (where == "one_lane" or arguments[2] > 0):  # Progress tells the steps that are done
             stopped.append(True)
             raise KeyboardInterrupt
         return own(*arguments)
 
-    monkeypatch.setattr(engine, where, stop_once)
-    monkeypatch.setattr(engine, "_slots", lambda: [engine.Slot(jax.devices()[0], 0)])
+    monkeypatch.setattr(loop, where, stop_once)
+    monkeypatch.setattr(engine, "local_slots", lambda: [Slot(jax.devices()[0], 0)])
     variants = fn.grid(learning_rate=[0.01, 0.02, 0.05, 0.1])
     with pytest.raises(fn.SweepStopped) as caught:
         fn.sweep(made, variants, DATA, **SETTINGS, chunk_size=2)
@@ -363,7 +365,7 @@ def test_training_goes_on_while_other_programs_are_compiled(monkeypatch):
 
     fn.clear_caches()
     monkeypatch.setattr(program, "_executable", slow)
-    monkeypatch.setattr(engine, "_slots", lambda: [engine.Slot(jax.devices()[0], 0)])
+    monkeypatch.setattr(engine, "local_slots", lambda: [Slot(jax.devices()[0], 0)])
 
     def recipe(learning_rate, width):
         return made(learning_rate, width)

@@ -14,6 +14,7 @@ from properties import assert_close, assert_same_bits
 
 import funcnet as fn
 from funcnet.sweep import run as engine
+from funcnet.sweep.executors import Slot
 
 ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(5)
@@ -215,8 +216,9 @@ def test_64_numeric_variants_compile_each_program_once_and_a_second_sweep_nothin
         return fn.space(learning_rate=fn.log_uniform(1e-3, 1.0), l2=fn.log_uniform(1e-6, 1.0)).sample(64, key=jax.random.key(seed))
 
     TRACES.clear()
+    fn.clear_caches()  # draw may be another sweep's too
     first = fn.sweep(fresh, variants(0), DATA, **SETTINGS)
-    assert first.timing["programs"] == 3  # init, advance and evaluate, for 16 chunks
+    assert first.timing["programs"] == 4  # init, draw, advance and evaluate, for 16 chunks
     traced = len(TRACES)
     jax.block_until_ready(jax.random.fold_in(jax.random.key(9), 3))
     with Compilations() as compilations:
@@ -260,7 +262,7 @@ def test_one_program_a_group():
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_a_memory_budget_narrows_the_lanes_and_keeps_the_results(slots, monkeypatch):
-    monkeypatch.setattr(engine, "_slots", lambda: [engine.Slot(jax.devices()[0], i) for i in range(slots)])
+    monkeypatch.setattr(engine, "local_slots", lambda: [Slot(jax.devices()[0], i) for i in range(slots)])
     arguments = {name: value for name, value in SETTINGS.items() if name != "chunk_size"}
     variants = fn.grid(learning_rate=RATES[:40])
     wide = fn.sweep(recipe, variants, DATA, **arguments)

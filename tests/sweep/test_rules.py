@@ -123,12 +123,12 @@ def recipe(learning_rate):
 def run():
     return fn.sweep(recipe, fn.grid(learning_rate=[0.1, 0.2, 0.3, 0.4]), fn.Dataset(x, 3 * x), key=jax.random.key(0),
                     num_steps=5, batch_size=8, progress=False, chunk_size=1)
-from funcnet.sweep import run as engine
-own = engine._segment
-def noted(active, data, stops):
-    used.add((active.slot.device, *data.train.x.devices()))
-    return own(active, data, stops)
-engine._segment = noted
+from funcnet.sweep import executors
+own = executors.run_task
+def noted(task, here, seconds):
+    used.add((here.device, *here.data.train.x.devices()))
+    return own(task, here, seconds)
+executors.run_task = noted
 assert jax.device_count() == 3
 plain = run()
 assert (jax.devices()[0],) * 2 in used, used

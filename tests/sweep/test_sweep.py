@@ -11,7 +11,7 @@ import pytest
 
 import funcnet as fn
 from funcnet.sweep import run as engine
-from funcnet.sweep.plan import core_lanes, lane_width
+from funcnet.sweep.width import core_lanes, lane_width
 from funcnet.sweep.trial import bytes_written
 
 KEY = jax.random.key(5)
@@ -298,7 +298,7 @@ def nothing_is_compiled(monkeypatch):
     def refuse(*_):
         raise AssertionError("the sweep began")
 
-    monkeypatch.setattr(engine, "_Engine", refuse)
+    monkeypatch.setattr(engine, "Threads", refuse)
 
 
 def classify(learning_rate=0.1):
