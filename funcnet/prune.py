@@ -136,7 +136,9 @@ def threshold(below: float | None = None, above: float | None = None, *, metric:
 
 
 def median(*, metric: str | None = None, mode: str | None = None) -> Policy:
-    """Stops a variant that is worse than half of the others; `percentile` with a share of 0.5, which says more.
+    """Stops a variant that is worse than half of the others.
+
+    It is `percentile` with a share of 0.5: see there for the rule, and for why the first evaluation should not come too early.
 
     Args:
       metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
@@ -177,7 +179,8 @@ def percentile(share: float, *, metric: str | None = None, mode: str | None = No
 
     A variant that does not run any more stands in with its last value, one that diverged with inf. Without them the bar would
     rise each time the poor have left, and the rule would cut the same share at every evaluation: successive halving in
-    disguise. With them a variant is judged by all that began.
+    disguise. With them a variant is judged by all that began. So about 1 - share of the variants are stopped in all, most of them
+    at the first evaluation: let eval_every be long enough for it to tell the good from the poor.
 
     Of those that run or have ended, the one with the best value so far is never stopped.
 
@@ -492,7 +495,8 @@ def _last(curves: np.ndarray) -> np.ndarray:
 
 def _best(values: np.ndarray, count: int) -> np.ndarray:
     """Where the smallest values are; of equals the earlier ones."""
-    return np.argsort(values, kind="stable")[:count]
+    best: np.ndarray = np.argsort(values, kind="stable")[:count]
+    return best
 
 
 def _share(count: int, eta: float) -> int:
@@ -514,7 +518,8 @@ def _quantile_of_others(values: np.ndarray, share: float) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # inf - inf
         gap = above - below
         between = below + gap * weight if weight < 0.5 else above - gap * (1 - weight)
-    return np.where(np.isfinite(gap), between, below if weight == 0 else above)
+    quantile: np.ndarray = np.where(np.isfinite(gap), between, below if weight == 0 else above)
+    return quantile
 
 
 def _rungs(first: int, eta: float, num_steps: int) -> list[int]:
