@@ -1,0 +1,48 @@
+"""What decides, while a sweep trains, which variants go on: a pure pair `init`, `decide`.
+
+A sweep trains each variant up to the step that it is allowed, measures it there, and waits. Whenever something new has been
+measured it asks the policy, which sees arrays and gives arrays; nothing of a device, a thread or the time of day is among them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Seen(NamedTuple):
+    """What has been measured so far; an entry for each variant, in the order given."""
+
+    steps: np.ndarray  # (evaluations,), int: after how many steps variants are measured, upwards
+    values: np.ndarray  # (variants, evaluations), float64: the smaller the better; NaN where not measured, or not yet; see `Policy`
+    num_steps: np.ndarray  # (variants,), int: the step at which each ends
+    allowed: np.ndarray  # (variants,), int: the step up to which each may train
+    running: np.ndarray  # (variants,), bool: those that have neither ended, nor diverged, nor been stopped
+    sign: int = 1  # 1 where the metric is the better the smaller, -1 the larger: values * sign are in the metric's own sign
+
+
+class Decisions(NamedTuple):
+    """What is to happen; an entry for each variant."""
+
+    allowed: np.ndarray  # (variants,), int: from now on, never less than it was
+    stop: np.ndarray  # (variants,), bool: which end where they are
+    copy: np.ndarray | None = None  # (variants,), int: whose state and numbers each takes over, -1 for its own; None for nobody's
+    numbers: dict[str, np.ndarray] | None = None  # (variants,) each: the numeric hyperparameters from now on; None for as they are
+
+
+class Policy(NamedTuple):
+    """A rule that decides.
+
+    A variant is measured at every evaluation up to the step that it is allowed: at each of `Seen.steps` up to there, also at
+    those that stand among them for the sake of others. A value is the mean over the variant's replicates. One that has diverged
+    has the value inf at every later evaluation. A metric that was measured as NaN has the value inf too: NaN says that nothing
+    has been measured, and a policy may wait for it.
+    """
+
+    name: str  # as the table says by what a run was stopped, such as "median"
+    init: Callable[[Seen], Any]  # before anything trains -> the policy's state, a pytree of arrays and plain numbers
+    decide: Callable[[Any, Seen], tuple[Any, Decisions]]  # (state, seen) -> (state, decisions); called after init, and when there is news
+    looks: Callable[[int], list[int]] | None = None  # num_steps -> steps at which it looks; None for every evaluation
+    metric: str | None = None  # what it decides by; None for what the sweep ranks by
+    mode: str | None = None  # "min" or "max"
+    in_order: bool = False  # whether it decides by the order in which results arrive, which the sweep then keeps to
