@@ -1,5 +1,6 @@
 """funcnet: layers, losses, penalties and optimizers as pure functions on JAX, and sweeps that train a thousand at once."""
 
+from funcnet import prune as prune
 from funcnet.activations import ACTIVATIONS as ACTIVATIONS
 from funcnet.activations import check_activation as check_activation
 from funcnet.data import Dataset as Dataset
@@ -70,6 +71,9 @@ from funcnet.penalties import l3 as l3
 from funcnet.penalties import l4 as l4
 from funcnet.penalties import lp as lp
 from funcnet.penalties import penalty as penalty
+from funcnet.policy import Decisions as Decisions
+from funcnet.policy import Policy as Policy
+from funcnet.policy import Seen as Seen
 from funcnet.schedules import SCHEDULES as SCHEDULES
 from funcnet.schedules import constant as constant
 from funcnet.schedules import cosine_decay as cosine_decay

@@ -1,4 +1,4 @@
-"""The states that are kept: those of the best variants."""
+"""The states that are kept: of each run its last, or where it was best; of all variants, or of the best so many."""
 
 import collections
 import heapq
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funcnet.sweep.ledger import COMPLETED, Ledger
+from funcnet.sweep.ledger import COMPLETED, DIVERGED, Ledger
 from funcnet.sweep.plan import Plan
 
 
@@ -19,13 +19,12 @@ class Rank(NamedTuple):
 
 
 class Kept:
-    """The states of the rows that have ended; of the best so many variants only, where that was asked for."""
+    """The states of the rows that have ended, and, where the best one is asked for, of those on their way."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, rank: Rank, keep: int | None):
+    def __init__(self, plan: Plan, ledger: Ledger, rank: Rank, keep: int | None, keep_best: bool):
         self.states: dict[int, list[Any]] = {}  # leaves by row
         self._best = math.inf  # mean of a variant over its replicates, the smaller the better
-        self._plan, self._ledger, self._rank, self._keep = plan, ledger, rank, keep
-        self._replicates = collections.Counter(row.variant for row in plan.rows)
+        self._plan, self._ledger, self._rank, self._keep, self._keep_best = plan, ledger, rank, keep, keep_best
         self._ended: dict[int, list[int]] = collections.defaultdict(list)  # by variant, its rows that are done
         self._losers: list[tuple[float, int]] = []  # heap of (-value, -variant) of the variants whose state is kept: the worst first
 
@@ -36,15 +35,32 @@ class Kept:
             return None
         return self._best if self._rank.mode == "min" else -self._best
 
+    def is_better(self, row: int, step: int) -> bool:
+        """Whether a row is better at this evaluation than at any before; by a value that isn't finite it never is."""
+        value = self._value(row, int(np.searchsorted(self._ledger.steps, step)))
+        before = int(self._ledger.best[row])
+        return math.isfinite(value) and (before < 0 or value < self._value(row, before))
+
+    def improve(self, row: int, step: int, state: list[Any]) -> None:
+        """A row is better than ever after this step."""
+        self.states[row] = state
+        self._ledger.best[row] = np.searchsorted(self._ledger.steps, step)
+
+    def leave(self, row: int, state: list[Any]) -> None:
+        """A row stays where it is, unfinished."""
+        if self._ledger.best[row] < 0:
+            self.states[row] = state
+
     def add(self, row: int, state: list[Any]) -> None:
         """A row has ended. Once all replicates of its variant have, the variant is ranked, and of the best their best run's state stays."""
-        self.states[row] = state
+        self.leave(row, state)
         variant = self._plan.rows[row].variant
         own = self._ended[variant]
-        own.append(row)
-        if len(own) < self._replicates[variant] or self._rank.mode is None:
+        if row not in own:
+            own.append(row)
+        if len(own) < self._plan.replicates or self._rank.mode is None:
             return
-        values = {row: self._value(row) for row in own}
+        values = {row: self._ranked(row) for row in own}
         mean = float(np.mean(list(values.values())))
         self._best = min(self._best, mean)
         if self._keep is None:
@@ -52,19 +68,26 @@ class Kept:
         best = min(own, key=lambda row: (values[row], row))
         for other in own:
             if other != best:
-                del self.states[other]
+                self.states.pop(other, None)
         heapq.heappush(self._losers, (-mean, -variant))
         if len(self._losers) > self._keep:
             worst = -heapq.heappop(self._losers)[1]
             for other in self._ended[worst]:
                 self.states.pop(other, None)
 
-    def _value(self, row: int) -> float:
-        """A row's metric for ranking, the least the best; infinite where it is none."""
-        if self._ledger.status[row] != COMPLETED or self._rank.metric not in self._ledger.values:
+    def _ranked(self, row: int) -> float:
+        """A row's metric for ranking, the smaller the better; infinite where it is none."""
+        ledger = self._ledger
+        if ledger.best[row] >= 0 and self._keep_best and ledger.status[row] != DIVERGED:
+            return self._value(row, int(ledger.best[row]))
+        if ledger.status[row] != COMPLETED:
             return math.inf
-        last = np.searchsorted(self._ledger.steps, self._ledger.num_steps[row])
-        value = float(self._ledger.values[self._rank.metric][row, last])
+        return self._value(row, int(np.searchsorted(ledger.steps, ledger.num_steps[row])))
+
+    def _value(self, row: int, column: int) -> float:
+        if self._rank.metric not in self._ledger.values:
+            return math.inf
+        value = float(self._ledger.values[self._rank.metric][row, column])
         if not math.isfinite(value):
             return math.inf
         return value if self._rank.mode == "min" else -value

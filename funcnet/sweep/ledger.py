@@ -22,30 +22,40 @@ class Ledger:
     at: np.ndarray  # (rows,), int: steps completed with everything finite
     status: np.ndarray  # (rows,), int: the place in STATUSES
     ended: np.ndarray  # (rows,), bool: no step more
+    allowed: np.ndarray  # (rows,), int: the step up to which each may train
+    best: np.ndarray  # (rows,), int: the evaluation at which each was best; -1 before any, or where nobody asks
 
     def note(self, rows: Sequence[int], step: int, metrics: Mapping[str, np.ndarray]) -> None:
-        """What these rows were measured to be after a step; the entries after the last row are nobody's."""
+        """What these rows were measured to be after a step."""
         column = np.searchsorted(self.steps, step)
         for name, values in metrics.items():
-            self.values[name][rows, column] = values[: len(rows)]
+            self.values[name][rows, column] = values
         self.measured[rows, column] = True
 
     def final(self, name: str) -> np.ndarray:
-        """A metric at the end of each run, (rows,); NaN for one that did not complete."""
-        last = self.values[name][np.arange(len(self.at)), np.searchsorted(self.steps, self.num_steps)]
-        return np.where(self.status == COMPLETED, last, np.nan)
+        """A metric of each run, (rows,): where it was best, if that is kept, else where it ended; NaN for one that diverged.
+
+        Of one that ended on the way, it is the last that was measured; of one that nobody measured, NaN.
+        """
+        last = self.measured.shape[1] - 1 - np.argmax(self.measured[:, ::-1], axis=1)
+        column = np.where(self.best >= 0, self.best, last)
+        known = self.measured.any(1) & (self.status != DIVERGED)
+        return np.where(known, self.values[name][np.arange(len(self.at)), column], np.nan)
 
 
 def new_ledger(plan: Plan, metrics: Sequence[str]) -> Ledger:
     """The ledger before anything has trained."""
     steps = np.array(sorted({step for variant in plan.variants for step in plan.evaluations(variant.num_steps)}))
     rows, columns = len(plan.rows), len(steps)
+    num_steps = np.array([plan.of_row(row).num_steps for row in range(rows)])
     return Ledger(
         steps,
         {name: np.full((rows, columns), np.nan) for name in metrics},
         np.zeros((rows, columns), bool),
-        np.array([plan.of_row(row).num_steps for row in range(rows)]),
+        num_steps,
         np.zeros(rows, int),
         np.full(rows, UNFINISHED),
         np.zeros(rows, bool),
+        num_steps.copy(),
+        np.full(rows, -1),
     )

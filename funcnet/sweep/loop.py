@@ -1,4 +1,4 @@
-"""The loop of a sweep: it owns the chunks on their way, hands out tasks, and notes what comes back."""
+"""The loop of a sweep: it owns the cohorts on their way, hands out tasks, and notes what comes back."""
 
 import collections
 import contextlib
@@ -13,10 +13,11 @@ import jax
 from funcnet import check
 from funcnet.sweep.assignment import brief
 from funcnet.sweep.executors import Request, Slot, Threads
+from funcnet.sweep.judge import Judge
 from funcnet.sweep.kept import Kept, Rank
 from funcnet.sweep.lanes import LaneArrays, lane_arrays
-from funcnet.sweep.ledger import COMPLETED, DIVERGED, UNFINISHED, Ledger
-from funcnet.sweep.pack import Chunk, chunks_of, lots_of, one_key_for_all, shares_keys
+from funcnet.sweep.ledger import COMPLETED, DIVERGED, PRUNED, UNFINISHED, Ledger
+from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, lot_by, lots_of, one_key_for_all, packed, shares_keys
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.program import STRETCH
 from funcnet.sweep.progress import Progress, Reporter
@@ -35,18 +36,10 @@ class Settings(NamedTuple):
     budget: int  # bytes that training may take
     randomness: str
     keep: int | None
+    keep_best: bool
     rank: Rank
     raises: bool  # whether a run that diverges ends the sweep
-
-
-class Cohort(NamedTuple):
-    """A chunk on its way."""
-
-    request: Request  # the programs that train it
-    rows: tuple[int, ...]  # in lanes 0, 1, ...; the lanes left over are nobody's
-    num_steps: int
-    stand: Stand | None  # None before its first step
-    at: int  # steps taken
+    deadline: float | None  # of time.monotonic, at which the sweep ends with what there is
 
 
 class Active(NamedTuple):
@@ -57,63 +50,85 @@ class Active(NamedTuple):
 
 
 class Loop:
-    """Carries out a plan."""
+    """Carries out a plan.
 
-    def __init__(self, plan: Plan, rehearsal: Rehearsal, ledger: Ledger, executor: Threads, settings: Settings, tell: Reporter):
+    A cohort is ready where its rows may train on, trains on a slot, and then is ready again, or waits for the judge, or has come
+    to its end. The judge is asked when a slot has nothing to do; one that decides by the order of results, after each of them.
+    """
+
+    def __init__(
+        self, plan: Plan, rehearsal: Rehearsal, ledger: Ledger, executor: Threads, settings: Settings, judge: Judge | None, tell: Reporter
+    ):
         self.plan, self.trials, self.ledger, self.executor = plan, rehearsal.trials, ledger, executor
-        self.settings, self.tell = settings, tell
+        self.settings, self.judge, self.tell = settings, judge, tell
         self.began = time.monotonic()
         self.widths: dict[int, int] = {}  # by group
-        self.kept = Kept(plan, ledger, settings.rank, settings.keep)
-        self.training: dict[Future[Done], Active] = {}
+        self.kept = Kept(plan, ledger, settings.rank, settings.keep, settings.keep_best)
+        self.ready: list[Cohort] = []
+        self.training: dict[Future[Done], Active] = {}  # in the order in which they began
+        self.waiting: list[Cohort] = []
+        self.trained: list[Cohort] = []  # to their goal, and to be noted once their slots have something to do
+        self._in_order = judge is not None and judge.policy.in_order
         self._steps_done = 0
-        self.trained: list[Cohort] = []  # to their end, and to be noted once their slots have something to do
 
     def run(self) -> None:
-        """Trains every row to its end."""
+        """Trains every row to its end, or as far as the time goes."""
         to_lower = collections.deque(range(len(self.plan.groups)))
         compiling: list[Request] = []  # each group's first programs
-        to_start: list[Cohort] = []
-        while to_lower or to_start or compiling or self.training:
-            self._start(to_start)
+        if self.judge is not None:
+            self.ledger.allowed[:] = 0
+            self.judge.rule()
+        while to_lower or compiling or self.ready or self.waiting or self.trained or self.training:
+            if self._late():
+                self._stop()
+                break
+            if not (self._in_order and (to_lower or compiling)):
+                self._start()
             self._finish_trained()
+            if not (self.ready or self.training or to_lower or compiling):
+                if self.waiting:
+                    self._judge(must=True)
+                continue
             if to_lower and len(compiling) < len(self.executor.slots) and not any(future.done() for future in self.training):
                 group = to_lower.popleft()
                 compiling.append(self._ask(group, self._width(group)))
                 continue
             self.tell(self.progress(len(to_lower) + len(compiling)))
             found = [request for request in compiling if self.executor.compiled(request) is not None]
-            if not found:
-                wait([*self.executor.awaited(), *self.training], return_when=FIRST_COMPLETED, timeout=1.0)
+            awaited = [*self.executor.awaited(), *self.training]
+            if not found and awaited:
+                wait(awaited, return_when=FIRST_COMPLETED, timeout=min(1.0, max(0.0, self._seconds_left() or 1.0)))
             for request in found:
                 compiling.remove(request)
                 width = self._fitting(request)
                 if width < request.width:
                     compiling.append(self._ask(request.group, width))
                 else:
-                    chunks = chunks_of(self.plan, request.group, request.width, request.shared)
-                    to_start.extend(self._cohort(chunk, request) for chunk in chunks)
-            for future in [future for future in self.training if future.done()]:
+                    self.ready += self._cohorts(request)
+            for future in self._done():
                 slot, cohort = self._noted(future)
-                if cohort.at < cohort.num_steps:
+                if cohort.at < cohort.goal:
                     self._submit(cohort, slot)
                 else:
                     self.trained.append(cohort)
                     self.executor.release(slot)
+                    if self._in_order:
+                        self._finish_trained()
+                        self._judge()
         self._finish_trained()
         self.tell(self.progress(0))
 
     def give_up(self) -> None:
-        """Notes what the chunks on their way have come to: their curves, and their states as they are."""
+        """Notes what the cohorts on their way have come to: their curves, and their states as they are."""
         self._finish_trained()
         for future, active in list(self.training.items()):
             cohort = active.cohort
             if not future.cancelled() and future.exception() is None:
                 with contextlib.suppress(FloatingPointError):  # the first one has been said
                     _, cohort = self._noted(future)
-            if cohort.at == cohort.num_steps:
-                self._finish(cohort)
-            else:
+            self._finish(cohort) if cohort.at == cohort.goal else self._note_unfinished(cohort)
+        for cohort in [*self.waiting, *self.ready]:
+            if cohort.stand is not None:
                 self._note_unfinished(cohort)
 
     def progress(self, compiling: int) -> Progress:
@@ -124,15 +139,28 @@ class Loop:
         """
         ledger, best = self.ledger, self.kept.best
         done, steps = int(ledger.ended.sum()), int(ledger.num_steps.sum())
-        diverged = int((ledger.status == DIVERGED).sum())
-        seconds = time.monotonic() - self.began
-        metric = self.settings.rank.metric
-        return Progress(done, len(self.plan.rows), self._steps_done, steps, diverged, best, metric, compiling, seconds)
+        diverged, pruned = (int((ledger.status == status).sum()) for status in (DIVERGED, PRUNED))
+        seconds, metric = time.monotonic() - self.began, self.settings.rank.metric
+        return Progress(done, len(self.plan.rows), self._steps_done, steps, diverged, best, metric, compiling, seconds, pruned)
+
+    def _late(self) -> bool:
+        left = self._seconds_left()
+        return left is not None and left <= 0
+
+    def _seconds_left(self) -> float | None:
+        return None if self.settings.deadline is None else self.settings.deadline - time.monotonic()
+
+    def _stop(self) -> None:
+        """The time is over: the tasks on their way end at their next stretch, and everything is as it stands."""
+        wait(list(self.training))
+        self.give_up()
+        self.ready, self.waiting = [], []
 
     def _ask(self, group: int, width: int) -> Request:
         """Has a group's programs compiled for chunks of a width."""
         must = one_key_for_all(self.settings.key)
-        request = Request(group, width, shares_keys(self.plan, group, width, self.settings.randomness, must=must))
+        shared = shares_keys(self.plan, group, self.ledger.allowed, width, self.settings.randomness, must=must)
+        request = Request(group, width, shared)
         self.executor.ask(request, self._lanes(request, self.plan.groups[group].rows[:width]))
         return request
 
@@ -141,7 +169,8 @@ class Loop:
             return self.settings.chunk_size
         slots = self.executor.slots
         most = core_lanes(self.trials[group].step_bytes) if slots[0].device.platform == "cpu" else 8192
-        return lane_width([len(lot) for lot in lots_of(self.plan, group, shared=False)], len(slots), most)
+        lots = lots_of(self.plan, group, self.ledger.allowed, shared=False)
+        return lane_width([len(lot) for lot in lots], len(slots), most)
 
     def _fitting(self, request: Request) -> int:
         """How many lanes fit in the memory, as the compiled programs say."""
@@ -154,19 +183,29 @@ class Loop:
         return width
 
     def _lanes(self, request: Request, rows: Sequence[int]) -> LaneArrays:
+        first = next(row for row in rows if row != NOBODY)
+        rows = [first if row == NOBODY else row for row in rows]
         independent = self.settings.randomness == "independent"
         return lane_arrays(self.plan, request.group, rows, request.width, shared=request.shared, independent=independent)
 
-    def _cohort(self, chunk: Chunk, request: Request) -> Cohort:
-        return Cohort(request, chunk.rows, self.plan.of_row(chunk.rows[0]).num_steps, None, 0)
+    def _cohorts(self, request: Request) -> list[Cohort]:
+        """A group's first chunks."""
+        goals = self.ledger.allowed
+        chunks = chunks_of(self.plan, request.group, goals, request.width, request.shared)
+        return [Cohort(request, rows, None, 0, int(goals[rows[0]])) for rows in chunks]
 
-    def _start(self, to_start: list[Cohort]) -> None:
+    def _start(self) -> None:
         """Gives each free slot the first cohort whose programs are compiled for its device."""
         for slot in self.executor.free():
+            if not self.ready and self.judge is not None and not self._in_order:
+                self._finish_trained()
+                self._judge()
             asks = True  # for a device's first programs; the others wait for them
-            for i, cohort in enumerate(to_start):
+            for i, cohort in enumerate(self.ready):
                 if self.executor.ready(cohort.request, slot, asks=asks):
-                    self._submit(to_start.pop(i), slot)
+                    self._submit(self.ready.pop(i), slot)
+                    break
+                if self._in_order:
                     break
                 asks = False
 
@@ -174,38 +213,64 @@ class Loop:
         request = cohort.request
         lanes = self._lanes(request, cohort.rows)
         task = Task(request.group, lanes, request.width, cohort.stand, cohort.at, self._stops(cohort))
-        self.training[self.executor.submit(task, request.shared, slot)] = Active(cohort, slot)
+        self.training[self.executor.submit(task, request.shared, slot, self._seconds_left())] = Active(cohort, slot)
 
     def _stops(self, cohort: Cohort) -> tuple[tuple[int, bool], ...]:
         """Where the next task pauses, and whether it evaluates there."""
-        total = cohort.num_steps
-        evaluations = set(self.plan.evaluations(total))
-        stride = STRETCH * math.ceil(total / _LOOKS / STRETCH)
-        end = min(total, cohort.at + stride)
-        return tuple((stop, stop in evaluations) for stop in sorted({end, *(step for step in evaluations if cohort.at < step <= end)}))
+        longest = max(int(self.ledger.num_steps[cohort.rows[lane]]) for lane in cohort.lanes)
+        evaluations = {step for lane in cohort.lanes for step in self._evaluations(int(self.ledger.num_steps[cohort.rows[lane]]))}
+        stride = STRETCH * math.ceil(longest / _LOOKS / STRETCH)
+        end = min(cohort.goal, cohort.at + stride)
+        ahead = sorted(step for step in evaluations if cohort.at < step <= end)
+        if self.settings.keep_best and ahead:
+            end, ahead = ahead[0], ahead[:1]  # where it may be better than ever, and is looked at
+        return tuple((stop, stop in evaluations) for stop in sorted({end, *ahead}))
+
+    def _evaluations(self, num_steps: int) -> list[int]:
+        return self.plan.evaluations(num_steps)
+
+    def _done(self) -> list[Future[Done]]:
+        """The tasks that have come to their end; in the order in which they began, where decisions depend on it."""
+        if not self._in_order:
+            return [future for future in self.training if future.done()]
+        first = next(iter(self.training), None)
+        return [first] if first is not None and first.done() else []
 
     def _noted(self, future: Future[Done]) -> tuple[Slot, Cohort]:
         """Notes what a task has measured; returns the cohort as it stands now, and its slot."""
         done = future.result()
         slot, cohort = self.training[future].slot, self.training[future].cohort
-        self._steps_done += (done.at - cohort.at) * len(cohort.rows)
+        lanes = cohort.lanes
+        self._steps_done += (done.at - cohort.at) * len(lanes)
+        rows = [cohort.rows[lane] for lane in lanes]
         for step, metrics in done.measured.items():
-            self.ledger.note(cohort.rows, step, metrics)
+            self.ledger.note(rows, step, {name: values[lanes] for name, values in metrics.items()})
         cohort = cohort._replace(stand=done.stand, at=done.at)
+        if self.settings.keep_best and done.measured:
+            self._keep_best(cohort, max(done.measured))
         self.training.pop(future)
         if self.settings.raises:
             self._raise_for_diverged(cohort)
         return slot, cohort
 
+    def _keep_best(self, cohort: Cohort, step: int) -> None:
+        """Puts aside the states that are better than ever."""
+        assert cohort.stand is not None
+        better = [lane for lane in cohort.lanes if cohort.stand.diverged[lane] < 0 and self.kept.is_better(cohort.rows[lane], step)]
+        if better:
+            host = jax.device_get(cohort.stand.state)
+            for lane in better:
+                self.kept.improve(cohort.rows[lane], step, one_lane(host, lane))
+
     def _raise_for_diverged(self, cohort: Cohort) -> None:
         """Under jax_debug_nans a run that diverges ends the sweep, and the error says which."""
         assert cohort.stand is not None
-        for lane, row in enumerate(cohort.rows):
+        for lane in cohort.lanes:
             if cohort.stand.diverged[lane] >= 0:
                 self._note_unfinished(cohort)
-                variant, replicate = self.plan.rows[row]
-                setting, replicates = brief(self.plan.variants[variant].hyperparameters), max(own.replicate for own in self.plan.rows)
-                where = f"sweep: variant {variant} {setting}" + (f", replicate {replicate}" if replicates else "")
+                variant, replicate = self.plan.rows[cohort.rows[lane]]
+                setting = brief(self.plan.variants[variant].hyperparameters)
+                where = f"sweep: variant {variant} {setting}" + (f", replicate {replicate}" if self.plan.replicates > 1 else "")
                 got = f"NaN or inf in step {cohort.stand.diverged[lane]}"
                 raise FloatingPointError(check.message(where, "must stay finite, as jax_debug_nans asks", got))
 
@@ -215,21 +280,76 @@ class Loop:
             self.trained.pop(0)
 
     def _finish(self, cohort: Cohort) -> None:
+        """Notes which rows of a cohort at its goal have ended; with the others it waits."""
         assert cohort.stand is not None
-        states = _states(cohort.stand, len(cohort.rows))
-        for lane, row in enumerate(cohort.rows):
+        ends = [lane for lane in cohort.lanes if self.ledger.num_steps[cohort.rows[lane]] == cohort.at or cohort.stand.diverged[lane] >= 0]
+        self._end(cohort, ends, COMPLETED)
+        if self.judge is not None:
+            self.judge.news([cohort.rows[lane] for lane in cohort.lanes])
+        left = tuple(NOBODY if lane in set(ends) else row for lane, row in enumerate(cohort.rows))
+        if any(row != NOBODY for row in left):
+            self.waiting.append(_on_host(cohort._replace(rows=left)))
+
+    def _end(self, cohort: Cohort, lanes: Sequence[int], status: int) -> None:
+        """These lanes' rows take no step more."""
+        assert cohort.stand is not None
+        states = _states(cohort.stand, lanes)
+        for lane in lanes:
+            row = cohort.rows[lane]
             if self.ledger.ended[row]:  # by a Ctrl-C in the middle of this it is done again
                 continue
-            self._note(row, cohort, lane, COMPLETED)
+            self._note(row, cohort, lane, status)
             self.kept.add(row, states[lane])
             self.ledger.ended[row] = True
 
+    def _judge(self, *, must: bool = False) -> None:
+        """Asks the judge, ends the rows that it stops, and packs those that it lets go on.
+
+        Args:
+          must: whether nothing else can happen: then it has to decide something.
+        """
+        assert self.judge is not None
+        ruling = self.judge.rule()
+        if not ruling.changed:
+            if must:
+                rule, fix = "must let a variant go on or stop one once all have been measured", "it waits for something that never comes"
+                raise RuntimeError(check.message(f"policy {self.judge.policy.name!r}", rule, "neither", fix))
+            return
+        waiting = []
+        for cohort in self.waiting:
+            ends = [lane for lane in cohort.lanes if ruling.stop[cohort.rows[lane]]]
+            self._end(cohort, ends, PRUNED)
+            left = tuple(NOBODY if lane in set(ends) else row for lane, row in enumerate(cohort.rows))
+            if any(row != NOBODY for row in left):
+                waiting.append(cohort._replace(rows=left))
+        by_program: dict[Request, list[Cohort]] = {}
+        for cohort in [*waiting, *self._partial()]:
+            by_program.setdefault(cohort.request, []).append(cohort)
+        self.waiting = []
+        for request, cohorts in by_program.items():
+            going, staying = packed(cohorts, self.ledger.allowed, lot_by(self.plan, request.shared))
+            self.waiting += staying
+            self.ready += going
+        # Full chunks go first, and those that have come far.
+        self.ready.sort(key=lambda cohort: (len(cohort.lanes) < cohort.request.width, -cohort.at))
+
+    def _partial(self) -> list[Cohort]:
+        """Those that are ready, have begun and have lanes left over: others may join them."""
+        joinable = [cohort for cohort in self.ready if cohort.stand is not None and len(cohort.lanes) < cohort.request.width]
+        if joinable:
+            own = {id(cohort) for cohort in joinable}
+            self.ready = [cohort for cohort in self.ready if id(cohort) not in own]
+        return joinable
+
     def _note_unfinished(self, cohort: Cohort) -> None:
-        states = None if cohort.stand is None else _states(cohort.stand, len(cohort.rows))
-        for lane, row in enumerate(cohort.rows):
+        states = None if cohort.stand is None else _states(cohort.stand, cohort.lanes)
+        for lane in cohort.lanes:
+            row = cohort.rows[lane]
+            if self.ledger.ended[row]:
+                continue
             self._note(row, cohort, lane, UNFINISHED)
             if states is not None:
-                self.kept.states[row] = states[lane]
+                self.kept.leave(row, states[lane])
             self.ledger.ended[row] = True
 
     def _note(self, row: int, cohort: Cohort, lane: int, status: int) -> None:
@@ -239,7 +359,15 @@ class Loop:
         self.ledger.at[row] = cohort.at if diverged < 0 else diverged
 
 
-def _states(stand: Stand, lanes: int) -> list[list[Any]]:
-    """Each lane's leaves, of the last state in which everything was finite."""
-    host = jax.device_get(stand.state)
-    return [stand.frozen[lane] if lane in stand.frozen else one_lane(host, lane) for lane in range(lanes)]
+def _states(stand: Stand, lanes: Sequence[int]) -> dict[int, list[Any]]:
+    """Leaves by lane, of the last state in which everything was finite."""
+    host = jax.device_get(stand.state) if lanes else []
+    return {lane: stand.frozen[lane] if lane in stand.frozen else one_lane(host, lane) for lane in lanes}
+
+
+def _on_host(cohort: Cohort) -> Cohort:
+    """A cohort that waits leaves the memory of an accelerator to those that train."""
+    stand = cohort.stand
+    if stand is None or all(not isinstance(leaf, jax.Array) or next(iter(leaf.devices())).platform == "cpu" for leaf in stand.state):
+        return cohort
+    return cohort._replace(stand=stand._replace(state=jax.device_get(stand.state)))

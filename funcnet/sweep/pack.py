@@ -1,46 +1,137 @@
-"""Rows of a group, packed into chunks of one width."""
+"""Rows of a group, packed into chunks of one width: at the start, and again where some of a chunk's rows have ended."""
 
 import itertools
+import math
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from funcnet.sweep.executors import Request
 from funcnet.sweep.plan import Plan
+from funcnet.sweep.task import Stand
+
+NOBODY = -1  # in place of a row, for a lane whose row has ended
 
 
-class Chunk(NamedTuple):
-    """Rows of a group that train together, in lanes 0, 1, ...; the lanes left over repeat the first row."""
+class Cohort(NamedTuple):
+    """A chunk: rows of a group that train together and stand at one step, in lanes 0, 1, ...; lanes left over repeat the first."""
 
-    group: int
-    rows: tuple[int, ...]
+    request: Request  # the programs that train it
+    rows: tuple[int, ...]  # or NOBODY
+    stand: Stand | None  # None before its first step
+    at: int  # steps taken
+    goal: int  # the step up to which its rows may train
 
-
-def chunks_of(plan: Plan, index: int, width: int, shared: bool) -> list[Chunk]:
-    """A group's chunks of at most so many lanes."""
-    chunks = [Chunk(index, tuple(lot[i : i + width])) for lot in lots_of(plan, index, shared) for i in range(0, len(lot), width)]
-    return sorted(chunks, key=lambda chunk: plan.rows[chunk.rows[0]])  # a variant's replicates end near to each other
-
-
-def lots_of(plan: Plan, index: int, shared: bool) -> list[list[int]]:
-    """A group's rows by what the lanes of a chunk have in common."""
-    rows = sorted(plan.groups[index].rows, key=lambda row: (*lot_of(plan, row, shared), row))
-    return [list(lot) for _, lot in itertools.groupby(rows, key=lambda row: lot_of(plan, row, shared))]
+    @property
+    def lanes(self) -> list[int]:
+        """The lanes that are somebody's."""
+        return [lane for lane, row in enumerate(self.rows) if row != NOBODY]
 
 
-def lot_of(plan: Plan, row: int, shared: bool) -> tuple[Any, ...]:
-    """The lanes of a chunk take the same number of steps, have the same names and, where they share it, one key."""
-    variant = plan.of_row(row)
-    return variant.num_steps, *variant.names.values(), plan.rows[row].replicate if shared else 0
+Lot = Callable[[int], Hashable]  # row -> what the lanes of a chunk must have in common, but for where they stand
 
 
-def shares_keys(plan: Plan, index: int, width: int, randomness: str, *, must: bool = False) -> bool:
+def lot_by(plan: Plan, shared: bool) -> Lot:
+    """The lanes of a chunk have the same names and, where they share it, one key."""
+    return lambda row: (*plan.of_row(row).names.values(), plan.rows[row].replicate if shared else 0)
+
+
+def lots_of(plan: Plan, index: int, goals: np.ndarray, shared: bool) -> list[list[int]]:
+    """A group's rows by what the lanes of a chunk have in common.
+
+    Args:
+      goals: (rows,), the step up to which each row may train.
+    """
+    lot = lot_by(plan, shared)
+
+    def kind(row: int) -> Any:
+        return int(goals[row]), lot(row)
+
+    rows = sorted(plan.groups[index].rows, key=lambda row: (kind(row), row))
+    return [list(own) for _, own in itertools.groupby(rows, key=kind)]
+
+
+def chunks_of(plan: Plan, index: int, goals: np.ndarray, width: int, shared: bool) -> list[tuple[int, ...]]:
+    """A group's rows in chunks of at most so many."""
+    lots = lots_of(plan, index, goals, shared)
+    chunks = [tuple(lot[i : i + width]) for lot in lots for i in range(0, len(lot), width)]
+    return sorted(chunks, key=lambda rows: plan.rows[rows[0]])  # a variant's replicates end near to each other
+
+
+def packed(cohorts: Sequence[Cohort], goals: np.ndarray, lot: Lot, source: np.ndarray | None = None) -> tuple[list[Cohort], list[Cohort]]:
+    """Cohorts that wait, by whether they may go on: in as few chunks as hold all rows whose goal has moved.
+
+    A cohort all of whose lanes go on together stays as it is where nothing is won by packing it anew.
+
+    Args:
+      cohorts: of one program.
+      goals: (rows,), the step up to which each row may train now.
+      lot: what the lanes of a chunk must have in common.
+      source: (rows,), the row whose state each row goes on with; None for its own.
+
+    Returns:
+      Those that go on, and those that wait.
+    """
+    width = cohorts[0].request.width
+    places = {row: (cohort, lane) for cohort in cohorts for lane, row in enumerate(cohort.rows) if row != NOBODY}
+    moving: dict[Any, list[int]] = {}
+    waiting = []
+    for cohort in cohorts:
+        movers = [row for row in cohort.rows if row != NOBODY and goals[row] > cohort.at]
+        for row in movers:
+            moving.setdefault((cohort.at, int(goals[row]), lot(row)), []).append(row)
+        left = tuple(NOBODY if row in set(movers) else row for row in cohort.rows)
+        if any(row != NOBODY for row in left):
+            waiting.append(cohort._replace(rows=left))
+    going = []
+    for (at, goal, _), rows in moving.items():
+        own = {id(places[row][0]): places[row][0] for row in rows}
+        whole = [cohort for cohort in own.values() if source is None and len(cohort.lanes) == sum(places[row][0] is cohort for row in rows)]
+        full = (
+            whole if len(own) == len(whole) == math.ceil(len(rows) / width) else [cohort for cohort in whole if len(cohort.lanes) == width]
+        )
+        going += [cohort._replace(goal=goal) for cohort in full]
+        kept = {id(cohort) for cohort in full}
+        rest = sorted(row for row in rows if id(places[row][0]) not in kept)
+        for i in range(0, len(rest), width):
+            chunk = tuple(rest[i : i + width])
+            picks = [places[row if source is None else int(source[row])] for row in chunk]
+            going.append(Cohort(cohorts[0].request, chunk, _gathered(picks, width), at, goal))
+    return going, waiting
+
+
+def _gathered(picks: Sequence[tuple[Cohort, int]], width: int) -> Stand | None:
+    """Where the lanes stand that are taken from these, filled up with the first."""
+    picks = [*picks, *[picks[0]] * (width - len(picks))]
+    stands = list({id(cohort): cohort.stand for cohort, _ in picks}.values())
+    if any(stand is None for stand in stands):
+        return None
+    first = {key: i * width for i, key in enumerate(dict.fromkeys(id(cohort) for cohort, _ in picks))}
+    index = np.array([first[id(cohort)] + lane for cohort, lane in picks])
+    leaves: Any = zip(*(stand.state for stand in stands if stand is not None), strict=True)
+    watched = np.concatenate([stand.watched for stand in stands if stand is not None])[index]
+    return Stand([_taken(own, index) for own in leaves], watched, np.full(width, -1), {})
+
+
+def _taken(leaves: Sequence[Any], index: np.ndarray) -> Any:
+    """Entries of several arrays laid end to end; on an accelerator they stay there."""
+    on_device = [isinstance(leaf, jax.Array) and next(iter(leaf.devices())).platform != "cpu" for leaf in leaves]
+    if all(on_device) or any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves):
+        return jnp.concatenate(leaves)[index]
+    return np.concatenate([np.asarray(leaf) for leaf in leaves])[index]
+
+
+def shares_keys(plan: Plan, index: int, goals: np.ndarray, width: int, randomness: str, *, must: bool = False) -> bool:
     """Whether each of a group's chunks keeps to one replicate, so that its lanes share one key and draw once.
 
     They do not where that would leave many lanes empty, as with one variant in a hundred replicates, unless they must.
     """
     if must or randomness == "independent":
         return must
-    separate, mixed = (len(chunks_of(plan, index, width, shared)) for shared in (True, False))
+    separate, mixed = (len(chunks_of(plan, index, goals, width, shared)) for shared in (True, False))
     return separate <= 1.5 * mixed
 
 

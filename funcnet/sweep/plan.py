@@ -13,7 +13,7 @@ from funcnet.sweep.assignment import RESERVED, Variant, assign, brief, program_o
 from funcnet.training import Training, evaluation_steps
 
 # Names that the tables of the result have for themselves.
-_COLUMNS = ("variant", "replicate", "status", "steps", "completed", "diverged", "unfinished")
+_COLUMNS = ("variant", "replicate", "status", "steps", "best_step", "pruned_by", "completed", "pruned", "diverged", "unfinished")
 Recipe = Callable[..., Training]
 
 
@@ -42,6 +42,8 @@ class Plan(NamedTuple):
     rows: list[Row]
     groups: list[Group]
     eval_every: int | None
+    replicates: int
+    looks: tuple[int, ...] = ()  # steps at which every run is evaluated, beside its own evaluations
 
     def of_row(self, row: int) -> Variant:
         """The variant of a row."""
@@ -49,7 +51,7 @@ class Plan(NamedTuple):
 
     def evaluations(self, num_steps: int) -> list[int]:
         """After which steps a run of so many is evaluated."""
-        return evaluation_steps(num_steps, self.eval_every or num_steps)
+        return sorted({*evaluation_steps(num_steps, self.eval_every or num_steps), *(step for step in self.looks if step < num_steps)})
 
 
 def make_plan(
@@ -89,7 +91,7 @@ def make_plan(
     for group in groups.values():
         own = [assigned[rows[row].variant].names for row in group.rows]
         group.names.update({name: tuple(sorted({names[name] for names in own})) for name in own[0]})
-    return Plan(recipe, assigned, rows, list(groups.values()), eval_every)
+    return Plan(recipe, assigned, rows, list(groups.values()), eval_every, replicates)
 
 
 def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> tuple[set[str], set[str]]:

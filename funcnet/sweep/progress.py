@@ -21,6 +21,7 @@ class Progress(NamedTuple):
     metric: str
     compiling: int  # programs still to compile
     seconds: float  # since the sweep began
+    pruned: int = 0
 
     @property
     def share(self) -> float:
@@ -43,7 +44,7 @@ class Progress(NamedTuple):
         compiling = f", {self.compiling} programs to compile" if self.compiling else ""
         return (
             f"{self.runs_done}/{self.runs} runs, {self.share:.0%} of the steps, {self.runs_per_second:.1f} runs/s{left}"
-            f"{best}, {self.diverged} diverged{compiling}"
+            f"{best}, {f'{self.pruned} pruned, ' if self.pruned else ''}{self.diverged} diverged{compiling}"
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from funcnet.metrics import MODES, mode_of
 
 STATUSES = ("completed", "diverged", "unfinished")
+_BEST = "best_step"  # the column of a table that shows each run at its best evaluation
 Table = Mapping[str, np.ndarray]
 
 
@@ -47,10 +48,16 @@ def wanted_mode(where: str, metric: str, mode: str | None, modes: Mapping[str, s
     return mode_of(where, metric, known_mode(metric, modes) if mode is None else mode)
 
 
+def rankable(table: Table) -> np.ndarray:
+    """Which runs can be compared, (rows,): those that completed; of runs shown at their best all but those that diverged."""
+    fine: np.ndarray = (table["status"] != "diverged") & (table[_BEST] >= 0) if _BEST in table else table["status"] == "completed"
+    return fine
+
+
 def statistics(table: Table, metrics: Sequence[str]) -> Statistics:
     """Means and standard deviations over each variant's replicates."""
     variants, place = np.unique(table["variant"], return_inverse=True)
-    completed = table["status"] == "completed"
+    completed = rankable(table)
     place_completed = place[completed]
     count = np.bincount(place_completed, minlength=len(variants))
     statuses = [*STATUSES, *sorted(set(table["status"].tolist()) - set(STATUSES))]
@@ -67,7 +74,7 @@ def statistics(table: Table, metrics: Sequence[str]) -> Statistics:
 
 def ranked(table: Table, metric: str, mode: str) -> list[tuple[int, list[int]]]:
     """The variants from best to worst by their mean, each with its rows from best to worst; of equals the first is first."""
-    fine = (table["status"] == "completed") & np.isfinite(table[metric].astype(float))
+    fine = rankable(table) & np.isfinite(table[metric].astype(float))
     spoilt = set(table["variant"][~fine].tolist())
     rows: dict[int, list[int]] = {}
     for row, variant in enumerate(table["variant"].tolist()):
@@ -84,13 +91,14 @@ def hindrances(table: Table, metric: str) -> tuple[str, str]:
     """Why runs can't be ranked: how many of each kind there are, and what may be done."""
     status, steps = table["status"], table["steps"]
     values = table[metric].astype(float) if metric in table else np.full(len(status), np.nan)
-    completed, diverged = status == "completed", status == "diverged"
+    completed, diverged, pruned = rankable(table), status == "diverged", status == "pruned"
     kinds = [
         (diverged & (steps == 0), "diverged at step 0", "look at the data and the loss, not at the rate"),
         (diverged & (steps > 0), "diverged later", "try lower learning rates"),
         (completed & np.isnan(values), f"completed with {metric} NaN", "look at the metric and the data it is taken on"),
         (completed & np.isinf(values), f"completed with {metric} infinite", "look at the loss, and at labels or targets out of range"),
-        (~completed & ~diverged, "unfinished", "let the sweep run on"),
+        (~completed & pruned, "pruned", "keep_best=True ranks every run by its best evaluation"),
+        (~completed & ~diverged & ~pruned, "unfinished", "let the sweep run on"),
     ]
     met = [(int(which.sum()), words, fix) for which, words, fix in kinds if which.any()]
     counts = ", ".join(f"{count} {words}" for count, words, _ in met)

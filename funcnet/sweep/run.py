@@ -10,10 +10,12 @@ import numpy as np
 
 from funcnet import check, inner
 from funcnet.data import Dataset, Split, as_split
+from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
 from funcnet.sweep.executors import Threads, local_slots, memory_of
+from funcnet.sweep.judge import Judge, check_policy
 from funcnet.sweep.kept import Rank
-from funcnet.sweep.ledger import STATUSES, UNFINISHED, new_ledger
+from funcnet.sweep.ledger import PRUNED, STATUSES, UNFINISHED, Ledger, new_ledger
 from funcnet.sweep.loop import Loop, Settings
 from funcnet.sweep.pack import key_kind, one_key_for_all
 from funcnet.sweep.plan import Plan, Recipe, make_plan
@@ -65,8 +67,11 @@ def sweep(
     memory_budget: int | None = None,
     randomness: str = "shared",
     keep: int | None = None,
+    keep_best: bool = False,
     metric: str | None = None,
     mode: str | None = None,
+    prune: Policy | None = None,
+    max_seconds: float | None = None,
 ) -> SweepResult:
     """Trains every variant of a recipe, many at once.
 
@@ -93,9 +98,14 @@ def sweep(
       randomness: "shared" gives the variants of one replicate the same key, hence the same initial draws, minibatches and
         dropout draws: they are compared under common random numbers. "independent" folds the variant's index in as well.
       keep: how many final states to keep, those of the best variants (with replicates, of each one's best run); None keeps all.
+      keep_best: of each run keep the state at its best evaluation rather than the last, show the metrics there (and the column
+        "best_step"), and rank by them; runs that were pruned or not finished are then ranked too.
       metric: what variants are ranked by, shown and kept; by default the validation loss (training loss without validation).
       mode: whether a small ("min") or a large ("max") value of it is good; may be left out where that is known: for losses,
         `METRICS`, and what a training says of its own metrics.
+      prune: a rule that stops poor variants early, such as `funcnet.prune.successive_halving(100)`; a variant's replicates go
+        on or stop together. The runs that it stops have the status "pruned", and the column "pruned_by" says by what.
+      max_seconds: the sweep ends after so many seconds, with what there is: runs on their way have the status "unfinished".
 
     Returns:
       A `SweepResult`. A run that becomes non-finite is frozen, marked "diverged", and changes nothing for the others.
@@ -115,28 +125,38 @@ def sweep(
       >>> result.best("validation/loss").hyperparameters
       {'learning_rate': 0.1}
     """
+    began = time.monotonic()
     inner.warn_of_wrong_jax("sweep")
     key = _as_key(key)
     _check_arguments(key, num_steps, chunk_size, memory_budget, randomness, keep)
+    if max_seconds is not None:
+        check.in_range("sweep", "max_seconds", max_seconds, 0, ends="()", fix="None for as long as it takes")
+    deadline = None if max_seconds is None else began + float(max_seconds)
     data = as_split("sweep", data)
     with inner.no_mesh():  # each chunk trains on one device
         variants, own = as_variants("sweep", variants), dict(num_steps=num_steps, batch_size=batch_size)
         plan = make_plan(recipe, variants, len(data.train.y), **own, eval_every=eval_every, replicates=replicates)  # type: ignore[arg-type]
         rehearsal = rehearse(plan, variants, data, key)
-        rank = _rank(rehearsal, metric, mode, keep)
+        rank = _rank(rehearsal, metric, mode, needed=keep is not None or keep_best)
+        if prune is not None:
+            plan = _with_looks(plan, prune)
         slots = local_slots()
         raises = inner.flag("jax_debug_nans") or inner.flag("jax_debug_infs")
         budget = memory_budget or memory_of(slots[0].device) // 4
-        settings = Settings(key, chunk_size, budget, randomness, keep, rank, raises)
+        settings = Settings(key, chunk_size, budget, randomness, keep, keep_best, rank, raises, deadline)
         tell, close = reporter(progress)
         try:
-            return _carried_out(plan, rehearsal, Threads(rehearsal.trials, data, key, slots), settings, tell)
+            return _carried_out(plan, rehearsal, Threads(rehearsal.trials, data, key, slots), settings, prune, tell)
         finally:
             close()
 
 
-def _carried_out(plan: Plan, rehearsal: Rehearsal, executor: Threads, settings: Settings, tell: Reporter) -> SweepResult:
-    loop = Loop(plan, rehearsal, new_ledger(plan, rehearsal.metrics), executor, settings, tell)
+def _carried_out(
+    plan: Plan, rehearsal: Rehearsal, executor: Threads, settings: Settings, policy: Policy | None, tell: Reporter
+) -> SweepResult:
+    ledger = new_ledger(plan, rehearsal.metrics)
+    judge = None if policy is None else _judge(policy, ledger, plan, rehearsal, settings.rank)
+    loop = Loop(plan, rehearsal, ledger, executor, settings, judge, tell)
     try:
         loop.run()
     except BaseException as error:
@@ -162,6 +182,10 @@ def _result(loop: Loop, rehearsal: Rehearsal) -> SweepResult:
         "status": np.array([STATUSES[status] for status in ledger.status.tolist()]),
         "steps": ledger.at.copy(),
     }
+    if loop.settings.keep_best:
+        outcome["best_step"] = np.where(ledger.best >= 0, ledger.steps[ledger.best], -1)
+    if loop.judge is not None:
+        outcome["pruned_by"] = np.where(ledger.status == PRUNED, loop.judge.policy.name, "")
     met = ledger.measured.any(0)
     curves = {"step": ledger.steps[met], **{name: values[:, met] for name, values in ledger.values.items()}}
     timing = {
@@ -215,7 +239,28 @@ def _check_arguments(
         raise ValueError(check.message("sweep", rule, f"{key_kind(key)}", 'jax.random.key(0, impl="threefry2x32"), or randomness="shared"'))
 
 
-def _rank(rehearsal: Rehearsal, metric: str | None, mode: str | None, keep: int | None) -> Rank:
+def _with_looks(plan: Plan, policy: Policy) -> Plan:
+    """The plan in which every run is measured wherever any is, and where the policy looks."""
+    check_policy("sweep: prune", policy)
+    lengths = {variant.num_steps for variant in plan.variants}
+    looks = {step for length in lengths for step in plan.evaluations(length)}
+    if policy.looks is None:
+        if not any(step < length for length in lengths for step in looks):
+            rule = f"prune={policy.name} must have evaluations to decide by before the last step"
+            raise ValueError(check.message("sweep", rule, f"eval_every={plan.eval_every}", "give a smaller eval_every"))
+    else:
+        looks |= set(policy.looks(max(lengths)))
+    return plan._replace(looks=tuple(sorted(looks)))
+
+
+def _judge(policy: Policy, ledger: Ledger, plan: Plan, rehearsal: Rehearsal, rank: Rank) -> Judge:
+    name = rank.metric if policy.metric is None else policy.metric
+    check.one_of(f"prune.{policy.name}", "metric", name, rehearsal.metrics)
+    mode = policy.mode or (rank.mode if name == rank.metric else None)
+    return Judge(policy, ledger, plan.replicates, name, wanted_mode(f"prune.{policy.name}", name, mode, rehearsal.modes))
+
+
+def _rank(rehearsal: Rehearsal, metric: str | None, mode: str | None, *, needed: bool) -> Rank:
     """What variants are ranked by; which way is better must be known where that is needed."""
     if metric is not None:
         check.one_of("sweep", "metric", metric, rehearsal.metrics)
@@ -223,6 +268,6 @@ def _rank(rehearsal: Rehearsal, metric: str | None, mode: str | None, keep: int 
     try:
         return Rank(name, wanted_mode("sweep", name, mode, rehearsal.modes))
     except ValueError:
-        if metric is not None or mode is not None or keep is not None:
+        if metric is not None or mode is not None or needed:
             raise
         return Rank(name, None)

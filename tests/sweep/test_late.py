@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet.sweep import program
-from funcnet.sweep import loop
+from funcnet.sweep import loop, program
 from funcnet.sweep import run as engine
 from funcnet.sweep.executors import Slot
 

@@ -11,8 +11,8 @@ import pytest
 
 import funcnet as fn
 from funcnet.sweep import run as engine
-from funcnet.sweep.width import core_lanes, lane_width
 from funcnet.sweep.trial import bytes_written
+from funcnet.sweep.width import core_lanes, lane_width
 
 KEY = jax.random.key(5)
 RNG = np.random.default_rng(0)
