@@ -60,7 +60,9 @@ def patience(evaluations: int, min_delta: float = 0.0, *, metric: str | None = N
       >>> print(policy.decide(state, seen)[1].stop)
       [False  True]
 
-    Source: Prechelt (1998), criterion UP in Keras's form, EarlyStopping(patience=evaluations, min_delta=min_delta).
+    Source: Prechelt (1998) for early stopping; the rule is Keras's EarlyStopping(patience=evaluations, min_delta=min_delta). Optuna's
+    PatientPruner(None, evaluations - 1) differs in two things: it goes on where a value equals the best, and its min_delta is by
+    how much a value may be worse.
     """
     evaluations = check.whole("patience", "evaluations", evaluations, 1)
     check.in_range("patience", "min_delta", min_delta, 0)

@@ -581,16 +581,17 @@ def test_successive_halving_agrees_with_a_loop(eta):
     assert len(happened) > 3
 
 
-# the counts at the rungs of Li et al. (2018), R = 81, eta = 3: n_s of Algorithm 1, floor(n_s / 3^i); then those of the preprint
+# how many stand at each rung in Table 1 of Li et al. (2018), R = 81, eta = 3: n_s = ceil(5 / (s + 1) * 3^s) as in Algorithm 1 and
+# floor(n_s / 3^i) after i rungs; and as it is also printed, with n_s = floor(5 / (s + 1)) * 3^s
 BRACKETS = {4: [81, 27, 9, 3, 1], 3: [34, 11, 3, 1], 2: [15, 5, 1], 1: [8, 2], 0: [5]}
-PREPRINT = {4: [81, 27, 9, 3, 1], 3: [27, 9, 3, 1], 2: [9, 3, 1], 1: [6, 2]}
+ROUNDED = {4: [81, 27, 9, 3, 1], 3: [27, 9, 3, 1], 2: [9, 3, 1], 1: [6, 2]}
 
 
 def counts(reached, looks):
     return [sum(step >= look for step in reached) for look in looks]
 
 
-@pytest.mark.parametrize("table", [BRACKETS, PREPRINT], ids=["Algorithm 1", "preprint"])
+@pytest.mark.parametrize("table", [BRACKETS, ROUNDED], ids=["Algorithm 1", "rounded down"])
 @pytest.mark.parametrize("bracket", [4, 3, 2, 1])
 def test_survivors_of_a_bracket_are_the_papers(table, bracket):
     first, expected = 3 ** (4 - bracket), table[bracket]
