@@ -60,7 +60,9 @@ def patience(evaluations: int, min_delta: float = 0.0, *, metric: str | None = N
       >>> print(policy.decide(state, seen)[1].stop)
       [False  True]
 
-    Source: Prechelt (1998), criterion UP in Keras's form, EarlyStopping(patience=evaluations, min_delta=min_delta).
+    Source: Prechelt (1998) for early stopping; the rule is Keras's EarlyStopping(patience=evaluations, min_delta=min_delta). Optuna's
+    PatientPruner(None, evaluations - 1) differs in two things: it goes on where a value equals the best, and its min_delta is by
+    how much a value may be worse.
     """
     evaluations = check.whole("patience", "evaluations", evaluations, 1)
     check.in_range("patience", "min_delta", min_delta, 0)
@@ -381,7 +383,8 @@ def asha(first: int, eta: float = 3, *, metric: str | None = None, mode: str | N
         stop = np.zeros_like(go)
         if not go.any() and waiting.any() and waiting[seen.running].all():
             furthest = int(seen.allowed[waiting].max())
-            if (~_lost(seen) & (seen.allowed > furthest)).any():
+            diverged = np.isposinf(seen.values).any(axis=1)
+            if (~diverged & (seen.allowed > furthest)).any():
                 stop = waiting
             else:
                 candidates = np.flatnonzero(waiting & (seen.allowed == furthest))
@@ -440,7 +443,7 @@ def _halving(name: str, first: int, eta: float, deal: Callable[[Seen], np.ndarra
                 continue
             else:
                 candidates = np.flatnonzero(standing)
-                keep = max(1, _share(int((members & _stood(seen, rung) & (seen.allowed == rung)).sum()), eta))
+                keep = max(1, _share(int((members & _stood(seen, rung)).sum()), eta))
                 go = np.zeros_like(standing)
                 go[candidates[_best(value[candidates], keep)]] = True
                 stop |= standing & ~go
@@ -481,11 +484,6 @@ def _stood(seen: Seen, rung: int) -> np.ndarray:
     return (seen.allowed >= rung) & (seen.num_steps > rung)
 
 
-def _lost(seen: Seen) -> np.ndarray:
-    """The variants that have diverged."""
-    return ~seen.running & np.isposinf(seen.values).any(axis=1)
-
-
 def _last(curves: np.ndarray) -> np.ndarray:
     """The last number of each curve; NaN where there is none."""
     place = curves.shape[1] - 1 - np.argmax(~np.isnan(curves[:, ::-1]), axis=1)
@@ -517,14 +515,13 @@ def _quantile_of_others(values: np.ndarray, share: float) -> np.ndarray:
     below, above = (ordered[place + (rank <= place)] for place in (low, high))  # of the others: one's own place is left out
     with np.errstate(invalid="ignore"):  # inf - inf
         gap = above - below
-        between = below + gap * weight if weight < 0.5 else above - gap * (1 - weight)
-    quantile: np.ndarray = np.where(np.isfinite(gap), between, below if weight == 0 else above)
+        quantile: np.ndarray = np.where(np.isfinite(gap), below + gap * weight, below if weight == 0 else above)
     return quantile
 
 
 def _rungs(first: int, eta: float, num_steps: int) -> list[int]:
     rungs: list[int] = []
-    while (rung := round(first * eta ** len(rungs))) < num_steps:
+    while (rung := round(min(first * eta ** len(rungs), num_steps))) < num_steps:
         rungs.append(rung)
     return rungs
 
@@ -540,11 +537,9 @@ def _dealt(count: int, weights: list[int]) -> np.ndarray:
 
 
 def _check_rungs(where: str, first: Any, eta: Any) -> tuple[int, float]:
-    """Checked; a whole eta as an int, whose powers are exact."""
     first = check.whole(where, "first", first, 1)
     check.in_range(where, "eta", eta, 2)
-    number = check.as_number(where, "eta", eta)
-    return first, int(number) if number.is_integer() else number
+    return first, check.as_number(where, "eta", eta)
 
 
 def _check_seen(where: str, first: int, rungs: list[int], seen: Seen) -> None:

@@ -172,6 +172,8 @@ def test_looks_are_the_rungs_or_every_evaluation(name):
         assert policy.looks(46) == ([5, 12, 31] if name == "successive_halving" else [5, 15, 45])  # 12.5 and 31.25 are rounded
         assert policy.looks(45) == ([5, 12, 31] if name == "successive_halving" else [5, 15])
         assert policy.looks(5) == []
+    assert asha(1, 2.6).looks(40) == [1, 3, 7, 18]  # 2.6, 6.76, 17.576, 45.6976
+    assert asha(10, 1e308).looks(40) == [10]
 
 
 @pytest.mark.parametrize("name", [name for name in MAKERS if name != "asha"])
@@ -221,6 +223,31 @@ def test_nothing_is_decided_before_something_is_measured(name):
     _, again = policy.decide(state, seen._replace(allowed=decisions.allowed))
     np.testing.assert_array_equal(again.allowed, decisions.allowed)
     assert not again.stop.any()
+    state, early = policy.decide(policy.init(seen), seen._replace(values=np.arange(54.0).reshape(9, 6)))
+    assert not early.stop.any() and early.allowed.tolist() == decisions.allowed.tolist()  # none of these is at step 0
+
+
+@every_rule
+def test_nothing_is_decided_about_a_variant_at_its_end(name):
+    """Even where a sweep says in a later call that it runs no more."""
+    seen = seen_at(2, [[1, 2, 3], [2, 3, 4], [3, 4, 5], [9, 9, 9]], steps=[5, 12, 20], num_steps=[20] * 4)
+    _, decisions = MAKERS[name]().decide(patience(1).init(seen) if name == "patience" else {"bracket": np.zeros(4, int)}, seen)
+    assert not decisions.stop.any() and decisions.allowed.tolist() == [20] * 4
+
+
+@pytest.mark.parametrize("policy", [median(), successive_halving(10, 2)], ids=lambda policy: policy.name)
+def test_those_behind_are_decided_first(policy):
+    """Were some further on, they would wait, and have the say that they had where the others are."""
+    values = [[1.0, 2.0, 60.0, NAN], [1.0, 3.0, 70.0, NAN], [1.0, 4.0, NAN, NAN], [1.0, 5.0, NAN, NAN], [1.0, 6.0, NAN, NAN]]
+    steps = np.array([10, 20, 40, 60])
+    seen = Seen(steps, np.array(values), np.full(5, 60), np.array([40, 40, 20, 20, 20]), np.full(5, True))
+    _, decisions = policy.decide({"bracket": np.zeros(5, int)}, seen)
+    if policy.name == "median":  # no best is above 1
+        assert decisions.allowed.tolist() == [40] * 5 and not decisions.stop.any()
+        seen.values[:, 0] = NAN  # the others of 4 are 2, 3, 5, 6; those of 5 and of 6 have a median of 3.5
+        assert stops(policy, seen) == [False, False, False, True, True]
+    else:
+        assert decisions.allowed.tolist() == [40, 40, 40, 40, 20] and decisions.stop.tolist() == [False] * 4 + [True]
 
 
 # patience
@@ -342,10 +369,9 @@ def test_threshold_agrees_with_optuna(direction, sign):
 
 
 def test_median_by_hand():
-    """The medians of the others are 2.5, 2, 2 and 3 at first; then the first variant's best, 1, is not worse than 2, but 5 is."""
-    #       others of: 1 -> 2, 3, 5; 2 -> 1, 3, 5; 3 -> 1, 2, 5; 5 -> 1, 2, 3
+    # the medians of the others are 3 (of 2, 3, 5), 3 (of 1, 3, 5), 2 (of 1, 2, 5) and 2 (of 1, 2, 3)
     assert stops(median(), seen_at(0, [[1, 0], [2, 0], [3, 0], [5, 0]])) == [False, False, True, True]
-    # the first is worst now, but was better than the median 2 of the others; 2 equals the median of 9, 2, 2; 3 is worse than 2
+    # the first is the worst now, but its best is better than 2, the median of 2, 2, 3; 3 is worse than 2, the median of 9, 2, 2
     assert stops(median(), seen_at(1, [[1, 9], [2, 2], [2, 2], [4, 3]])) == [False, False, False, True]
 
 
@@ -555,16 +581,17 @@ def test_successive_halving_agrees_with_a_loop(eta):
     assert len(happened) > 3
 
 
-# the counts at the rungs of Li et al. (2018), R = 81, eta = 3: n_s of Algorithm 1, floor(n_s / 3^i); then those of the preprint
+# how many stand at each rung in Table 1 of Li et al. (2018), R = 81, eta = 3: n_s = ceil(5 / (s + 1) * 3^s) as in Algorithm 1 and
+# floor(n_s / 3^i) after i rungs; and as it is also printed, with n_s = floor(5 / (s + 1)) * 3^s
 BRACKETS = {4: [81, 27, 9, 3, 1], 3: [34, 11, 3, 1], 2: [15, 5, 1], 1: [8, 2], 0: [5]}
-PREPRINT = {4: [81, 27, 9, 3, 1], 3: [27, 9, 3, 1], 2: [9, 3, 1], 1: [6, 2]}
+ROUNDED = {4: [81, 27, 9, 3, 1], 3: [27, 9, 3, 1], 2: [9, 3, 1], 1: [6, 2]}
 
 
 def counts(reached, looks):
     return [sum(step >= look for step in reached) for look in looks]
 
 
-@pytest.mark.parametrize("table", [BRACKETS, PREPRINT], ids=["Algorithm 1", "preprint"])
+@pytest.mark.parametrize("table", [BRACKETS, ROUNDED], ids=["Algorithm 1", "rounded down"])
 @pytest.mark.parametrize("bracket", [4, 3, 2, 1])
 def test_survivors_of_a_bracket_are_the_papers(table, bracket):
     first, expected = 3 ** (4 - bracket), table[bracket]
@@ -654,8 +681,8 @@ def arrive(policy, values, first=10, num_steps=20):
 
 
 def test_asha_by_hand():
-    # of three the best is 3; of four it is 2; one of five has gone on, and 4, 9, 8 are not among the best two of six or seven,
-    # but 1 is, and with eight and nine: the best three of nine are 1, 2 and 2.5
+    # the best one of three is 3, of four and of five 2; the best two of six are 2 and 3, which have gone on; of seven and eight
+    # 1 and 2; the best three of nine are 1, 2 and 2.5
     assert arrive(asha(10, 3), [5, 4, 3, 2, 9, 8, 1, 7, 2.5]) == [[], [], [2], [3], [], [], [6], [], [8]]
     # 2 is the second best of six, when the sixth has come
     assert arrive(asha(10, 3), [1, 2, 3, 4, 5, 6]) == [[], [], [0], [], [], [1]]
@@ -685,6 +712,9 @@ def test_asha_lets_the_best_go_on_where_there_are_fewer_than_eta():
     curves[1, 20:] = INF
     driven = drive(asha(10, 3), curves, 100)
     assert driven.stopped == [-1, -1, -1] + [10] * 5 and driven.reached[2] == 100
+    curves = flat(*range(8))
+    curves[:2, 20:] = [[60], [50]]  # of those that are furthest the best, although 2 waits further back
+    assert drive(asha(10, 3), curves, 100).stopped == [30, -1] + [10] * 6
 
 
 def test_asha_counts_diverged_variants_only_at_rungs_they_set_out_for():
