@@ -1,4 +1,25 @@
-"""Sweeps: every variant of a recipe trained in as few programs as there are kinds of it."""
+"""Sweeps: every variant of a recipe trained in as few programs as there are kinds of it.
+
+The words, each with one meaning in the whole package:
+
+recipe      a function of hyperparameters that returns a training
+variant     one setting of the hyperparameters
+replicate   a run of a variant with a key of its own
+row         one run: a variant in a replicate, a row of the result's table
+assignment  the values of a variant's hyperparameters: static ones pick a program, numbers and names are its arguments
+group       the rows that share a program
+lot         rows of a group that may train in one chunk: they have the same names, and where they share it one key
+lane        a place in a chunk, for one row
+chunk       rows that train together, in one call of a program, as many as it has lanes
+cohort      a chunk on its way: its rows stand at one step
+stretch     64 steps whose minibatches are drawn together, and after which the lanes are looked at
+segment     the steps of one task
+task        a cohort over a segment; data goes in and comes out
+slot        where one chunk trains at a time: a core, or a device
+evaluation  a step after which runs are measured
+ledger      what was measured and decided, an entry for each row
+policy      what decides which variants go on
+"""
 
 from funcnet.sweep.program import clear_caches as clear_caches
 from funcnet.sweep.progress import Progress as Progress
