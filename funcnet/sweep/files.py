@@ -725,7 +725,7 @@ class _Lock:
         owner = _read_owner(descriptor)
         if locked is False:
             raise self._in_use(owner, "wait until it ends or closes the folder, or give another folder")
-        if not self._is(descriptor):  # its owner has let go in between
+        if (locked or not made) and not self._is(descriptor):  # its owner has let go in between
             return False
         own = _Owner(os.getpid(), socket.gethostname(), _started(os.getpid()))
         if not made:
