@@ -460,7 +460,7 @@ def _array_name(member: str) -> str:
 
 def _is_native(dtype: np.dtype) -> bool:
     """Whether an npz file holds the dtype itself."""
-    return dtype.kind in "biufc" and np.dtype(dtype.str) == dtype
+    return dtype.kind in "biufc" and dtype.isbuiltin != 2  # 2: one that a package has registered, as JAX's does
 
 
 def _is_foreign(dtype: np.dtype) -> bool:
@@ -777,10 +777,12 @@ class _Lock:
     def release(self) -> None:
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
-            with contextlib.suppress(OSError):
-                if self._is(descriptor):  # still locked: nobody else can have taken it
-                    os.unlink(self._path)
-            os.close(descriptor)
+            try:
+                with contextlib.suppress(OSError):
+                    if self._is(descriptor):  # still locked: nobody else can have taken it
+                        os.unlink(self._path)
+            finally:
+                os.close(descriptor)
 
 
 def _flock(descriptor: int) -> bool | None:

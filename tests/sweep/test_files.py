@@ -585,7 +585,7 @@ HOSTILE_PARTS = {
     "twice": (lambda: archive(("x.npy", FINE), ("y.npy", FINE)).replace(b"y.npy", b"x.npy"), "got 'x' twice"),
     "up": (lambda: archive(("../x.npy", FINE)), "an array's name must be plain, got '../x.npy'"),
     "dots": (lambda: archive(("..", FINE)), "must be plain"),
-    "dots as a name": (lambda: archive((".. .npy".replace(" ", ""), FINE)), "must be plain"),
+    "dots as a name": (lambda: archive(("...npy", FINE)), "must be plain"),
     "absolute": (lambda: archive(("/tmp/x.npy", FINE)), "must be plain"),
     "folder": (lambda: archive(("a/b.npy", FINE)), "must be plain"),
     "backslash": (lambda: archive(("a\\b.npy", FINE)), "must be plain"),
@@ -883,7 +883,7 @@ def test_the_order_of_calls(two, monkeypatch):
         value = own(*args, **kwargs)
         if name == "open":
             paths[value] = os.path.basename(args[0])
-        about = paths.get(args[0], "") if isinstance(args[0], int) else os.path.basename(args[-1])
+        about = paths[args[0]] if isinstance(args[0], int) else os.path.basename(args[1 if name == "replace" else 0])
         if calls[-1:] != [("write", about)] or name != "write":
             calls.append((name, about))
         return value
@@ -900,105 +900,118 @@ def test_the_order_of_calls(two, monkeypatch):
 
 
 class Disk:
-    """A disk with a power cut: what was not flushed may be there, in part, or not; names likewise, in any combination."""
+    """Notes what reaches a disk, for a power cut: what was not flushed may be there, in part, or not; names in any combination."""
 
-    def __init__(self, path):
-        self.flushed = {name: (path / name).read_bytes() for name in names(path) - {"lock.json"}}
-        self.files, self.names, self.later = [], {}, []  # [bytes, bytes flushed] by file; name -> file; changes of names since the flush
+    def __init__(self, path, flushes=True):
+        self.path, self.flushes = str(path), flushes
+        self.names = {name: (path / name).read_bytes() for name in names(path) - {"lock.json"}}  # or the number of a new file
+        self.flushed, self.later = dict(self.names), []  # names as they are after a cut for certain, and changes that may be lost
+        self.contents, self.safe = [], []  # of new files: all of it, and whether it is flushed
         self.open = {}
-        self.states = [self.state()]
-        self.path = str(path)
-
-    def state(self):
-        return dict(self.flushed), list(self.later), [list(file) for file in self.files]
+        self.states = []
 
     def act(self, name, own, args, kwargs):
         value = own(*args, **kwargs)
-        if name == "open" and args[0] == self.path:
-            self.open[value] = "folder"
-        elif name == "open" and args[1] & os.O_CREAT:
-            self.files.append([b"", None])
-            self.open[value] = len(self.files) - 1
-            self.change(os.path.basename(args[0]), self.open[value])
+        if name == "open":
+            self.open[value] = None if args[0] == self.path else len(self.contents)
+            if args[0] != self.path and args[1] & os.O_CREAT:
+                self.contents.append(b"")
+                self.safe.append(False)
+                self.change(args[0], self.open[value])
         elif name == "write":
-            self.files[self.open[args[0]]][0] += bytes(args[1][:value])
-        elif name == "fsync" and self.open[args[0]] == "folder":
-            for which, file in self.later:
-                self.apply(self.flushed, which, file, self.files)
-            self.later.clear()
-        elif name == "fsync":
-            self.files[self.open[args[0]]][1] = self.files[self.open[args[0]]][0]
+            self.contents[self.open[args[0]]] += bytes(args[1][:value])
+            self.safe[self.open[args[0]]] = False
+        elif name == "fsync" and self.flushes:
+            if self.open[args[0]] is None:
+                self.flushed, self.later = dict(self.names), []
+            else:
+                self.safe[self.open[args[0]]] = True
         elif name == "replace":
-            old, new = map(os.path.basename, args)
-            self.change(new, self.names.get(old))
-            self.change(old, None)
+            file = self.names[os.path.basename(args[0])]
+            self.change(args[1], file)
+            self.change(args[0], None)
         elif name == "unlink":
-            self.change(os.path.basename(args[0]), None)
-        self.states.append(self.state())
+            self.change(args[0], None)
+        self.states.append((self.flushed, list(self.later), list(self.contents), list(self.safe)))
         return value
 
-    def change(self, name, file):
-        self.names[name] = file
-        self.later.append((name, file))
+    def change(self, path, file):
+        self.later.append((os.path.basename(path), file))
+        self.apply(self.names, *self.later[-1])
 
     @staticmethod
-    def apply(image, name, file, files):
+    def apply(found, name, file):
+        found[name] = file
         if file is None:
-            image.pop(name, None)
-        else:
-            image[name] = files[file] if isinstance(file, int) else file
+            del found[name]
 
-    def after_cut(self, state, rng):
-        """One of the folders that may be found when the power is back."""
-        image, later, held = state
-        image = dict(image)
-        for name, file in later:
+    @classmethod
+    def after_cut(cls, state, rng):
+        """One of the folders that may be there when the power is back."""
+        flushed, later, contents, safe = state
+        found = dict(flushed)
+        for change in later:
             if rng.random() < 0.5:
-                self.apply(image, name, file, held)
-        made = {}
-        for name, file in image.items():
-            if isinstance(file, list):
-                now, flushed = (
-                    held[next(i for i, own in enumerate(self.files) if own[0][: len(file[0])] == file[0] and i < len(held))]
-                    if False
-                    else file
-                )
-                file = flushed if flushed is not None and flushed == now else now[: rng.integers(len(now) + 1)] + bytes(rng.integers(3))
-            made[name] = file
-        return made
+                cls.apply(found, *change)
+        for name, file in found.items():
+            if isinstance(file, int):
+                whole = contents[file]
+                found[name] = whole if safe[file] else whole[: rng.integers(len(whole) + 1)] + bytes(rng.integers(3))
+        return found
 
 
-def test_a_power_cut_at_any_call_leaves_a_whole_snapshot(two, tmp_path, monkeypatch):
-    disk, rng = Disk(two), np.random.default_rng(0)
-    folder = Folder(two)
-    with monkeypatch.context() as patched:
+def after_cuts(two, tmp_path, monkeypatch, disk):
+    """The step that is found, and what is damaged, for cuts at every call of the third snapshot."""
+    rng = np.random.default_rng(0)
+    with Folder(two) as folder, monkeypatch.context() as patched:
         patched.setattr(files, "os", System(disk.act, ("open", "write", "fsync", "replace", "unlink")))
         third(folder)
-    folder.close()
-    found = []
-    for number, state in enumerate(disk.states):
-        for i in range(6):
-            path = tmp_path / f"{number}-{i}"
+    for state in disk.states:
+        for _ in range(8):
+            path = tmp_path / "after"
             path.mkdir()
             for name, raw in disk.after_cut(state, rng).items():
                 (path / name).write_bytes(raw)
-            with Folder(path) as opened:
-                assert opened.damaged == [] and opened.snapshot is not None
-                found.append(opened.snapshot.content["step"])
-                assert_second(opened.snapshot) if found[-1] == 2 else assert_equal(
-                    opened.snapshot.parts["params"], {"w": numbers(4)}
-                ) if False else None
+            with Folder(path) as folder:
+                yield folder.snapshot, folder.damaged
             shutil.rmtree(path)
-    assert set(found[: len(found) // 3]) == {2} and set(found[-6:]) == {3}
+
+
+def test_a_power_cut_at_any_call_leaves_a_whole_snapshot(two, tmp_path, monkeypatch):
+    found = []
+    for snapshot, damaged in after_cuts(two, tmp_path, monkeypatch, Disk(two)):
+        assert damaged == []
+        found.append(snapshot.content["step"])
+        if found[-1] == 2:
+            assert_second(snapshot)
+        else:
+            assert_equal({"ledger": snapshot.parts["ledger"]}, {"ledger": {"x": np.arange(5)}})
+    assert set(found[: len(found) // 2]) == {2} and set(found[-8:]) == {3}
+
+
+def test_a_power_cut_shows_whether_files_were_flushed(two, tmp_path, monkeypatch):
+    """The test before this one can fail: a disk on which nothing is flushed has damaged snapshots after a cut."""
+    assert sum(bool(damaged) for _, damaged in after_cuts(two, tmp_path, monkeypatch, Disk(two, flushes=False))) > 10
 
 
 RUN = "import sys, os, signal, numpy as np\nfrom funcnet.sweep.files import *\nfrom funcnet.sweep import files\npath = sys.argv[1]\n"
 
 
-def start(code, *args):
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", RUN + code, *map(str, args)], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
+@pytest.fixture
+def start():
+    """start(code, *args) -> a process, which does not outlive its test."""
+    env, pipe, processes = os.environ | {"PYTHONPATH": str(ROOT)}, subprocess.PIPE, []
+
+    def started(code, *args):
+        command = [sys.executable, "-c", RUN + code, *map(str, args)]
+        processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env))
+        return processes[-1]
+
+    yield started
+    for process in processes:
+        process.kill()
+        with process:
+            pass
 
 
 def finish(process):
@@ -1025,7 +1038,7 @@ while True:
 """
 
 
-def test_killed_processes_lose_nothing(tmp_path):
+def test_killed_processes_lose_nothing(tmp_path, start):
     """Each of them goes on where the one before was killed, wherever that was."""
     last = 0
     for lines in (1, 9, 4):
@@ -1040,7 +1053,7 @@ def test_killed_processes_lose_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "at", "step"), [("replace", 1, 2), ("fsync", 3, 2), ("replace", 3, 2), ("unlink", 1, 3)])
-def test_killed_at_a_call(two, name, at, step):
+def test_killed_at_a_call(two, name, at, step, start):
     code = f"""
 own, left = os.{name}, [{at}]
 def call(*args):
@@ -1135,7 +1148,7 @@ def test_an_interruption_is_as_a_failed_write(two, monkeypatch):
         third(folder)
 
 
-def test_a_limit_on_the_size_of_files(tmp_path):
+def test_a_limit_on_the_size_of_files(tmp_path, start):
     code = """
 import resource
 folder = Folder(path)
@@ -1166,11 +1179,11 @@ def test_a_path_that_can_be_no_folder(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_folder_that_can_not_be_written(tmp_path, monkeypatch, at):
-    """Whether it can't be made, locked or, with the lock made, nothing can be written into that."""
+@pytest.mark.parametrize(("name", "at"), [("makedirs", 1), ("open", 2), ("write", 1)])  # the first to be opened is the folder above
+def test_a_folder_that_can_not_be_written(tmp_path, monkeypatch, name, at):
+    """Whether it can't be made, its lock can't be made, or nothing can be written into that."""
     with monkeypatch.context() as patched:
-        patched.setattr(files, "os", failing(at, errno.EACCES, ("makedirs", "open", "write")))
+        patched.setattr(files, "os", failing(at, errno.EACCES, (name,)))
         with pytest.raises(PermissionError, match="got Permission denied at .*; give a folder that can be read and written") as caught:
             Folder(tmp_path / "store")
     assert caught.value.errno == errno.EACCES
@@ -1240,7 +1253,7 @@ sys.stdin.read()
 """
 
 
-def test_a_living_owner_is_named_and_a_killed_one_is_succeeded(two):
+def test_a_living_owner_is_named_and_a_killed_one_is_succeeded(two, start):
     process = start(HOLDS, two)
     assert process.stdout.readline() == "open\n"
     match = rf"^store: .*store is in use by process {process.pid} on host {socket.gethostname()}; wait until it ends or closes the folder"
@@ -1254,7 +1267,7 @@ def test_a_living_owner_is_named_and_a_killed_one_is_succeeded(two):
     assert "lock.json" not in names(two)
 
 
-def test_a_process_that_ends_lets_go(two):
+def test_a_process_that_ends_lets_go(two, start):
     finish(start("folder = Folder(path)", two))
     assert "lock.json" not in names(two)
 
@@ -1401,7 +1414,7 @@ def test_of_two_at_once_one_opens(two, monkeypatch, flock, stale):
         assert sorted(type(one).__name__ for one in both) == ["Folder", "StoreInUse"]
 
 
-def test_of_several_processes_at_once_one_takes_a_dead_owners_place(two):
+def test_of_several_processes_at_once_one_takes_a_dead_owners_place(two, start):
     (two / "lock.json").write_text(json.dumps({"pid": ended(), "host": socket.gethostname(), "started": 1}))
     code = """
 print("ready", flush=True)
@@ -1423,7 +1436,7 @@ sys.stdin.read()
         finish(process)
 
 
-def test_a_forked_child_does_not_hold_its_parents_lock(two):
+def test_a_forked_child_does_not_hold_its_parents_lock(two, start):
     """A worker process may outlive its parent for a while, and must neither keep others out nor write."""
     code = """
 import warnings
@@ -1433,11 +1446,11 @@ if os.fork() == 0:
     try:
         folder.write({}, {})
     except StoreInUse as error:
-        print("child:", error, flush=True)
+        os.write(1, f"child: {error}\\n".encode())
     folder.close()
     sys.stdin.read()
     os._exit(0)
-print("parent", flush=True)
+os.write(1, b"parent\\n")
 os.wait()
 """
     process = start(code, two)
@@ -1467,14 +1480,10 @@ def test_a_lock_that_was_removed_by_hand_stops_the_owner(two, other):
     Folder(two).close()
 
 
-def test_windows_can_import_it():
-    code = "import sys; sys.modules['fcntl'] = None\n" + RUN + "with Folder(path) as folder: folder.write({}, {}); print(files.fcntl)"
+def test_windows_can_import_it(tmp_path):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as path:
-        out = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True, env=env).stdout
-    assert out == "None\n"
+    code = "import sys; sys.modules['fcntl'] = None\n" + RUN + "with Folder(path) as folder: folder.write({}, {}); print(files.fcntl)"
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, env=env).stdout == "None\n"
 
 
 def test_every_dtype_of_ml_dtypes_is_known():
