@@ -14,6 +14,8 @@ import numpy as np
 from funcnet import check
 from funcnet.space import Distribution, Space, Static, Traced, Variants, generator
 
+_SHARES = (2.0**-24, 1 - 2.0**-24)  # samplers like to try the ends: of a normal distribution they are 5.3 deviations away on either side
+
 
 class Strategy(Protocol):
     """Who says which variants are tried next.
@@ -186,7 +188,7 @@ def optuna(study: Any, space: Space) -> OptunaStrategy:
     `integers` as whole numbers, `choice` and constants as categories. Of a choice among what Optuna doesn't store
     (functions, tuples, distributions) or can't tell apart (1 and True) the categories are the options' places, from 0; a
     distribution at place 1 of the choice `dropout` is the parameter `dropout[1]`, which only trials have that chose it. Any
-    other distribution, such as `normal`, is the share of its draws that lie below, a float from 0 to 1.
+    other distribution, such as `normal`, is the share of its draws that lie below, a float between 0 and 1.
 
     As in the space, the upper end of a range is left out: Optuna is given the next float32 below it, as samplers like to
     try the ends, and a drop rate of 1 would fail.
@@ -260,7 +262,7 @@ def _suggested(trial: Any, name: str, distribution: Distribution) -> Any:
         option = distribution.options[place]
         value = _suggested(trial, f"{name}[{place}]", option) if isinstance(option, Distribution) else option
     else:
-        value = distribution.quantile(float(trial.suggest_float(name, 0.0, _below(1.0, 0.0))))
+        value = distribution.quantile(float(trial.suggest_float(name, *_SHARES)))
     return distribution.marked(value)
 
 
