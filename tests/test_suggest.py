@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +133,8 @@ def sampler(library, name, seed=0):
         return library.samplers.TPESampler(seed=seed, n_startup_trials=4)
     if name == "gp":
         pytest.importorskip("torch", reason="Optuna's GPSampler needs torch")
-        return library.samplers.GPSampler(seed=seed, n_startup_trials=4)
+        with warnings.catch_warnings(action="ignore"):  # that it is experimental, before Optuna 5
+            return library.samplers.GPSampler(seed=seed, n_startup_trials=4)
     if name == "cma-es":
         pytest.importorskip("cmaes", reason="Optuna's CmaEsSampler needs the package cmaes")
         return library.samplers.CmaEsSampler(seed=seed, n_startup_trials=4)
@@ -140,11 +142,9 @@ def sampler(library, name, seed=0):
 
 
 samplers = pytest.mark.parametrize("name", ["tpe", "gp", "cma-es", "random"])
-may_warn = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
 @samplers
-@may_warn  # that a sampler is experimental, or falls back on another for a categorical
 def test_a_study_knows_what_a_search_found(library, name):
     def searched(seed):
         study = library.create_study(sampler=sampler(library, name, seed))
@@ -169,7 +169,6 @@ def test_a_study_knows_what_a_search_found(library, name):
 
 
 @samplers
-@may_warn
 def test_a_sampler_sees_what_it_would_see_by_hand(library, name):
     """The same trials as in a loop of Optuna's own, which asks and tells the losses that the sweep found."""
     space = fn.space(rate=fn.log_uniform(1e-3, 1.0), width=fn.integers(1, 5))
