@@ -41,15 +41,13 @@ class Drawn:
     """A strategy that draws from a space and does not look at the values; made by `random` and `quasi_random`."""
 
     def __init__(self, space: Space, points: _Points):
-        self._space, self._points, self._begun = space, points, False
+        self._space, self._points = space, points
 
     def ask(self, n: int) -> Variants:
         """The next n variants, n at least 1."""
         n = check.whole("ask", "n", n, 1)
-        # SciPy warns where the first lot of a Sobol' sequence is no power of 2: as lots go on from each other, no lot has to be
-        lots = [n] if self._begun else [1, n - 1]
-        self._begun = True
-        return self._space.at(np.concatenate([self._points.random(lot) for lot in lots if lot]))
+        # SciPy warns where the first lot of a Sobol' sequence is no power of 2: as lots go on from each other, it may be one point
+        return self._space.at(np.concatenate([self._points.random(lot) for lot in (1, n - 1) if lot]))
 
     def tell(self, variants: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
         """Nothing: what is drawn next doesn't depend on the values."""

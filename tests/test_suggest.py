@@ -1,5 +1,6 @@
 """Strategies: what is drawn over many asks, how a space looks to Optuna, and what a study knows after a search."""
 
+import json
 import math
 import sys
 import warnings
@@ -370,7 +371,7 @@ def test_variants_may_be_told_in_any_order_and_a_few_at_a_time(library):
     study = library.create_study()
     strategy = fn.suggest.optuna(study, fn.space(v=fn.choice([1, 2]), w=fn.uniform(0, 1)))
     variants = strategy.ask(3) + strategy.ask(2)
-    strategy.tell([variants[4], dict(variants[1])], [4.0, np.float32(1.0)])
+    strategy.tell([variants[4], json.loads(json.dumps(variants[1]))], [4.0, np.float32(1.0)])
     strategy.tell([variants[0], variants[3]], [-math.inf, 3])
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "RUNNING", "COMPLETE", "COMPLETE"]
     assert [trial.value for trial in study.trials] == [None, 1.0, None, 3.0, 4.0]

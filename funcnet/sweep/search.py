@@ -162,22 +162,19 @@ def _values(result: SweepResult) -> list[float]:
 
 
 def _kept(result: SweepResult, keep: int | None) -> SweepResult:
-    """The result with the states of its best variants alone, as one sweep of all of them keeps: of each its best run's."""
+    """The result with the states of its best variants alone: as many as one sweep of them all keeps, which each round did for its own."""
     if keep is None:
         return result
     table, sign = result.table, 1 if result.mode == "min" else -1
     fine = (table["status"] == "completed") & np.isfinite(table[result.metric])
-    values = np.where(fine, sign * table[result.metric], math.inf).tolist()
-    rows: dict[int, list[int]] = {}
-    for row, variant in enumerate(table["variant"].tolist()):
-        rows.setdefault(variant, []).append(row)
-    unfinished = set(table["variant"][table["status"] == "unfinished"].tolist())  # of an interrupted round: there to go on from
-    mean = {variant: float(np.mean([values[row] for row in own])) for variant, own in rows.items() if variant not in unfinished}
-    best = sorted(mean, key=lambda variant: (mean[variant], variant))[:keep]
-    wanted = {min(rows[variant], key=lambda row: (values[row], row)) for variant in best}
-    wanted |= {row for variant in unfinished for row in rows[variant]}
+    values: dict[int, list[float]] = {}
+    for variant, value in zip(table["variant"].tolist(), np.where(fine, sign * table[result.metric], math.inf).tolist(), strict=True):
+        values.setdefault(variant, []).append(value)
+    best = sorted(values, key=lambda variant: (float(np.mean(values[variant])), variant))[:keep]
+    unfinished = table["variant"][table["status"] == "unfinished"].tolist()  # of an interrupted round: a sweep hands them out too
+    wanted = {*best, *unfinished}
     kept = copy.copy(result)
-    kept._states = {row: state for row, state in result._states.items() if row in wanted}
+    kept._states = {row: state for row, state in result._states.items() if int(table["variant"][row]) in wanted}
     return kept
 
 
