@@ -26,7 +26,7 @@ def bowl(rate, shift=0.0):
 
     def evaluate(state, dataset):
         loss = (rate - 0.25) ** 2 + shift + 0 * state["size"]
-        return {"loss": loss, "noisy": loss + state["noise"], "gain": -loss, "unsaid": loss}
+        return {"loss": loss, "noisy": loss + rate * state["noise"], "gain": -loss, "unsaid": loss}
 
     return fn.Training(init, step, evaluate, modes={"gain": "max", "noisy": "min"})
 
@@ -151,11 +151,12 @@ def test_one_diverged_replicate_spoils_the_value():
     assert strategy.told[0][1] == [0.0625, pytest.approx(np.nan, nan_ok=True)]
 
 
-@pytest.mark.parametrize("keep", [1, 3, 5, 20])
+@pytest.mark.parametrize("keep", [1, 2, 3, 5, 7, 9, 20])
 @pytest.mark.parametrize("metric", ["validation/noisy", "validation/gain"])
 def test_as_many_states_are_kept_as_one_sweep_keeps(keep, metric):
-    options = dict(keep=keep, metric=metric, replicates=2)
-    rounds = (*ROUNDS[:2], rates(0.3, 9.0, 0.2, 0.1))
+    options = dict(keep=keep, metric=metric, replicates=3)
+    rounds = (rates(1.9, 9.0, 0.5, 0.1), rates(8.0, 0.1, np.inf, 0.5), rates(0.3, 7.0, 1.9, 0.1))  # some diverge, some are equal
+    rounds = [[each | {"shift": -np.inf if each["rate"] == 0.3 else 0.0} for each in lot] for lot in rounds]  # and one can't be ranked
     result = searched(Listed(*rounds), **options)
     whole = fn.sweep(bowl, all_of(rounds), DATA, **options, **SETTINGS)
     assert sorted(result._states) == sorted(whole._states) and len(result._states) == min(keep, 12)
