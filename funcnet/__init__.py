@@ -1,6 +1,7 @@
 """funcnet: layers, losses, penalties and optimizers as pure functions on JAX, and sweeps that train a thousand at once."""
 
 from funcnet import prune as prune
+from funcnet import suggest as suggest
 from funcnet.activations import ACTIVATIONS as ACTIVATIONS
 from funcnet.activations import check_activation as check_activation
 from funcnet.data import Dataset as Dataset
@@ -102,6 +103,7 @@ from funcnet.sweep import SweepResult as SweepResult
 from funcnet.sweep import SweepStopped as SweepStopped
 from funcnet.sweep import clear_caches as clear_caches
 from funcnet.sweep import load_result as load_result
+from funcnet.sweep import search as search
 from funcnet.sweep import sweep as sweep
 from funcnet.training import Fit as Fit
 from funcnet.training import Training as Training

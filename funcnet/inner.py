@@ -5,6 +5,7 @@ A new JAX may move or drop any of these. No other module uses them, and tests/te
 
 import functools
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from jax.core import Tracer as Tracer
 from jax.extend.core import Jaxpr as Jaxpr
 from jax.extend.core import Literal as Literal
+from jax.extend.core import Primitive as Primitive
 from jax.extend.core import Var as Var
 from jax.extend.core import jaxpr_as_fun
 
@@ -126,6 +128,55 @@ def fingerprints(jaxprs: Sequence[Any]) -> list[tuple[Any, ...]]:
     """
     walk = _Walk()
     return [walk.jaxpr(jaxpr) for jaxpr in jaxprs]
+
+
+def digest(value: Any) -> str:
+    """A SHA-256 of what a fingerprint, or a tuple of arrays, says: the same in another process, with the same JAX.
+
+    A function that a program calls back counts by its name and its code, not by what it closes over.
+
+    Example:
+      >>> jaxpr = jax.make_jaxpr(lambda x: 2 * x)(1.0)
+      >>> digest(fingerprints([jaxpr])) == digest(fingerprints([jax.make_jaxpr(lambda x: 2 * x)(1.0)]))
+      True
+      >>> digest(fingerprints([jaxpr])) == digest(fingerprints([jax.make_jaxpr(lambda x: 3 * x)(1.0)]))
+      False
+    """
+    found = hashlib.sha256()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, tuple | list):
+            found.update(b"(")
+            for entry in value:
+                walk(entry)
+            found.update(b")")
+        elif isinstance(value, bytes):
+            found.update(b"b%d:" % len(value) + value)
+        elif isinstance(value, set | frozenset):
+            found.update(("{" + ",".join(sorted(_told(entry) for entry in value)) + "}").encode())
+        elif isinstance(value, np.ndarray | np.generic | jax.Array):
+            is_key = jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+            array = np.asarray(jax.random.key_data(value) if is_key else value)  # type: ignore[arg-type]
+            found.update(f"{value.dtype} {array.shape} ".encode() + array.tobytes())
+        else:
+            found.update(f"{_told(value)};".encode())
+
+    walk(value)
+    return found.hexdigest()
+
+
+def _told(value: Any) -> str:
+    """A value as text without an address."""
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Primitive):
+        return f"primitive {value.name}"
+    if isinstance(value, _Same):
+        return _told(value.value)
+    code = getattr(value, "__code__", None)
+    if code is not None:
+        return f"{value.__module__}.{value.__qualname__} {hashlib.sha256(code.co_code).hexdigest()}"
+    return f"{type(value).__qualname__} {re.sub(r' at 0x[0-9a-fA-F]+', '', repr(value))}"
 
 
 # The derivatives that a program's own derivative would be made of. By now it has been made, or is not asked for.

@@ -45,4 +45,5 @@ class Policy(NamedTuple):
     looks: Callable[[int], list[int]] | None = None  # num_steps -> steps at which it looks; None for every evaluation
     metric: str | None = None  # what it decides by; None for what the sweep ranks by
     mode: str | None = None  # "min" or "max"
+    settings: str = ""  # its arguments, as text: a stored sweep is gone on with by the rule that it was begun with
     in_order: bool = False  # whether it decides by the order in which results arrive, which the sweep then keeps to

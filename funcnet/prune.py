@@ -82,7 +82,7 @@ def patience(evaluations: int, min_delta: float = 0.0, *, metric: str | None = N
         stop = new & (stale >= evaluations)
         return {"best": best, "stale": stale}, _decisions(seen, new & ~stop | unfinished & (seen.allowed == 0), stop, seen.steps)
 
-    return Policy("patience", init, decide, metric=metric, mode=mode)
+    return Policy("patience", init, decide, None, metric, mode, f"{evaluations=}, {min_delta=}")
 
 
 def threshold(below: float | None = None, above: float | None = None, *, metric: str | None = None, mode: str | None = None) -> Policy:
@@ -134,7 +134,7 @@ def threshold(below: float | None = None, above: float | None = None, *, metric:
         stop = new & ((own < low) | (own > high))
         return (), _decisions(seen, new & ~stop | unfinished & (seen.allowed == 0), stop, seen.steps)
 
-    return Policy("threshold", _nothing, decide, metric=metric, mode=mode)
+    return Policy("threshold", _nothing, decide, None, metric, mode, f"{below=}, {above=}")
 
 
 def median(*, metric: str | None = None, mode: str | None = None) -> Policy:
@@ -391,7 +391,7 @@ def asha(first: int, eta: float = 3, *, metric: str | None = None, mode: str | N
                 go[candidates[_best(_value(seen)[candidates], 1)]] = True
         return (), _decisions(seen, go, stop, rungs)
 
-    return Policy("asha", init, decide, lambda num_steps: _rungs(first, eta, num_steps), metric, mode, in_order=True)
+    return Policy("asha", init, decide, lambda num_steps: _rungs(first, eta, num_steps), metric, mode, f"{first=}, {eta=}", in_order=True)
 
 
 def _percentile(name: str, share: float, metric: str | None, mode: str | None) -> Policy:
@@ -415,7 +415,7 @@ def _percentile(name: str, share: float, metric: str | None, mode: str | None) -
             stop = ready & (best > bar)
         return (), _decisions(seen, ready & ~stop, stop, seen.steps)
 
-    return Policy(name, _nothing, decide, metric=metric, mode=mode)
+    return Policy(name, _nothing, decide, None, metric, mode, f"{share=}")
 
 
 def _halving(name: str, first: int, eta: float, deal: Callable[[Seen], np.ndarray], metric: str | None, mode: str | None) -> Policy:
@@ -450,7 +450,7 @@ def _halving(name: str, first: int, eta: float, deal: Callable[[Seen], np.ndarra
             allowed = np.where(go, _onwards(seen, rungs[bracket:]), allowed)
         return state, Decisions(allowed, stop)
 
-    return Policy(name, init, decide, lambda num_steps: _rungs(first, eta, num_steps), metric, mode)
+    return Policy(name, init, decide, lambda num_steps: _rungs(first, eta, num_steps), metric, mode, f"{first=}, {eta=}")
 
 
 def _nothing(seen: Seen) -> tuple[()]:

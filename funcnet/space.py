@@ -6,7 +6,7 @@ A distribution is its quantile function, from [0, 1) to values: random and quasi
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -31,9 +31,22 @@ class Traced:
 
 @dataclass(frozen=True)
 class Distribution:
-    """quantile(u) -> value, for u in [0, 1): the value below which a share u of the draws lie."""
+    """quantile(u) -> value, for u in [0, 1): the value below which a share u of the draws lie.
+
+    The other fields say the same in a form that a library with distributions of its own understands.
+    """
 
     quantile: Callable[[float], Any]
+    # "uniform", "log_uniform", "integers" or "choice"; None where the quantile is all there is to know
+    kind: str | None = field(default=None, compare=False, repr=False)
+    low: float = field(default=0.0, compare=False, repr=False)
+    high: float = field(default=1.0, compare=False, repr=False)  # left out itself
+    options: tuple[Any, ...] = field(default=(), compare=False, repr=False)  # of a choice; a distribution may be one
+    mark: "type[Static] | type[Traced] | None" = field(default=None, compare=False, repr=False)
+
+    def marked(self, value: Any) -> Any:
+        """A value of this distribution, marked as its own draws are."""
+        return value if self.mark is None else _marked(self.mark, value)
 
 
 def static(value: Any) -> Any:
@@ -75,7 +88,7 @@ def uniform(low: float, high: float) -> Distribution:
       0.25
     """
     low, high = _bounds("uniform", low, high)
-    return Distribution(lambda u: low + (high - low) * u)
+    return Distribution(lambda u: low + (high - low) * u, "uniform", low, high)
 
 
 def log_uniform(low: float, high: float) -> Distribution:
@@ -89,8 +102,9 @@ def log_uniform(low: float, high: float) -> Distribution:
       0.001
     """
     check.in_range("log_uniform", "low", low, 0, ends="()")
-    low, high = map(math.log, _bounds("log_uniform", low, high))
-    return Distribution(lambda u: math.exp(low + (high - low) * u))
+    bounds = _bounds("log_uniform", low, high)
+    low, high = map(math.log, bounds)
+    return Distribution(lambda u: math.exp(low + (high - low) * u), "log_uniform", *bounds)
 
 
 def normal(mean: float = 0.0, deviation: float = 1.0) -> Distribution:
@@ -124,7 +138,7 @@ def integers(low: int, high: int) -> Distribution:
         check.whole("integers", name, value, -(2**31), 2**31)
     if low >= high:
         raise ValueError(check.message("integers", f"low must be below high = {high}", low, "high itself is left out"))
-    return Distribution(lambda u: int(low) + int(u * (int(high) - int(low))))
+    return Distribution(lambda u: int(low) + int(u * (int(high) - int(low))), "integers", int(low), int(high))
 
 
 def choice(options: Sequence[Any]) -> Distribution:
@@ -149,7 +163,7 @@ def choice(options: Sequence[Any]) -> Distribution:
         place, rest = divmod(u * len(options), 1.0)
         return drawn(options[int(place)], rest)
 
-    return Distribution(quantile)
+    return Distribution(quantile, "choice", options=tuple(options))
 
 
 class Variants(Sequence[dict[str, Any]]):
@@ -234,7 +248,7 @@ class Space(NamedTuple):
         n = check.whole("sample", "n", n, 1)
         check.one_of("sample", "method", method, ("random", "sobol", "halton", "latin_hypercube"))
         check.random_key("sample", key)
-        rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
+        rng = generator(key)
         axes = len(self.distributions)
         if method == "random":
             points = rng.random((n, axes))
@@ -245,11 +259,20 @@ class Space(NamedTuple):
                 points = qmc.Sobol(axes, rng=rng).random_base2(math.ceil(math.log2(n)))[:n]
             else:
                 points = {"halton": qmc.Halton, "latin_hypercube": qmc.LatinHypercube}[method](axes, rng=rng).random(n)
+        return self.at(points)
+
+    def at(self, points: np.ndarray) -> Variants:
+        """The variants at points of the unit cube, of shape (variants, hyperparameters): each distribution's quantile there."""
         points = np.minimum(points, np.nextafter(1.0, 0.0))
         return Variants(
             {name: distribution.quantile(float(u)) for (name, distribution), u in zip(self.distributions.items(), row, strict=True)}
             for row in points
         )
+
+
+def generator(key: jax.Array) -> np.random.Generator:
+    """NumPy's generator of the draws that a key decides."""
+    return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
 
 
 def space(**distributions: Any) -> Space:
@@ -339,7 +362,7 @@ def _is_one(value: Any) -> bool:
 def _marked(mark: type[Static] | type[Traced], value: Any) -> Any:
     """A value, each entry of a list or each draw of a distribution, marked; the mark given last counts."""
     if isinstance(value, Distribution):
-        return Distribution(lambda u: _marked(mark, value.quantile(u)))
+        return replace(value, quantile=lambda u: _marked(mark, value.quantile(u)), mark=mark)
     if isinstance(value, list | range | Iterator) or (check.is_array(value) and not _is_one(value)):
         return [_marked(mark, entry) for entry in value]
     bare = value.value if isinstance(value, Static | Traced) else value

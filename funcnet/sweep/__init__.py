@@ -31,3 +31,4 @@ from funcnet.sweep.run import SweepInterrupted as SweepInterrupted
 from funcnet.sweep.run import SweepNotFinite as SweepNotFinite
 from funcnet.sweep.run import SweepStopped as SweepStopped
 from funcnet.sweep.run import sweep as sweep
+from funcnet.sweep.search import search as search

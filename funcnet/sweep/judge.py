@@ -29,6 +29,16 @@ class Judge:
         self._values = np.full((variants, len(ledger.steps)), np.nan)
         self._lost = np.zeros(variants, bool)  # of which a run has diverged
 
+    def resume(self, state: Any) -> None:
+        """Goes on with the state of a stored sweep, whose measurements are in the ledger."""
+        self.state, self._begun = state, True
+        self.news(range(len(self._ledger.at)))
+
+    @property
+    def begun(self) -> bool:
+        """Whether the policy has been asked."""
+        return self._begun
+
     def news(self, rows: Sequence[int]) -> None:
         """These rows have been measured, or have diverged."""
         ledger, replicates = self._ledger, self._replicates

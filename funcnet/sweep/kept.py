@@ -60,6 +60,18 @@ class Kept:
             own.append(row)
         if len(own) < self._plan.replicates or self._rank.mode is None:
             return
+        self._rank_variant(variant)
+
+    def recount(self) -> None:
+        """Ranks anew what has ended by the ledger, as of a stored sweep."""
+        for row in np.flatnonzero(self._ledger.ended).tolist():
+            self._ended[self._plan.rows[row].variant].append(row)
+        for variant, own in list(self._ended.items()):
+            if len(own) == self._plan.replicates and self._rank.mode is not None:
+                self._rank_variant(variant)
+
+    def _rank_variant(self, variant: int) -> None:
+        own = self._ended[variant]
         values = {row: self._ranked(row) for row in own}
         mean = float(np.mean(list(values.values())))
         self._best = min(self._best, mean)

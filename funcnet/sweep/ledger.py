@@ -43,9 +43,13 @@ class Ledger:
         return np.where(known, self.values[name][np.arange(len(self.at)), column], np.nan)
 
 
-def new_ledger(plan: Plan, metrics: Sequence[str]) -> Ledger:
-    """The ledger before anything has trained."""
-    steps = np.array(sorted({step for variant in plan.variants for step in plan.evaluations(variant.num_steps)}))
+def new_ledger(plan: Plan, metrics: Sequence[str], also: Sequence[int] = ()) -> Ledger:
+    """The ledger before anything has trained.
+
+    Args:
+      also: steps after which a stored sweep has measured.
+    """
+    steps = np.array(sorted({*also, *(step for variant in plan.variants for step in plan.evaluations(variant.num_steps))}))
     rows, columns = len(plan.rows), len(steps)
     num_steps = np.array([plan.of_row(row).num_steps for row in range(rows)])
     return Ledger(

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, NamedTuple
 
@@ -68,14 +68,19 @@ class Loop:
         self.training: dict[Future[Done], Active] = {}  # in the order in which they began
         self.waiting: list[Cohort] = []
         self.trained: list[Cohort] = []  # to their goal, and to be noted once their slots have something to do
+        self.requests: dict[int, Request] = {}  # by group, the programs that its chunks train with
+        self.restored: dict[int, Request] = {}  # of a stored sweep
+        self.resumed: list[Cohort] = []  # likewise, in the order in which they were to train
+        self.seconds_before = 0.0  # likewise, that it has taken
+        self.checkpoint: Callable[..., None] = lambda loop, **_: None
         self._in_order = judge is not None and judge.policy.in_order
-        self._steps_done = 0
+        self.steps_done = 0
 
     def run(self) -> None:
         """Trains every row to its end, or as far as the time goes."""
-        to_lower = collections.deque(range(len(self.plan.groups)))
+        to_lower = collections.deque(i for i, group in enumerate(self.plan.groups) if not self.ledger.ended[group.rows].all())
         compiling: list[Request] = []  # each group's first programs
-        if self.judge is not None:
+        if self.judge is not None and not self.judge.begun:
             self.ledger.allowed[:] = 0
             self.judge.rule()
         while to_lower or compiling or self.ready or self.waiting or self.trained or self.training:
@@ -85,13 +90,14 @@ class Loop:
             if not (self._in_order and (to_lower or compiling)):
                 self._start()
             self._finish_trained()
+            self.checkpoint(self)
             if not (self.ready or self.training or to_lower or compiling):
                 if self.waiting:
                     self._judge(must=True)
                 continue
             if to_lower and len(compiling) < len(self.executor.slots) and not any(future.done() for future in self.training):
                 group = to_lower.popleft()
-                compiling.append(self._ask(group, self._width(group)))
+                compiling.append(self._ask(group, self.restored[group].width if group in self.restored else self._width(group)))
                 continue
             self.tell(self.progress(len(to_lower) + len(compiling)))
             found = [request for request in compiling if self.executor.compiled(request) is not None]
@@ -100,11 +106,11 @@ class Loop:
                 wait(awaited, return_when=FIRST_COMPLETED, timeout=min(1.0, max(0.0, self._seconds_left() or 1.0)))
             for request in found:
                 compiling.remove(request)
-                width = self._fitting(request)
+                width = request.width if request.group in self.restored else self._fitting(request)
                 if width < request.width:
                     compiling.append(self._ask(request.group, width))
                 else:
-                    self.ready += self._cohorts(request)
+                    self._take_up(request)
             for future in self._done():
                 slot, cohort = self._noted(future)
                 if cohort.at < cohort.goal:
@@ -116,7 +122,23 @@ class Loop:
                         self._finish_trained()
                         self._judge()
         self._finish_trained()
+        self.checkpoint(self, must=True)
         self.tell(self.progress(0))
+
+    def in_flight(self) -> list[Cohort]:
+        """Every cohort that has not come to its end, as it last stood; those that train first, in the order in which they began."""
+        return [*(active.cohort for active in self.training.values()), *self.ready, *self.trained, *self.waiting]
+
+    def seconds(self) -> float:
+        """How long the sweep has taken, before it was stored too."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def note_done(self) -> None:
+        """Notes what tasks have come to that ended well, once no other is handed out."""
+        for future in list(self.training):
+            if not future.cancelled() and future.done() and future.exception() is None:
+                _, cohort = self._noted(future)
+                (self.trained if cohort.at == cohort.goal else self.ready).append(cohort)
 
     def give_up(self) -> None:
         """Notes what the cohorts on their way have come to: their curves, and their states as they are."""
@@ -140,8 +162,8 @@ class Loop:
         ledger, best = self.ledger, self.kept.best
         done, steps = int(ledger.ended.sum()), int(ledger.num_steps.sum())
         diverged, pruned = (int((ledger.status == status).sum()) for status in (DIVERGED, PRUNED))
-        seconds, metric = time.monotonic() - self.began, self.settings.rank.metric
-        return Progress(done, len(self.plan.rows), self._steps_done, steps, diverged, best, metric, compiling, seconds, pruned)
+        seconds, metric = self.seconds(), self.settings.rank.metric
+        return Progress(done, len(self.plan.rows), self.steps_done, steps, diverged, best, metric, compiling, seconds, pruned)
 
     def _late(self) -> bool:
         left = self._seconds_left()
@@ -153,13 +175,19 @@ class Loop:
     def _stop(self) -> None:
         """The time is over: the tasks on their way end at their next stretch, and everything is as it stands."""
         wait(list(self.training))
+        self.note_done()
+        self.checkpoint(self, must=True)
         self.give_up()
         self.ready, self.waiting = [], []
 
     def _ask(self, group: int, width: int) -> Request:
         """Has a group's programs compiled for chunks of a width."""
         must = one_key_for_all(self.settings.key)
-        shared = shares_keys(self.plan, group, self.ledger.allowed, width, self.settings.randomness, must=must)
+        if group in self.restored and self.restored[group].width == width:
+            request = self.restored[group]
+            self.executor.ask(request, self._lanes(request, self.plan.groups[group].rows[:1]))
+            return request
+        shared = shares_keys(self.plan, self.plan.groups[group].rows, self.ledger.allowed, width, self.settings.randomness, must=must)
         request = Request(group, width, shared)
         self.executor.ask(request, self._lanes(request, self.plan.groups[group].rows[:width]))
         return request
@@ -169,7 +197,7 @@ class Loop:
             return self.settings.chunk_size
         slots = self.executor.slots
         most = core_lanes(self.trials[group].step_bytes) if slots[0].device.platform == "cpu" else 8192
-        lots = lots_of(self.plan, group, self.ledger.allowed, shared=False)
+        lots = lots_of(self.plan, self.plan.groups[group].rows, self.ledger.allowed, shared=False)
         return lane_width([len(lot) for lot in lots], len(slots), most)
 
     def _fitting(self, request: Request) -> int:
@@ -179,7 +207,6 @@ class Loop:
             device = self.executor.slots[0].device
             budget = self.settings.budget / sum(slot.device == device for slot in self.executor.slots)
             width = fitting(width, found.bytes_needed, budget)
-        self.widths[request.group] = width
         return width
 
     def _lanes(self, request: Request, rows: Sequence[int]) -> LaneArrays:
@@ -188,11 +215,20 @@ class Loop:
         independent = self.settings.randomness == "independent"
         return lane_arrays(self.plan, request.group, rows, request.width, shared=request.shared, independent=independent)
 
-    def _cohorts(self, request: Request) -> list[Cohort]:
-        """A group's first chunks."""
-        goals = self.ledger.allowed
-        chunks = chunks_of(self.plan, request.group, goals, request.width, request.shared)
-        return [Cohort(request, rows, None, 0, int(goals[rows[0]])) for rows in chunks]
+    def _take_up(self, request: Request) -> None:
+        """A group's programs are compiled: its chunks may train, those of a stored sweep from where they stood."""
+        group, goals = request.group, self.ledger.allowed
+        self.requests[group], self.widths[group] = request, request.width
+        resumed = [cohort for cohort in self.resumed if cohort.request == request]
+        self.ready += [cohort for cohort in resumed if cohort.at < cohort.goal]
+        self.trained += [cohort for cohort in resumed if cohort.at >= cohort.goal]
+        begun = {row for cohort in resumed for row in cohort.rows}
+        left = [row for row in self.plan.groups[group].rows if row not in begun and not self.ledger.ended[row]]
+        chunks = chunks_of(self.plan, left, goals, request.width, request.shared)
+        self.ready += [Cohort(request, rows, None, 0, int(goals[rows[0]])) for rows in chunks]
+        if self._in_order and self.resumed:  # as they were to train, whichever group was compiled first
+            order = {id(cohort): i for i, cohort in enumerate(self.resumed)}
+            self.ready.sort(key=lambda cohort: order.get(id(cohort), len(order)))
 
     def _start(self) -> None:
         """Gives each free slot the first cohort whose programs are compiled for its device."""
@@ -241,7 +277,7 @@ class Loop:
         done = future.result()
         slot, cohort = self.training[future].slot, self.training[future].cohort
         lanes = cohort.lanes
-        self._steps_done += (done.at - cohort.at) * len(lanes)
+        self.steps_done += (done.at - cohort.at) * len(lanes)
         rows = [cohort.rows[lane] for lane in lanes]
         for step, metrics in done.measured.items():
             self.ledger.note(rows, step, {name: values[lanes] for name, values in metrics.items()})

@@ -39,8 +39,8 @@ def lot_by(plan: Plan, shared: bool) -> Lot:
     return lambda row: (*plan.of_row(row).names.values(), plan.rows[row].replicate if shared else 0)
 
 
-def lots_of(plan: Plan, index: int, goals: np.ndarray, shared: bool) -> list[list[int]]:
-    """A group's rows by what the lanes of a chunk have in common.
+def lots_of(plan: Plan, rows: Sequence[int], goals: np.ndarray, shared: bool) -> list[list[int]]:
+    """Rows of a group by what the lanes of a chunk have in common.
 
     Args:
       goals: (rows,), the step up to which each row may train.
@@ -50,13 +50,13 @@ def lots_of(plan: Plan, index: int, goals: np.ndarray, shared: bool) -> list[lis
     def kind(row: int) -> Any:
         return int(goals[row]), lot(row)
 
-    rows = sorted(plan.groups[index].rows, key=lambda row: (kind(row), row))
+    rows = sorted(rows, key=lambda row: (kind(row), row))
     return [list(own) for _, own in itertools.groupby(rows, key=kind)]
 
 
-def chunks_of(plan: Plan, index: int, goals: np.ndarray, width: int, shared: bool) -> list[tuple[int, ...]]:
-    """A group's rows in chunks of at most so many."""
-    lots = lots_of(plan, index, goals, shared)
+def chunks_of(plan: Plan, rows: Sequence[int], goals: np.ndarray, width: int, shared: bool) -> list[tuple[int, ...]]:
+    """Rows of a group in chunks of at most so many."""
+    lots = lots_of(plan, rows, goals, shared)
     chunks = [tuple(lot[i : i + width]) for lot in lots for i in range(0, len(lot), width)]
     return sorted(chunks, key=lambda rows: plan.rows[rows[0]])  # a variant's replicates end near to each other
 
@@ -112,8 +112,9 @@ def _gathered(picks: Sequence[tuple[Cohort, int]], width: int) -> Stand | None:
     first = {key: i * width for i, key in enumerate(dict.fromkeys(id(cohort) for cohort, _ in picks))}
     index = np.array([first[id(cohort)] + lane for cohort, lane in picks])
     leaves: Any = zip(*(stand.state for stand in stands if stand is not None), strict=True)
-    watched = np.concatenate([stand.watched for stand in stands if stand is not None])[index]
-    return Stand([_taken(own, index) for own in leaves], watched, np.full(width, -1), {})
+    watched = [stand.watched for stand in stands if stand is not None and stand.watched is not None]
+    seen = np.concatenate(watched)[index] if len(watched) == len(stands) else None
+    return Stand([_taken(own, index) for own in leaves], seen, np.full(width, -1), {})
 
 
 def _taken(leaves: Sequence[Any], index: np.ndarray) -> Any:
@@ -124,14 +125,14 @@ def _taken(leaves: Sequence[Any], index: np.ndarray) -> Any:
     return np.concatenate([np.asarray(leaf) for leaf in leaves])[index]
 
 
-def shares_keys(plan: Plan, index: int, goals: np.ndarray, width: int, randomness: str, *, must: bool = False) -> bool:
+def shares_keys(plan: Plan, rows: Sequence[int], goals: np.ndarray, width: int, randomness: str, *, must: bool = False) -> bool:
     """Whether each of a group's chunks keeps to one replicate, so that its lanes share one key and draw once.
 
     They do not where that would leave many lanes empty, as with one variant in a hundred replicates, unless they must.
     """
     if must or randomness == "independent":
         return must
-    separate, mixed = (len(chunks_of(plan, index, goals, width, shared)) for shared in (True, False))
+    separate, mixed = (len(chunks_of(plan, rows, goals, width, shared)) for shared in (True, False))
     return separate <= 1.5 * mixed
 
 

@@ -43,6 +43,7 @@ class Plan(NamedTuple):
     groups: list[Group]
     eval_every: int | None
     replicates: int
+    group_of: list[int]  # by row
     looks: tuple[int, ...] = ()  # steps at which every run is evaluated, beside its own evaluations
 
     def of_row(self, row: int) -> Variant:
@@ -91,7 +92,11 @@ def make_plan(
     for group in groups.values():
         own = [assigned[rows[row].variant].names for row in group.rows]
         group.names.update({name: tuple(sorted({names[name] for names in own})) for name in own[0]})
-    return Plan(recipe, assigned, rows, list(groups.values()), eval_every, replicates)
+    group_of = [0] * len(rows)
+    for i, group in enumerate(groups.values()):
+        for place in group.rows:
+            group_of[place] = i
+    return Plan(recipe, assigned, rows, list(groups.values()), eval_every, replicates, group_of)
 
 
 def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> tuple[set[str], set[str]]:

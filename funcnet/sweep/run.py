@@ -1,5 +1,7 @@
 """A sweep: every variant of a recipe trained, many at once."""
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -23,6 +25,7 @@ from funcnet.sweep.progress import Progress, Reporter, reporter
 from funcnet.sweep.ranking import default_metric, wanted_mode
 from funcnet.sweep.rehearsal import Rehearsal, rehearse
 from funcnet.sweep.result import SweepResult
+from funcnet.sweep.store import Store
 
 
 class SweepInterrupted(BaseException):
@@ -72,6 +75,7 @@ def sweep(
     mode: str | None = None,
     prune: Policy | None = None,
     max_seconds: float | None = None,
+    store: str | os.PathLike[str] | None = None,
 ) -> SweepResult:
     """Trains every variant of a recipe, many at once.
 
@@ -106,6 +110,8 @@ def sweep(
       prune: a rule that stops poor variants early, such as `funcnet.prune.successive_halving(100)`; a variant's replicates go
         on or stop together. The runs that it stops have the status "pruned", and the column "pruned_by" says by what.
       max_seconds: the sweep ends after so many seconds, with what there is: runs on their way have the status "unfinished".
+      store: a folder, made if need be, in which the sweep is kept while it trains. Called again it goes on from there, after
+        a crash too; once finished it returns the result. More variants, after those of before, or more steps join it.
 
     Returns:
       A `SweepResult`. A run that becomes non-finite is frozen, marked "diverged", and changes nothing for the others.
@@ -146,30 +152,58 @@ def sweep(
         settings = Settings(key, chunk_size, budget, randomness, keep, keep_best, rank, raises, deadline)
         tell, close = reporter(progress)
         try:
-            return _carried_out(plan, rehearsal, Threads(rehearsal.trials, data, key, slots), settings, prune, tell)
+            kept = None if store is None else Store(store, plan, rehearsal, data, settings, prune)
+            try:
+                return _carried_out(plan, rehearsal, Threads(rehearsal.trials, data, key, slots), settings, prune, tell, kept)
+            finally:
+                if kept is not None:
+                    kept.close()
         finally:
             close()
 
 
 def _carried_out(
-    plan: Plan, rehearsal: Rehearsal, executor: Threads, settings: Settings, policy: Policy | None, tell: Reporter
+    plan: Plan,
+    rehearsal: Rehearsal,
+    executor: Threads,
+    settings: Settings,
+    policy: Policy | None,
+    tell: Reporter,
+    store: Store | None,
 ) -> SweepResult:
-    ledger = new_ledger(plan, rehearsal.metrics)
+    ledger = new_ledger(plan, rehearsal.metrics, [] if store is None else store.steps)
     judge = None if policy is None else _judge(policy, ledger, plan, rehearsal, settings.rank)
     loop = Loop(plan, rehearsal, ledger, executor, settings, judge, tell)
+    if store is not None:
+        store.restore(loop)
+        loop.checkpoint = store.save
+    goes_on = ""
     try:
         loop.run()
     except BaseException as error:
         executor.close(cancel=True)
+        if store is not None:
+            goes_on = _stored_to_go_on(loop, store)
         loop.give_up()
         if not loop.ledger.ended.any():
             raise
         done = int((loop.ledger.ended & (loop.ledger.status != UNFINISHED)).sum())
-        what = f"sweep: {type(error).__name__} after {done} of {len(plan.rows)} runs, which the error's .result holds"
+        what = f"sweep: {type(error).__name__} after {done} of {len(plan.rows)} runs, which the error's .result holds{goes_on}"
         said = f"{what}: {error}" if str(error) else what
         raise _interruption(error)(said, _result(loop, rehearsal)) from error
     executor.close()
     return _result(loop, rehearsal)
+
+
+def _stored_to_go_on(loop: Loop, store: Store) -> str:
+    """Writes down what an interrupted sweep has come to; returns how to go on."""
+    try:
+        with contextlib.suppress(FloatingPointError):  # it has been said
+            loop.note_done()
+        store.save(loop, must=True)
+    except Exception as error:
+        return f"; the store has the snapshot before, since another could not be written ({error}); the same call goes on from there"
+    return "; the same call goes on from what is stored"
 
 
 def _result(loop: Loop, rehearsal: Rehearsal) -> SweepResult:
@@ -189,7 +223,7 @@ def _result(loop: Loop, rehearsal: Rehearsal) -> SweepResult:
     met = ledger.measured.any(0)
     curves = {"step": ledger.steps[met], **{name: values[:, met] for name, values in ledger.values.items()}}
     timing = {
-        "seconds": time.monotonic() - loop.began,
+        "seconds": loop.seconds(),
         "compile_seconds": loop.executor.seconds,
         "programs": loop.executor.made,
         "lane_widths": [loop.widths.get(group, 0) for group in range(len(plan.groups))],

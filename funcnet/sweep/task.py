@@ -18,7 +18,7 @@ class Stand(NamedTuple):
     """Where the lanes of a chunk stand."""
 
     state: list[Any]  # leaves, each with a leading axis of lanes; NaN and worse where a lane has diverged
-    watched: np.ndarray  # (lanes, leaves), bool: which leaves were finite at the start
+    watched: np.ndarray | None  # (lanes, leaves), bool: which leaves were finite at the start; None where that is to be found again
     diverged: np.ndarray  # (lanes,), int: steps completed before something became non-finite, or -1
     frozen: dict[int, list[np.ndarray]]  # by lane, the leaves of the last finite state of each one that has diverged
 
@@ -63,7 +63,7 @@ def run_task(task: Task, here: Workplace, seconds: float | None = None) -> Done:
     deadline = None if seconds is None else time.monotonic() + seconds
     measured: dict[int, dict[str, np.ndarray]] = {}
     with jax.debug_nans(False), jax.debug_infs(False):  # a diverged lane's are no surprise; the sweep raises for them if asked
-        stand, at = _begin(here, task.width) if task.stand is None else _put(task.stand, here.device), task.at
+        stand, at = _begin(here, task.width) if task.stand is None else _put(here, task.stand, task.width), task.at
         for stop, evaluates in task.stops:
             while at < stop and np.any(stand.diverged < 0):
                 if deadline is not None and time.monotonic() >= deadline:
@@ -83,8 +83,12 @@ def _begin(here: Workplace, width: int) -> Stand:
     return Stand(state, np.asarray(here.programs.finite(state)), np.full(width, -1), {})
 
 
-def _put(stand: Stand, device: jax.Device) -> Stand:
-    return stand if all(isinstance(leaf, jax.Array) for leaf in stand.state) else stand._replace(state=jax.device_put(stand.state, device))
+def _put(here: Workplace, stand: Stand, width: int) -> Stand:
+    if stand.watched is None:
+        stand = stand._replace(watched=_begin(here, width).watched)
+    if all(isinstance(leaf, jax.Array) for leaf in stand.state):
+        return stand
+    return stand._replace(state=jax.device_put(stand.state, here.device))
 
 
 def _steps(here: Workplace, stand: Stand, begin: int, end: int) -> Stand:
@@ -96,10 +100,13 @@ def _steps(here: Workplace, stand: Stand, begin: int, end: int) -> Stand:
     """
     draws = here.draws(begin - begin % STRETCH)
 
+    assert stand.watched is not None
+    ignored = ~stand.watched
+
     def advanced(state: State, first: int, last: int) -> tuple[State, np.ndarray]:
         after, met = here.programs.advance(here.constants, here.lanes, state, here.data, draws, np.int32(first), np.int32(last))
         fine = np.asarray(met)
-        return after, fine & np.all(np.asarray(here.programs.finite(after)) | ~stand.watched, axis=1) if after else fine
+        return after, fine & np.all(np.asarray(here.programs.finite(after)) | ignored, axis=1) if after else fine
 
     after, fine = advanced(stand.state, begin, end)
     suspects = ~fine & (stand.diverged < 0)

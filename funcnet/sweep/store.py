@@ -1,0 +1,389 @@
+"""What a sweep needs to go on where it was: what it computes, how far it came, and the states of its runs, in a folder."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxlib.version
+import numpy as np
+
+from funcnet import check, inner
+from funcnet.data import Split
+from funcnet.policy import Policy
+from funcnet.sweep.executors import Request
+from funcnet.sweep.files import Folder
+from funcnet.sweep.ledger import COMPLETED, UNFINISHED
+from funcnet.sweep.loop import Loop, Settings
+from funcnet.sweep.pack import Cohort, key_kind
+from funcnet.sweep.plan import Plan
+from funcnet.sweep.rehearsal import Rehearsal
+from funcnet.sweep.task import Stand
+from funcnet.sweep.written import Names, written
+
+_SHARE = 0.03  # of the time, that writing may take
+_LEAST = 1.0  # seconds between two snapshots
+_MOST_PARTS = 64  # of states, before they are written anew as one
+_WHERE = "sweep: store"
+
+
+class Store:
+    """Keeps a sweep in a folder, and brings it back."""
+
+    def __init__(self, path: Any, plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings, policy: Policy | None):
+        """Opens the folder.
+
+        Raises:
+          ValueError: it holds another sweep; the message says what differs.
+          StoreInUse: another process has it open.
+        """
+        self._plan, self._rehearsal, self._policy = plan, rehearsal, policy
+        self.identity = _identity(plan, rehearsal, data, settings, policy)
+        self.folder = Folder(path, where=_WHERE)
+        self._parts: dict[str, list[int]] = {}  # of states that have been written, with their rows
+        self._number, self._said, self._cost = 0, 0.0, 0.0
+        try:
+            found = self.folder.snapshot
+            self.found = found
+            if found is not None:
+                _check_same(found.content["identity"], self.identity, str(path))
+            elif self.folder.damaged:
+                rule, fix = "must hold a snapshot that is whole", "another folder begins anew; this one holds what is left"
+                raise ValueError(check.message(_WHERE, rule, "; ".join(self.folder.damaged), fix))
+        except BaseException:
+            self.folder.close()
+            raise
+
+    @property
+    def steps(self) -> list[int]:
+        """After which steps the stored sweep has measured."""
+        return [] if self.found is None else self.found.parts["ledger"]["steps"].tolist()
+
+    def restore(self, loop: Loop) -> None:
+        """Brings a loop to where the stored sweep was, with room for what has been added."""
+        if self.found is None:
+            return
+        content, parts = self.found
+        before, ledger = parts["ledger"], loop.ledger
+        old = len(before["at"])
+        columns = np.searchsorted(ledger.steps, before["steps"])
+        for name in ledger.values:
+            if name in content["metrics"]:
+                ledger.values[name][:old, columns] = before[f"values/{name}"]
+        ledger.measured[:old, columns] = before["measured"]
+        for name in ("at", "status", "ended"):
+            getattr(ledger, name)[:old] = before[name]
+        if self._policy is not None:
+            ledger.allowed[:old] = before["allowed"]
+        best = before["best"]
+        ledger.best[:old] = np.where(best >= 0, columns[best], -1)
+        loop.steps_done, loop.seconds_before = content["steps_done"], content["seconds"]
+        for part, kept in content["states"].items():
+            self._parts[part] = [row for rows in kept.values() for row in rows]
+            for group, rows in kept.items():
+                self._restore_states(loop, int(group), rows, parts[part])
+        self._number = content["number"]
+        for group, (width, shared) in content["programs"].items():
+            loop.restored[int(group)] = Request(int(group), width, shared)
+        cohorts = [self._cohort(own, parts["cohorts"], i) for i, own in enumerate(content["cohorts"])]
+        loop.resumed = [cohort._replace(goal=int(ledger.allowed[next(row for row in cohort.rows if row >= 0)])) for cohort in cohorts]
+        longer = np.flatnonzero((ledger.status == COMPLETED) & (ledger.at < ledger.num_steps)).tolist()
+        if longer:
+            loop.resumed += self._prolonged(loop, longer)
+        if loop.judge is not None:
+            loop.judge.resume(_read_tree(content["policy"], parts["policy"]))
+        loop.kept.recount()
+        self.found = None  # its memory
+
+    def save(self, loop: Loop, *, must: bool = False) -> None:
+        """Writes how far the loop is, where it's time to.
+
+        Args:
+          must: whether or not it is.
+        """
+        began = time.monotonic()
+        if not must and began - self._said < max(_LEAST, self._cost / _SHARE):
+            return
+        ledger = loop.ledger
+        arrays: dict[str, dict[str, np.ndarray]] = {
+            "ledger": {
+                "steps": ledger.steps,
+                "measured": ledger.measured,
+                "at": ledger.at,
+                "status": ledger.status,
+                "ended": ledger.ended & (ledger.status != UNFINISHED),
+                "allowed": ledger.allowed,
+                "best": ledger.best,
+                **{f"values/{name}": values for name, values in ledger.values.items()},
+            },
+            "cohorts": {},
+            "policy": {},
+        }
+        cohorts = [_written_cohort(cohort, arrays["cohorts"], i) for i, cohort in enumerate(loop.in_flight())]
+        state = None if loop.judge is None else _written_tree(loop.judge.state, arrays["policy"])
+        states = self._states(loop, arrays)
+        content = {
+            "identity": self.identity,
+            "versions": _versions(),
+            "number": self._number,
+            "metrics": list(ledger.values),
+            "programs": {str(group): [request.width, request.shared] for group, request in loop.requests.items()},
+            "cohorts": cohorts,
+            "policy": state,
+            "states": states,
+            "steps_done": loop.steps_done,
+            "seconds": loop.seconds(),
+            "finished": bool(ledger.ended.all()),
+        }
+        self.folder.write(content, arrays, keep=[part for part in states if part not in arrays])
+        self._said = time.monotonic()
+        self._cost = self._said - began
+
+    def close(self) -> None:
+        """Lets others open the folder."""
+        self.folder.close()
+
+    def _states(self, loop: Loop, arrays: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, list[int]]]:
+        """The parts that the kept states are in, with their rows by group; those that aren't written yet are added to the arrays."""
+        ended, kept = loop.ledger.ended & (loop.ledger.status != UNFINISHED), loop.kept.states
+        if len(self._parts) >= _MOST_PARTS:
+            self._parts = {}
+        have = {row for rows in self._parts.values() for row in rows}
+        self._parts = {part: rows for part, rows in self._parts.items() if any(row in kept for row in rows)}
+        new = [row for row in kept if ended[row] and row not in have]
+        if new:
+            self._number += 1
+            self._parts[f"states-{self._number}"] = new
+            arrays[f"states-{self._number}"] = self._stacked(new, kept)
+        found = {part: self._by_group(rows) for part, rows in self._parts.items()}
+        best = [row for row in kept if not ended[row] and loop.ledger.best[row] >= 0]
+        if best:
+            arrays["best"] = self._stacked(best, kept)
+            found["best"] = self._by_group(best)
+        return found
+
+    def _by_group(self, rows: Sequence[int]) -> dict[str, list[int]]:
+        group = self._plan.group_of
+        found: dict[str, list[int]] = {}
+        for row in rows:
+            found.setdefault(str(group[row]), []).append(row)
+        return found
+
+    def _stacked(self, rows: Sequence[int], states: Mapping[int, list[Any]]) -> dict[str, np.ndarray]:
+        arrays = {}
+        for group, own in self._by_group(rows).items():
+            for i, leaves in enumerate(zip(*(states[row] for row in own), strict=True)):
+                arrays[f"{group}/{i}"] = np.stack([_bare(leaf) for leaf in leaves])
+        return arrays
+
+    def _restore_states(self, loop: Loop, group: int, rows: Sequence[int], arrays: Mapping[str, np.ndarray]) -> None:
+        leaves = self._leaves(group, lambda i: arrays[f"{group}/{i}"])
+        for place, row in enumerate(rows):
+            loop.kept.states[row] = [leaf[place] if isinstance(leaf, jax.Array) else leaf[place, ...].copy() for leaf in leaves]
+
+    def _leaves(self, group: int, get: Any) -> list[Any]:
+        """Leaves with an axis of lanes or rows, those that are random keys as such."""
+        avals = inner.outputs(self._rehearsal.trials[group].init.jaxpr)
+        return [_clothed(get(i), aval.dtype) for i, aval in enumerate(avals)]
+
+    def _cohort(self, own: Mapping[str, Any], arrays: Mapping[str, np.ndarray], i: int) -> Cohort:
+        request = Request(*own["request"])
+        stand = None
+        if own["stand"]:
+            frozen = {
+                lane: [
+                    leaf if not isinstance(leaf, np.ndarray) else leaf.copy()
+                    for leaf in self._one(request.group, arrays, f"{i}/frozen{lane}")
+                ]
+                for lane in own["frozen"]
+            }
+            state = self._leaves(request.group, lambda j: arrays[f"{i}/{j}"])
+            stand = Stand(state, arrays.get(f"{i}/watched"), arrays[f"{i}/diverged"].copy(), frozen)
+        return Cohort(request, tuple(own["rows"]), stand, own["at"], own["at"])
+
+    def _one(self, group: int, arrays: Mapping[str, np.ndarray], prefix: str) -> list[Any]:
+        return self._leaves(group, lambda j: arrays[f"{prefix}/{j}"])
+
+    def _prolonged(self, loop: Loop, rows: Sequence[int]) -> list[Cohort]:
+        """Rows that had come to their end, and now have steps to go."""
+        missing = [row for row in rows if row not in loop.kept.states or loop.ledger.best[row] >= 0]
+        if missing:
+            rule = "runs must have kept their last states to go on for more steps"
+            fix = "a sweep whose store is to grow keeps all last states: keep=None, keep_best=False"
+            raise ValueError(check.message(_WHERE, rule, f"none of row {missing[0]}", fix))
+        cohorts = []
+        lots: dict[Any, list[int]] = {}
+        for row in rows:
+            request = loop.restored[self._plan.group_of[row]]
+            replicate = self._plan.rows[row].replicate if request.shared else 0
+            lot = request, int(loop.ledger.at[row]), int(loop.ledger.num_steps[row]), *self._plan.of_row(row).names.values(), replicate
+            lots.setdefault(lot, []).append(row)
+        for (request, at, goal, *_), own in lots.items():
+            for i in range(0, len(own), request.width):
+                chunk = own[i : i + request.width]
+                filled = [*chunk, *[chunk[0]] * (request.width - len(chunk))]
+                leaves: Any = zip(*(loop.kept.states[row] for row in filled), strict=True)
+                state = [_stack(own_leaves) for own_leaves in leaves]
+                stand = Stand(state, None, np.full(request.width, -1), {})
+                cohorts.append(Cohort(request, tuple(chunk), stand, at, goal))
+        for row in rows:
+            loop.ledger.status[row], loop.ledger.ended[row] = UNFINISHED, False
+            del loop.kept.states[row]
+        self._parts = {}
+        return cohorts
+
+
+def _stack(leaves: Sequence[Any]) -> Any:
+    return jnp.stack(leaves) if isinstance(leaves[0], jax.Array) else np.stack(leaves)
+
+
+def _written_cohort(cohort: Cohort, arrays: dict[str, np.ndarray], i: int) -> dict[str, Any]:
+    stand = cohort.stand
+    if stand is not None:
+        arrays |= {f"{i}/{j}": _bare(leaf) for j, leaf in enumerate(stand.state)}
+        arrays |= {f"{i}/{name}": array for name, array in (("diverged", stand.diverged), ("watched", stand.watched)) if array is not None}
+        arrays |= {f"{i}/frozen{lane}/{j}": _bare(leaf) for lane, leaves in stand.frozen.items() for j, leaf in enumerate(leaves)}
+    return {
+        "request": list(cohort.request),
+        "rows": list(cohort.rows),
+        "at": cohort.at,
+        "stand": stand is not None,
+        "frozen": [] if stand is None else list(stand.frozen),
+    }
+
+
+def _bare(leaf: Any) -> np.ndarray:
+    """A leaf as a NumPy array, a random key as its data."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def _clothed(array: np.ndarray, dtype: Any) -> Any:
+    """The leaf of a state again."""
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=dtype._impl.name)
+    return array
+
+
+def _written_tree(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """A policy's state in JSON, its arrays beside it."""
+    if isinstance(tree, np.ndarray | np.generic):
+        arrays[str(len(arrays))] = np.asarray(tree)
+        return {"array": str(len(arrays) - 1)}
+    if isinstance(tree, dict):
+        return {"dict": [[name, _written_tree(value, arrays)] for name, value in tree.items()]}
+    if isinstance(tree, tuple | list):
+        return {type(tree).__name__: [_written_tree(value, arrays) for value in tree]}
+    if tree is None or isinstance(tree, bool | int | float | str):
+        return tree
+    rule = "the state of a policy must be made of dicts, tuples, lists, NumPy arrays and plain numbers"
+    raise TypeError(check.message(_WHERE, rule, type(tree).__name__))
+
+
+def _read_tree(node: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if not isinstance(node, dict):
+        return node
+    ((kind, content),) = node.items()
+    if kind == "array":
+        return arrays[content]
+    if kind == "dict":
+        return {name: _read_tree(value, arrays) for name, value in content}
+    return {"tuple": tuple, "list": list}[kind](_read_tree(value, arrays) for value in content)
+
+
+class _Difference(NamedTuple):
+    what: str
+    stored: Any
+    given: Any
+
+
+def _identity(plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings, policy: Policy | None) -> dict[str, Any]:
+    """What must be the same for a stored sweep to go on, in JSON."""
+    names = Names(value for variant in plan.variants for value in variant.hyperparameters.values() if type(value) is str)
+    groups = [
+        {
+            "computes": inner.digest(trial.key),
+            "holds": inner.digest(trial.constants),
+            "names": {name: list(each) for name, each in group.names.items()},
+        }
+        for group, trial in zip(plan.groups, rehearsal.trials, strict=True)
+    ]
+    group_of = plan.group_of
+    variants = [
+        {
+            "hyperparameters": {name: written(value, names, f"{name} of variant {i}") for name, value in variant.hyperparameters.items()},
+            "num_steps": variant.num_steps,
+            "batch_size": variant.batch_size,
+            "group": group_of[i * plan.replicates],
+        }
+        for i, variant in enumerate(plan.variants)
+    ]
+    rule = None if policy is None else {"name": policy.name, "settings": policy.settings, "metric": policy.metric, "mode": policy.mode}
+    return {
+        "key": {"kind": key_kind(settings.key), "data": np.asarray(jax.random.key_data(settings.key)).ravel().tolist()},
+        "data": {name: _data_digest(getattr(data, name)) for name in ("train", "validation")},
+        "randomness": settings.randomness,
+        "replicates": plan.replicates,
+        "eval_every": plan.eval_every,
+        "metric": settings.rank.metric,
+        "mode": settings.rank.mode,
+        "keep": settings.keep,
+        "keep_best": settings.keep_best,
+        "rule": rule,
+        "groups": groups,
+        "variants": variants,
+    }
+
+
+def _data_digest(part: Any) -> str | None:
+    if part is None:
+        return None
+    found = hashlib.sha256()
+    for array in map(np.ascontiguousarray, part):
+        found.update(f"{array.dtype.str} {array.shape} ".encode())
+        found.update(array.view(np.uint8).data if array.size else b"")
+    return found.hexdigest()
+
+
+def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str) -> None:
+    """Another sweep is refused, unless it is the stored one with more variants or more steps."""
+    plain = [name for name in given if name not in ("groups", "variants")]
+    found = [_Difference(name, stored.get(name), given[name]) for name in plain if stored.get(name) != given[name]]
+    old, new = stored["variants"], given["variants"]
+    if len(new) < len(old):
+        found.append(_Difference("variants", len(old), len(new)))
+    for i, (one, other) in enumerate(zip(old, new, strict=False)):
+        if one["hyperparameters"] != other["hyperparameters"]:
+            found.append(_Difference(f"variant {i}", one["hyperparameters"], other["hyperparameters"]))
+            break
+        if other["num_steps"] < one["num_steps"] or one["batch_size"] != other["batch_size"]:
+            name = "batch_size" if one["batch_size"] != other["batch_size"] else "num_steps"
+            found.append(_Difference(f"{name} of variant {i}", one[name], other[name]))
+            break
+    if not found:
+        for i, (one, other) in enumerate(zip(stored["groups"], given["groups"], strict=False)):
+            if one != other:
+                first = next(variant for variant, own in enumerate(old) if own["group"] == i)
+                what = "what the recipe computes" if one["computes"] != other["computes"] else "the arrays that the recipe holds"
+                what = "the names that variants choose from" if one["names"] != other["names"] else what
+                found.append(_Difference(f"{what} (of variant {first})", "something else", "this"))
+                break
+    grown = len(new) > len(old) or any(one["num_steps"] < other["num_steps"] for one, other in zip(old, new, strict=False))
+    if not found and grown and given["rule"] is not None:
+        rule = f"a sweep that prunes can't grow: {given['rule']['name']} has decided without what is new"
+        raise ValueError(check.message(_WHERE, rule, f"{len(old)} variants stored, {len(new)} given", "give another folder"))
+    if found:
+        shown = "; ".join(f"{each.what}: stored {_short(each.stored)}, given {_short(each.given)}" for each in found)
+        fix = "give another folder, or the arguments of before; more variants go after the stored ones"
+        raise ValueError(check.message(_WHERE, f"{path} must hold this very sweep", f"another ({shown})", fix))
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 100 else f"{text[:96]} ..."
+
+
+def _versions() -> dict[str, str]:
+    return {"jax": jax.__version__, "jaxlib": jaxlib.version.__version__, "numpy": np.__version__}
