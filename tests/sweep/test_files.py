@@ -1281,6 +1281,21 @@ def test_a_second_folder_of_one_process_is_refused(two):
         Folder(os.path.relpath(two))
 
 
+def test_a_lock_that_its_owner_removes_as_it_is_opened_is_made_again(two, monkeypatch):
+    """What was opened has no name any more then, so that locking it keeps nobody out."""
+    first, flock = Folder(two), files._flock
+
+    def after_close(descriptor):
+        first.close()
+        return flock(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_flock", after_close)
+        second = Folder(two)
+    with second, pytest.raises(StoreInUse, match="in use by"):
+        Folder(two)
+
+
 def test_a_forgotten_folder_lets_go(two):
     folder = Folder(two)
     del folder
@@ -1447,6 +1462,8 @@ if os.fork() == 0:
         folder.write({}, {})
     except StoreInUse as error:
         os.write(1, f"child: {error}\\n".encode())
+    else:
+        os.write(1, b"child: wrote\\n")
     folder.close()
     sys.stdin.read()
     os._exit(0)
