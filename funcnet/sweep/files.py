@@ -719,9 +719,10 @@ class _Lock:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "no plain file", self._path)
         locked = _flock(descriptor)
-        if locked is False and made:  # another looks at the new file
-            time.sleep(0.01)
-            return False
+        for _ in range(100):
+            if locked is False and made:  # another looks at the new file, and will let go: it says nothing yet
+                time.sleep(0.01)
+                locked = _flock(descriptor)
         owner = _read_owner(descriptor)
         if locked is False:
             raise self._in_use(owner, "wait until it ends or closes the folder, or give another folder")

@@ -1281,6 +1281,43 @@ def test_a_second_folder_of_one_process_is_refused(two):
         Folder(os.path.relpath(two))
 
 
+def test_who_makes_the_lock_has_it_though_another_looks_first(two, monkeypatch):
+    """Between the making of the file and its locking another may come, who finds that it says nothing, and goes."""
+    flock, refused = files._flock, []
+
+    def after_a_look(descriptor):
+        if refused:
+            return flock(descriptor)
+        refused.append(None)
+        other = os.open(two / "lock.json", os.O_RDWR)  # by now it has locked the file, to look at it
+        assert flock(other)
+        taken = flock(descriptor)
+        with monkeypatch.context() as patched, pytest.raises(StoreInUse, match="in use by another process"):
+            patched.setattr(files, "_flock", flock)
+            Folder(two)
+        os.close(other)
+        return taken
+
+    monkeypatch.setattr(files, "_flock", after_a_look)
+    with Folder(two) as folder:
+        assert folder._lock.is_held() and json.loads((two / "lock.json").read_bytes())["pid"] == os.getpid()
+
+
+def test_a_lock_that_its_owner_removes_as_it_is_opened_is_made_again(two, monkeypatch):
+    """What was opened has no name any more then, so that locking it keeps nobody out."""
+    first, flock = Folder(two), files._flock
+
+    def after_close(descriptor):
+        first.close()
+        return flock(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_flock", after_close)
+        second = Folder(two)
+    with second, pytest.raises(StoreInUse, match="in use by"):
+        Folder(two)
+
+
 def test_a_forgotten_folder_lets_go(two):
     folder = Folder(two)
     del folder
@@ -1447,6 +1484,8 @@ if os.fork() == 0:
         folder.write({}, {})
     except StoreInUse as error:
         os.write(1, f"child: {error}\\n".encode())
+    else:
+        os.write(1, b"child: wrote\\n")
     folder.close()
     sys.stdin.read()
     os._exit(0)
