@@ -95,7 +95,10 @@ from funcnet.space import static as static
 from funcnet.space import traced as traced
 from funcnet.space import uniform as uniform
 from funcnet.sweep import Best as Best
+from funcnet.sweep import Evaluation as Evaluation
 from funcnet.sweep import Progress as Progress
+from funcnet.sweep import StoreDamaged as StoreDamaged
+from funcnet.sweep import StoreInUse as StoreInUse
 from funcnet.sweep import SweepFailed as SweepFailed
 from funcnet.sweep import SweepInterrupted as SweepInterrupted
 from funcnet.sweep import SweepNotFinite as SweepNotFinite

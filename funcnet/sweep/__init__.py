@@ -21,6 +21,9 @@ ledger      what was measured and decided, an entry for each row
 policy      what decides which variants go on
 """
 
+from funcnet.sweep.events import Evaluation as Evaluation
+from funcnet.sweep.files import StoreDamaged as StoreDamaged
+from funcnet.sweep.files import StoreInUse as StoreInUse
 from funcnet.sweep.program import clear_caches as clear_caches
 from funcnet.sweep.progress import Progress as Progress
 from funcnet.sweep.result import Best as Best

@@ -1,21 +1,13 @@
 """Between the sweep's loop, which knows rows, and a policy, which knows variants: what it sees, and what its decisions mean for rows."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from funcnet import check
 from funcnet.policy import Decisions, Policy, Seen
 from funcnet.sweep.ledger import DIVERGED, Ledger
-
-
-class Ruling(NamedTuple):
-    """What a policy has decided, in rows."""
-
-    changed: bool  # whether anything was
-    stop: np.ndarray  # (rows,), bool: which end where they are
-    decisions: Decisions
 
 
 class Judge:
@@ -54,8 +46,8 @@ class Judge:
                 self._lost[variant] = True
                 self._values[variant, ledger.steps > ledger.at[own][lost].min()] = np.inf
 
-    def rule(self) -> Ruling:
-        """Asks what is to happen now, and notes in the ledger how far each row may train."""
+    def rule(self) -> None:
+        """Asks what is to happen now, and notes in the ledger how far each row may train, and which are stopped."""
         ledger, replicates = self._ledger, self._replicates
         allowed = ledger.allowed[::replicates]
         running = ~ledger.ended.reshape(-1, replicates).any(1) & ~self._lost
@@ -68,8 +60,7 @@ class Judge:
         stop = (decisions.stop & running) | (self._lost & ~ledger.ended.reshape(-1, replicates).all(1))
         moved = running & (decisions.allowed > allowed)
         ledger.allowed[:] = np.repeat(np.where(moved, decisions.allowed, allowed), replicates)
-        stopped = np.repeat(stop, replicates) & ~ledger.ended
-        return Ruling(bool(moved.any() or stopped.any()), stopped, decisions)
+        ledger.stopped[:] |= np.repeat(stop, replicates) & ~ledger.ended
 
     def _check(self, decisions: Decisions, seen: Seen) -> None:
         """A policy of one's own may be wrong."""

@@ -23,6 +23,7 @@ class Ledger:
     status: np.ndarray  # (rows,), int: the place in STATUSES
     ended: np.ndarray  # (rows,), bool: no step more
     allowed: np.ndarray  # (rows,), int: the step up to which each may train
+    stopped: np.ndarray  # (rows,), bool: which a policy has stopped; they end as soon as they stand still
     best: np.ndarray  # (rows,), int: the evaluation at which each was best; -1 before any, or where nobody asks
 
     def note(self, rows: Sequence[int], step: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -61,5 +62,6 @@ def new_ledger(plan: Plan, metrics: Sequence[str], also: Sequence[int] = ()) -> 
         np.full(rows, UNFINISHED),
         np.zeros(rows, bool),
         num_steps.copy(),
+        np.zeros(rows, bool),
         np.full(rows, -1),
     )

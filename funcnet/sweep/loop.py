@@ -12,11 +12,12 @@ import jax
 
 from funcnet import check
 from funcnet.sweep.assignment import brief
+from funcnet.sweep.events import Callback, Evaluation, Teller, log
 from funcnet.sweep.executors import Request, Slot, Threads
 from funcnet.sweep.judge import Judge
 from funcnet.sweep.kept import Kept, Rank
 from funcnet.sweep.lanes import LaneArrays, lane_arrays
-from funcnet.sweep.ledger import COMPLETED, DIVERGED, PRUNED, UNFINISHED, Ledger
+from funcnet.sweep.ledger import COMPLETED, DIVERGED, PRUNED, STATUSES, UNFINISHED, Ledger
 from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, lot_by, lots_of, one_key_for_all, packed, shares_keys
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.program import STRETCH
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
     rank: Rank
     raises: bool  # whether a run that diverges ends the sweep
     deadline: float | None  # of time.monotonic, at which the sweep ends with what there is
+    callback: Callback | None  # told of every evaluation
 
 
 class Active(NamedTuple):
@@ -73,11 +75,14 @@ class Loop:
         self.resumed: list[Cohort] = []  # likewise, in the order in which they were to train
         self.seconds_before = 0.0  # likewise, that it has taken
         self.checkpoint: Callable[..., None] = lambda loop, **_: None
+        self.event: Teller = log
+        self._places: dict[int, int] = {}  # of the resumed cohorts, by their ids
         self._in_order = judge is not None and judge.policy.in_order
         self.steps_done = 0
 
     def run(self) -> None:
         """Trains every row to its end, or as far as the time goes."""
+        self._places = {id(cohort): i for i, cohort in enumerate(self.resumed)}
         to_lower = collections.deque(i for i, group in enumerate(self.plan.groups) if not self.ledger.ended[group.rows].all())
         compiling: list[Request] = []  # each group's first programs
         if self.judge is not None and not self.judge.begun:
@@ -133,12 +138,23 @@ class Loop:
         """How long the sweep has taken, before it was stored too."""
         return self.seconds_before + time.monotonic() - self.began
 
-    def note_done(self) -> None:
-        """Notes what tasks have come to that ended well, once no other is handed out."""
+    def end_early(self) -> None:
+        """Notes what the tasks have come to that ended well, once no other is handed out, and writes it down.
+
+        Where decisions depend on the order of results, what is written down is what was before: each result is noted when its
+        turn has come, and the next decision made then.
+        """
+        if self._in_order:
+            self.checkpoint(self, must=True)
         for future in list(self.training):
             if not future.cancelled() and future.done() and future.exception() is None:
-                _, cohort = self._noted(future)
+                try:
+                    _, cohort = self._noted(future)
+                except FloatingPointError:  # the first one has been said
+                    continue
                 (self.trained if cohort.at == cohort.goal else self.ready).append(cohort)
+        if not self._in_order:
+            self.checkpoint(self, must=True)
 
     def give_up(self) -> None:
         """Notes what the cohorts on their way have come to: their curves, and their states as they are."""
@@ -175,8 +191,7 @@ class Loop:
     def _stop(self) -> None:
         """The time is over: the tasks on their way end at their next stretch, and everything is as it stands."""
         wait(list(self.training))
-        self.note_done()
-        self.checkpoint(self, must=True)
+        self.end_early()
         self.give_up()
         self.ready, self.waiting = [], []
 
@@ -218,22 +233,27 @@ class Loop:
     def _take_up(self, request: Request) -> None:
         """A group's programs are compiled: its chunks may train, those of a stored sweep from where they stood."""
         group, goals = request.group, self.ledger.allowed
+        self.event("compiled", group=group, lanes=request.width, of=len(self.plan.groups), bytes=self._bytes_needed(request))
         self.requests[group], self.widths[group] = request, request.width
         resumed = [cohort for cohort in self.resumed if cohort.request == request]
+        self.resumed = [cohort for cohort in self.resumed if cohort.request != request]
         self.ready += [cohort for cohort in resumed if cohort.at < cohort.goal]
         self.trained += [cohort for cohort in resumed if cohort.at >= cohort.goal]
         begun = {row for cohort in resumed for row in cohort.rows}
         left = [row for row in self.plan.groups[group].rows if row not in begun and not self.ledger.ended[row]]
         chunks = chunks_of(self.plan, left, goals, request.width, request.shared)
         self.ready += [Cohort(request, rows, None, 0, int(goals[rows[0]])) for rows in chunks]
-        if self._in_order and self.resumed:  # as they were to train, whichever group was compiled first
-            order = {id(cohort): i for i, cohort in enumerate(self.resumed)}
-            self.ready.sort(key=lambda cohort: order.get(id(cohort), len(order)))
+        if self._in_order:  # as they were to train, whichever group was compiled first
+            self.ready.sort(key=lambda cohort: self._places.get(id(cohort), len(self._places)))
+
+    def _bytes_needed(self, request: Request) -> int:
+        found = self.executor.compiled(request)
+        return 0 if found is None else found.bytes_needed
 
     def _start(self) -> None:
         """Gives each free slot the first cohort whose programs are compiled for its device."""
         for slot in self.executor.free():
-            if not self.ready and self.judge is not None and not self._in_order:
+            if not self.ready and self.judge is not None and not self._in_order and not self.resumed:
                 self._finish_trained()
                 self._judge()
             asks = True  # for a device's first programs; the others wait for them
@@ -280,7 +300,9 @@ class Loop:
         self.steps_done += (done.at - cohort.at) * len(lanes)
         rows = [cohort.rows[lane] for lane in lanes]
         for step, metrics in done.measured.items():
-            self.ledger.note(rows, step, {name: values[lanes] for name, values in metrics.items()})
+            own = {name: values[lanes] for name, values in metrics.items()}
+            self.ledger.note(rows, step, own)
+            self._call_back(step, rows, own)
         cohort = cohort._replace(stand=done.stand, at=done.at)
         if self.settings.keep_best and done.measured:
             self._keep_best(cohort, max(done.measured))
@@ -288,6 +310,11 @@ class Loop:
         if self.settings.raises:
             self._raise_for_diverged(cohort)
         return slot, cohort
+
+    def _call_back(self, step: int, rows: list[int], metrics: dict[str, np.ndarray]) -> None:
+        if self.settings.callback is not None:
+            variants, replicates = (np.array(own) for own in zip(*(self.plan.rows[row] for row in rows), strict=True))
+            self.settings.callback(Evaluation(step, np.array(rows), variants, replicates, metrics))
 
     def _keep_best(self, cohort: Cohort, step: int) -> None:
         """Puts aside the states that are better than ever."""
@@ -329,6 +356,12 @@ class Loop:
     def _end(self, cohort: Cohort, lanes: Sequence[int], status: int) -> None:
         """These lanes' rows take no step more."""
         assert cohort.stand is not None
+        if lanes:
+            rows = {lane: cohort.rows[lane] for lane in lanes if not self.ledger.ended[cohort.rows[lane]]}
+            lost = [row for lane, row in rows.items() if cohort.stand.diverged[lane] >= 0]
+            for how, own in ((STATUSES[status], [row for row in rows.values() if row not in lost]), (STATUSES[DIVERGED], lost)):
+                if own:
+                    self.event("ended", step=cohort.at, how=how, rows=own)
         states = _states(cohort.stand, lanes)
         for lane in lanes:
             row = cohort.rows[lane]
@@ -345,15 +378,17 @@ class Loop:
           must: whether nothing else can happen: then it has to decide something.
         """
         assert self.judge is not None
-        ruling = self.judge.rule()
-        if not ruling.changed:
+        self.judge.rule()
+        ledger = self.ledger
+        lanes = [(cohort, cohort.rows[lane]) for cohort in self.waiting for lane in cohort.lanes]
+        if not any(ledger.stopped[row] or ledger.allowed[row] > cohort.at for cohort, row in lanes):
             if must:
                 rule, fix = "must let a variant go on or stop one once all have been measured", "it waits for something that never comes"
                 raise RuntimeError(check.message(f"policy {self.judge.policy.name!r}", rule, "neither", fix))
             return
         waiting = []
         for cohort in self.waiting:
-            ends = [lane for lane in cohort.lanes if ruling.stop[cohort.rows[lane]]]
+            ends = [lane for lane in cohort.lanes if ledger.stopped[cohort.rows[lane]]]
             self._end(cohort, ends, PRUNED)
             left = tuple(NOBODY if lane in set(ends) else row for lane, row in enumerate(cohort.rows))
             if any(row != NOBODY for row in left):
@@ -363,7 +398,7 @@ class Loop:
             by_program.setdefault(cohort.request, []).append(cohort)
         self.waiting = []
         for request, cohorts in by_program.items():
-            going, staying = packed(cohorts, self.ledger.allowed, lot_by(self.plan, request.shared))
+            going, staying = packed(cohorts, ledger.allowed, lot_by(self.plan, request.shared))
             self.waiting += staying
             self.ready += going
         # Full chunks go first, and those that have come far.

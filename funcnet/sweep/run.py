@@ -1,6 +1,5 @@
 """A sweep: every variant of a recipe trained, many at once."""
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +13,7 @@ from funcnet import check, inner
 from funcnet.data import Dataset, Split, as_split
 from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
+from funcnet.sweep.events import Callback
 from funcnet.sweep.executors import Threads, local_slots, memory_of
 from funcnet.sweep.judge import Judge, check_policy
 from funcnet.sweep.kept import Rank
@@ -76,6 +76,7 @@ def sweep(
     prune: Policy | None = None,
     max_seconds: float | None = None,
     store: str | os.PathLike[str] | None = None,
+    callback: Callback | None = None,
 ) -> SweepResult:
     """Trains every variant of a recipe, many at once.
 
@@ -110,6 +111,7 @@ def sweep(
       prune: a rule that stops poor variants early, such as `funcnet.prune.successive_halving(100)`; a variant's replicates go
         on or stop together. The runs that it stops have the status "pruned", and the column "pruned_by" says by what.
       max_seconds: the sweep ends after so many seconds, with what there is: runs on their way have the status "unfinished".
+      callback: a function that is called with an `Evaluation` whenever rows have been measured, as to hand on to TensorBoard.
       store: a folder, made if need be, in which the sweep is kept while it trains. Called again it goes on from there, after
         a crash too; once finished it returns the result. More variants, after those of before, or more steps join it.
 
@@ -137,6 +139,8 @@ def sweep(
     _check_arguments(key, num_steps, chunk_size, memory_budget, randomness, keep)
     if max_seconds is not None:
         check.in_range("sweep", "max_seconds", max_seconds, 0, ends="()", fix="None for as long as it takes")
+    if callback is not None and not callable(callback):
+        raise TypeError(check.message("sweep", "callback must be a function of an Evaluation", repr(callback), "such as print"))
     deadline = None if max_seconds is None else began + float(max_seconds)
     data = as_split("sweep", data)
     with inner.no_mesh():  # each chunk trains on one device
@@ -149,7 +153,7 @@ def sweep(
         slots = local_slots()
         raises = inner.flag("jax_debug_nans") or inner.flag("jax_debug_infs")
         budget = memory_budget or memory_of(slots[0].device) // 4
-        settings = Settings(key, chunk_size, budget, randomness, keep, keep_best, rank, raises, deadline)
+        settings = Settings(key, chunk_size, budget, randomness, keep, keep_best, rank, raises, deadline, callback)
         tell, close = reporter(progress)
         try:
             kept = None if store is None else Store(store, plan, rehearsal, data, settings, prune)
@@ -176,12 +180,14 @@ def _carried_out(
     loop = Loop(plan, rehearsal, ledger, executor, settings, judge, tell)
     if store is not None:
         store.restore(loop)
-        loop.checkpoint = store.save
+        loop.checkpoint, loop.event = store.save, store.event
+    loop.event("begun" if store is None or not store.resumed else "resumed", runs=len(plan.rows), programs=len(plan.groups))
     goes_on = ""
     try:
         loop.run()
     except BaseException as error:
         executor.close(cancel=True)
+        loop.event("failed" if isinstance(error, Exception) else "stopped", error=f"{type(error).__name__}: {error}")
         if store is not None:
             goes_on = _stored_to_go_on(loop, store)
         loop.give_up()
@@ -192,15 +198,16 @@ def _carried_out(
         said = f"{what}: {error}" if str(error) else what
         raise _interruption(error)(said, _result(loop, rehearsal)) from error
     executor.close()
+    loop.event(
+        "finished" if loop.ledger.ended.all() and UNFINISHED not in loop.ledger.status else "out of time", seconds=round(loop.seconds(), 3)
+    )
     return _result(loop, rehearsal)
 
 
 def _stored_to_go_on(loop: Loop, store: Store) -> str:
     """Writes down what an interrupted sweep has come to; returns how to go on."""
     try:
-        with contextlib.suppress(FloatingPointError):  # it has been said
-            loop.note_done()
-        store.save(loop, must=True)
+        loop.end_early()
     except Exception as error:
         return f"; the store has the snapshot before, since another could not be written ({error}); the same call goes on from there"
     return "; the same call goes on from what is stored"

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from funcnet import check, inner
 from funcnet.data import Split
 from funcnet.policy import Policy
+from funcnet.sweep.events import to_file
 from funcnet.sweep.executors import Request
 from funcnet.sweep.files import Folder
 from funcnet.sweep.ledger import COMPLETED, UNFINISHED
@@ -46,9 +48,12 @@ class Store:
         self._number, self._said, self._cost = 0, 0.0, 0.0
         try:
             found = self.folder.snapshot
-            self.found = found
+            self.found, self.resumed = found, found is not None
+            self.event = to_file(path)
+            for sentence in self.folder.damaged:
+                self.event("damaged", what=sentence)
             if found is not None:
-                _check_same(found.content["identity"], self.identity, str(path))
+                _check_same(found.content["identity"], self.identity, str(path), found.content["versions"])
             elif self.folder.damaged:
                 rule, fix = "must hold a snapshot that is whole", "another folder begins anew; this one holds what is left"
                 raise ValueError(check.message(_WHERE, rule, "; ".join(self.folder.damaged), fix))
@@ -76,7 +81,7 @@ class Store:
         for name in ("at", "status", "ended"):
             getattr(ledger, name)[:old] = before[name]
         if self._policy is not None:
-            ledger.allowed[:old] = before["allowed"]
+            ledger.allowed[:old], ledger.stopped[:old] = before["allowed"], before["stopped"]
         best = before["best"]
         ledger.best[:old] = np.where(best >= 0, columns[best], -1)
         loop.steps_done, loop.seconds_before = content["steps_done"], content["seconds"]
@@ -87,8 +92,7 @@ class Store:
         self._number = content["number"]
         for group, (width, shared) in content["programs"].items():
             loop.restored[int(group)] = Request(int(group), width, shared)
-        cohorts = [self._cohort(own, parts["cohorts"], i) for i, own in enumerate(content["cohorts"])]
-        loop.resumed = [cohort._replace(goal=int(ledger.allowed[next(row for row in cohort.rows if row >= 0)])) for cohort in cohorts]
+        loop.resumed = [self._cohort(own, parts["cohorts"], i) for i, own in enumerate(content["cohorts"])]
         longer = np.flatnonzero((ledger.status == COMPLETED) & (ledger.at < ledger.num_steps)).tolist()
         if longer:
             loop.resumed += self._prolonged(loop, longer)
@@ -115,6 +119,7 @@ class Store:
                 "status": ledger.status,
                 "ended": ledger.ended & (ledger.status != UNFINISHED),
                 "allowed": ledger.allowed,
+                "stopped": ledger.stopped,
                 "best": ledger.best,
                 **{f"values/{name}": values for name, values in ledger.values.items()},
             },
@@ -138,6 +143,7 @@ class Store:
             "finished": bool(ledger.ended.all()),
         }
         self.folder.write(content, arrays, keep=[part for part in states if part not in arrays])
+        self.event("stored", runs_done=int(ledger.ended.sum()), steps_done=loop.steps_done, seconds=round(loop.seconds(), 3))
         self._said = time.monotonic()
         self._cost = self._said - began
 
@@ -201,7 +207,7 @@ class Store:
             }
             state = self._leaves(request.group, lambda j: arrays[f"{i}/{j}"])
             stand = Stand(state, arrays.get(f"{i}/watched"), arrays[f"{i}/diverged"].copy(), frozen)
-        return Cohort(request, tuple(own["rows"]), stand, own["at"], own["at"])
+        return Cohort(request, tuple(own["rows"]), stand, own["at"], own["goal"])
 
     def _one(self, group: int, arrays: Mapping[str, np.ndarray], prefix: str) -> list[Any]:
         return self._leaves(group, lambda j: arrays[f"{prefix}/{j}"])
@@ -249,6 +255,7 @@ def _written_cohort(cohort: Cohort, arrays: dict[str, np.ndarray], i: int) -> di
         "request": list(cohort.request),
         "rows": list(cohort.rows),
         "at": cohort.at,
+        "goal": cohort.goal,
         "stand": stand is not None,
         "frozen": [] if stand is None else list(stand.frozen),
     }
@@ -293,6 +300,14 @@ def _read_tree(node: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return {"tuple": tuple, "list": list}[kind](_read_tree(value, arrays) for value in content)
 
 
+_GROUP_FACTS = {
+    "names": "the names that variants choose from",
+    "outline": "the state that the recipe makes",
+    "computes": "what the recipe computes",
+    "holds": "the arrays that the recipe holds",
+}
+
+
 class _Difference(NamedTuple):
     what: str
     stored: Any
@@ -305,6 +320,7 @@ def _identity(plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings,
     groups = [
         {
             "computes": inner.digest(trial.key),
+            "outline": [str(aval) for aval in inner.outputs(trial.init.jaxpr)],
             "holds": inner.digest(trial.constants),
             "names": {name: list(each) for name, each in group.names.items()},
         }
@@ -347,8 +363,21 @@ def _data_digest(part: Any) -> str | None:
     return found.hexdigest()
 
 
-def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str) -> None:
-    """Another sweep is refused, unless it is the stored one with more variants or more steps."""
+def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, versions: Mapping[str, str]) -> None:
+    """Another sweep is refused, unless it is the stored one with more variants or more steps.
+
+    What a recipe computes can be compared under one version of JAX alone; under another, only the shapes of its state are.
+    """
+    now = _versions()
+    if versions["jax"] != now["jax"]:
+        rule = "what the recipe computes can be compared under the JAX of the store alone"
+        got = f"{now['jax']} after {versions['jax']}"
+        warnings.warn(
+            check.message(_WHERE, rule, got, "numbers go on to rounding; give another folder to begin anew"), RuntimeWarning, stacklevel=5
+        )
+        skipped = ("computes", "holds")
+    else:
+        skipped = ()
     plain = [name for name in given if name not in ("groups", "variants")]
     found = [_Difference(name, stored.get(name), given[name]) for name in plain if stored.get(name) != given[name]]
     old, new = stored["variants"], given["variants"]
@@ -364,10 +393,10 @@ def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str) 
             break
     if not found:
         for i, (one, other) in enumerate(zip(stored["groups"], given["groups"], strict=False)):
-            if one != other:
+            if any(one[name] != other[name] for name in one if name not in skipped):
                 first = next(variant for variant, own in enumerate(old) if own["group"] == i)
-                what = "what the recipe computes" if one["computes"] != other["computes"] else "the arrays that the recipe holds"
-                what = "the names that variants choose from" if one["names"] != other["names"] else what
+                different = next(name for name in ("names", "outline", "computes", "holds") if one[name] != other[name])
+                what = _GROUP_FACTS[different]
                 found.append(_Difference(f"{what} (of variant {first})", "something else", "this"))
                 break
     grown = len(new) > len(old) or any(one["num_steps"] < other["num_steps"] for one, other in zip(old, new, strict=False))
