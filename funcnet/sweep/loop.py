@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from funcnet import check
 from funcnet.sweep.assignment import brief

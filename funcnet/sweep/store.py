@@ -369,6 +369,7 @@ def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, 
     What a recipe computes can be compared under one version of JAX alone; under another, only the shapes of its state are.
     """
     now = _versions()
+    skipped: tuple[str, ...] = ()
     if versions["jax"] != now["jax"]:
         rule = "what the recipe computes can be compared under the JAX of the store alone"
         got = f"{now['jax']} after {versions['jax']}"
@@ -376,8 +377,6 @@ def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, 
             check.message(_WHERE, rule, got, "numbers go on to rounding; give another folder to begin anew"), RuntimeWarning, stacklevel=5
         )
         skipped = ("computes", "holds")
-    else:
-        skipped = ()
     plain = [name for name in given if name not in ("groups", "variants")]
     found = [_Difference(name, stored.get(name), given[name]) for name in plain if stored.get(name) != given[name]]
     old, new = stored["variants"], given["variants"]
