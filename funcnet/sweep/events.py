@@ -32,11 +32,11 @@ class Teller(Protocol):
     def __call__(self, event: str, /, **values: Any) -> None: ...
 
 
-_LEVELS = {"damaged": logging.WARNING, "out of memory": logging.WARNING, "failed": logging.ERROR, "evaluated": logging.DEBUG}
+_LEVELS = {"ended": logging.DEBUG, "stored": logging.DEBUG, "damaged": logging.WARNING, "out of memory": logging.WARNING, "failed": logging.ERROR, "compiled": logging.DEBUG}
 
 
 def log(event: str, /, **values: Any) -> None:
-    """To Python's logging: warnings for what went wrong, information else; details of the training are for debugging."""
+    """To Python's logging: warnings for what went wrong, information on the whole sweep; its details are for debugging."""
     LOG.log(_LEVELS.get(event, logging.INFO), "sweep: %s%s", event, "".join(f", {name} {value}" for name, value in values.items()))
 
 

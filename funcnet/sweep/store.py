@@ -46,6 +46,7 @@ class Store:
         self.folder = Folder(path, where=_WHERE)
         self._parts: dict[str, list[int]] = {}  # of states that have been written, with their rows
         self._number, self._said, self._cost = 0, 0.0, 0.0
+        self._written: tuple[int, int, int] | None = None  # how far the loop was
         try:
             found = self.folder.snapshot
             self.found, self.resumed = found, found is not None
@@ -111,6 +112,9 @@ class Store:
         if not must and began - self._said < max(_LEAST, self._cost / _SHARE):
             return
         ledger = loop.ledger
+        now = loop.steps_done, int(ledger.ended.sum()), len(loop.requests)
+        if now == self._written:  # nothing has happened
+            return
         arrays: dict[str, dict[str, np.ndarray]] = {
             "ledger": {
                 "steps": ledger.steps,
@@ -144,6 +148,7 @@ class Store:
         }
         self.folder.write(content, arrays, keep=[part for part in states if part not in arrays])
         self.event("stored", runs_done=int(ledger.ended.sum()), steps_done=loop.steps_done, seconds=round(loop.seconds(), 3))
+        self._written = now
         self._said = time.monotonic()
         self._cost = self._said - began
 
