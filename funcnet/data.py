@@ -251,8 +251,8 @@ def as_numbers(where: str, name: str, values: Any, cast: str = "always") -> np.n
     native = np.dtype(np.float64) if given.dtype.kind == "f" and given.dtype.itemsize > 8 else given.dtype.newbyteorder("=")
     with np.errstate(over="ignore"):
         usual = given.astype(jax.dtypes.canonicalize_dtype(native), copy=False)
-    if is_float and not np.all(np.isfinite(usual)):
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(usual))[0])
+    place = _first_infinite(usual) if is_float else None
+    if place is not None:
         raise ValueError(
             check.message(where, f"{name} must be finite", f"{given[place]} at index {place}", "fill or drop such examples first")
         )
@@ -270,6 +270,17 @@ def as_numbers(where: str, name: str, values: Any, cast: str = "always") -> np.n
     rule = f"different values of {name} must differ in float32"
     warnings.warn(check.message(where, rule, got, "standardize them first, or subtract their mean in float64"), UserWarning, stacklevel=3)
     return usual
+
+
+def _first_infinite(array: np.ndarray) -> tuple[int, ...] | None:
+    """Where the first number is that isn't finite; looked for a block at a time, so that a file's array isn't taken into memory."""
+    block = max(1, _LOOKED_AT // max(1, math.prod(array.shape[1:])))
+    for begin in range(0, len(array), block):
+        fine = np.isfinite(array[begin : begin + block])
+        if not fine.all():
+            first, *rest = np.argwhere(~fine)[0].tolist()
+            return begin + first, *rest
+    return None
 
 
 def as_examples(where: str, x: Any) -> np.ndarray | jax.Array:

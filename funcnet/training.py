@@ -510,10 +510,28 @@ def _predictions(model: Layer, params: Params, x: jax.Array) -> jax.Array:
     if batches == 1:
         return apply_batch(model, params, _examples_last(x))
     size = math.ceil(examples / batches)
+    if x.size * x.dtype.itemsize > _LARGE:  # may be mapped from a file: nothing as large as it is made
+        return _predictions_of_slices(model, params, x, size, batches)
     x = jnp.pad(x, ((0, batches * size - examples), *((0, 0),) * (x.ndim - 1)))
     each = jax.lax.map(lambda part: apply_batch(model, params, _examples_last(part)), x.reshape(batches, size, *x.shape[1:]))
     joined = jnp.moveaxis(each, 0, -2)  # (*outputs, batches, size)
     return joined.reshape(*joined.shape[:-2], -1)[..., :examples]
+
+
+def _predictions_of_slices(model: Layer, params: Params, x: jax.Array, size: int, batches: int) -> jax.Array:
+    """As `_predictions`, where the last slice overlaps the one before."""
+    examples = len(x)
+    begins = np.minimum(np.arange(batches) * size, examples - size)
+
+    def one(begin: jax.Array) -> jax.Array:
+        return apply_batch(model, params, _examples_last(jax.lax.dynamic_slice_in_dim(x, begin, size)))
+
+    each = jnp.moveaxis(jax.lax.map(one, jnp.asarray(begins)), 0, -2)  # (*outputs, batches, size)
+    whole = each[..., :-1, :].reshape(*each.shape[:-2], -1)
+    return jnp.concatenate([whole, each[..., -1, batches * size - examples :]], axis=-1)
+
+
+_LARGE = 2**28  # bytes of examples
 
 
 def _floating(value: jax.Array) -> jax.Array:

@@ -32,7 +32,14 @@ class Teller(Protocol):
     def __call__(self, event: str, /, **values: Any) -> None: ...
 
 
-_LEVELS = {"ended": logging.DEBUG, "stored": logging.DEBUG, "damaged": logging.WARNING, "out of memory": logging.WARNING, "failed": logging.ERROR, "compiled": logging.DEBUG}
+_LEVELS = {
+    "ended": logging.DEBUG,
+    "stored": logging.DEBUG,
+    "damaged": logging.WARNING,
+    "out of memory": logging.WARNING,
+    "failed": logging.ERROR,
+    "compiled": logging.DEBUG,
+}
 
 
 def log(event: str, /, **values: Any) -> None:

@@ -175,13 +175,3 @@ def local_slots() -> list[Slot]:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         devices = devices * cores
     return [Slot(device, i) for i, device in enumerate(devices)]
-
-
-def memory_of(device: jax.Device) -> int:
-    """Bytes a device has; of a CPU, the machine's."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return 2 * int(stats["bytes_limit"])
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 8 * 2**30

@@ -19,7 +19,8 @@ from funcnet.sweep.judge import Judge
 from funcnet.sweep.kept import Kept, Rank
 from funcnet.sweep.lanes import LaneArrays, lane_arrays
 from funcnet.sweep.ledger import COMPLETED, DIVERGED, PRUNED, STATUSES, UNFINISHED, Ledger
-from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, lot_by, lots_of, one_key_for_all, packed, shares_keys
+from funcnet.sweep.memory import is_out_of_memory
+from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, halved, lot_by, lots_of, one_key_for_all, packed, shares_keys
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.program import STRETCH
 from funcnet.sweep.progress import Progress, Reporter
@@ -35,7 +36,7 @@ class Settings(NamedTuple):
 
     key: jax.Array
     chunk_size: int | None
-    budget: int  # bytes that training may take
+    budget: int  # bytes that chunks may take
     randomness: str
     keep: int | None
     keep_best: bool
@@ -76,6 +77,7 @@ class Loop:
         self.resumed: list[Cohort] = []  # likewise, in the order in which they were to train
         self.seconds_before = 0.0  # likewise, that it has taken
         self.checkpoint: Callable[..., None] = lambda loop, **_: None
+        self.halvings = 0  # of chunks that ran out of memory
         self.event: Teller = log
         self._places: dict[int, int] = {}  # of the resumed cohorts, by their ids
         self._in_order = judge is not None and judge.policy.in_order
@@ -118,6 +120,8 @@ class Loop:
                 else:
                     self._take_up(request)
             for future in self._done():
+                if self._halved(future):
+                    continue
                 slot, cohort = self._noted(future)
                 if cohort.at < cohort.goal:
                     self._submit(cohort, slot)
@@ -292,6 +296,29 @@ class Loop:
             return [future for future in self.training if future.done()]
         first = next(iter(self.training), None)
         return [first] if first is not None and first.done() else []
+
+    def _halved(self, future: Future[Done]) -> bool:
+        """Where a task has run out of memory, its cohort and all that have not begun go on in chunks of half the width."""
+        error = future.exception()
+        if error is None or not is_out_of_memory(error):
+            return False
+        active = self.training[future]
+        before = active.cohort.request
+        if before.width == 1:
+            return False
+        half = before._replace(width=before.width // 2)
+        self.event("out of memory", group=before.group, lanes=before.width, now=half.width, error=str(error).splitlines()[0][:200])
+        self.halvings += 1
+        del self.training[future]
+        self.executor.release(active.slot)
+        if self.requests[before.group].width > half.width:
+            self.requests[before.group], self.widths[before.group] = half, half.width
+        self.executor.ask(half, self._lanes(half, self.plan.groups[before.group].rows[:1]))
+        narrowed = [cohort for cohort in self.ready if cohort.request == before and cohort.stand is None]
+        ids = {id(cohort) for cohort in narrowed}
+        self.ready = [cohort for cohort in self.ready if id(cohort) not in ids]
+        self.ready[:0] = [part for cohort in [active.cohort, *narrowed] for part in halved(cohort, half)]
+        return True
 
     def _noted(self, future: Future[Done]) -> tuple[Slot, Cohort]:
         """Notes what a task has measured; returns the cohort as it stands now, and its slot."""

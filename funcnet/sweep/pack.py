@@ -103,18 +103,35 @@ def packed(cohorts: Sequence[Cohort], goals: np.ndarray, lot: Lot, source: np.nd
     return going, waiting
 
 
+def halved(cohort: Cohort, request: Request) -> list[Cohort]:
+    """A cohort in chunks of a smaller width."""
+    lanes, width = cohort.lanes, request.width
+    parts = [lanes[i : i + width] for i in range(0, len(lanes), width)]
+    return [
+        cohort._replace(
+            request=request,
+            rows=tuple(cohort.rows[lane] for lane in part),
+            stand=_gathered([(cohort, lane) for lane in part], width),
+        )
+        for part in parts
+    ]
+
+
 def _gathered(picks: Sequence[tuple[Cohort, int]], width: int) -> Stand | None:
     """Where the lanes stand that are taken from these, filled up with the first."""
     picks = [*picks, *[picks[0]] * (width - len(picks))]
     stands = list({id(cohort): cohort.stand for cohort, _ in picks}.values())
     if any(stand is None for stand in stands):
         return None
-    first = {key: i * width for i, key in enumerate(dict.fromkeys(id(cohort) for cohort, _ in picks))}
+    starts = np.cumsum([0, *(len(stand.diverged) for stand in stands if stand is not None)])
+    first = dict(zip(dict.fromkeys(id(cohort) for cohort, _ in picks), starts.tolist(), strict=False))
     index = np.array([first[id(cohort)] + lane for cohort, lane in picks])
     leaves: Any = zip(*(stand.state for stand in stands if stand is not None), strict=True)
     watched = [stand.watched for stand in stands if stand is not None and stand.watched is not None]
     seen = np.concatenate(watched)[index] if len(watched) == len(stands) else None
-    return Stand([_taken(own, index) for own in leaves], seen, np.full(width, -1), {})
+    diverged = np.concatenate([stand.diverged for stand in stands if stand is not None])[index]
+    frozen = {i: cohort.stand.frozen[lane] for i, (cohort, lane) in enumerate(picks) if cohort.stand and lane in cohort.stand.frozen}
+    return Stand([_taken(own, index) for own in leaves], seen, diverged, frozen)
 
 
 def _taken(leaves: Sequence[Any], index: np.ndarray) -> Any:

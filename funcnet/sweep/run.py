@@ -14,11 +14,12 @@ from funcnet.data import Dataset, Split, as_split
 from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
 from funcnet.sweep.events import Callback
-from funcnet.sweep.executors import Threads, local_slots, memory_of
+from funcnet.sweep.executors import Threads, local_slots
 from funcnet.sweep.judge import Judge, check_policy
 from funcnet.sweep.kept import Rank
 from funcnet.sweep.ledger import PRUNED, STATUSES, UNFINISHED, Ledger, new_ledger
 from funcnet.sweep.loop import Loop, Settings
+from funcnet.sweep.memory import data_bytes, free_memory
 from funcnet.sweep.pack import key_kind, one_key_for_all
 from funcnet.sweep.plan import Plan, Recipe, make_plan
 from funcnet.sweep.progress import Progress, Reporter, reporter
@@ -98,8 +99,9 @@ def sweep(
       progress: None or True for a bar in a terminal (by tqdm, where it is installed) and plain lines elsewhere; False for
         silence; or a function that is called with a `Progress`.
       chunk_size: how many runs train together; by default as many as keep every core busy within the memory budget.
-      memory_budget: bytes that training may take, all threads together; by default a quarter of the machine's memory, or
-        half of what a GPU or TPU has.
+      memory_budget: bytes that training may take, the data and all threads together; by default three quarters of what is free:
+        of a CPU's memory, or what a container or a job is allowed, or of a GPU's or TPU's. Where a chunk needs more after all,
+        it is halved. Data that is mapped from a file (`np.load(path, mmap_mode="r")`) may be larger.
       randomness: "shared" gives the variants of one replicate the same key, hence the same initial draws, minibatches and
         dropout draws: they are compared under common random numbers. "independent" folds the variant's index in as well.
       keep: how many final states to keep, those of the best variants (with replicates, of each one's best run); None keeps all.
@@ -152,7 +154,7 @@ def sweep(
             plan = _with_looks(plan, prune)
         slots = local_slots()
         raises = inner.flag("jax_debug_nans") or inner.flag("jax_debug_infs")
-        budget = memory_budget or memory_of(slots[0].device) // 4
+        budget = max(0, (memory_budget or free_memory(slots[0].device)) - data_bytes(data))
         settings = Settings(key, chunk_size, budget, randomness, keep, keep_best, rank, raises, deadline, callback)
         tell, close = reporter(progress)
         try:
@@ -233,6 +235,7 @@ def _result(loop: Loop, rehearsal: Rehearsal) -> SweepResult:
         "seconds": loop.seconds(),
         "compile_seconds": loop.executor.seconds,
         "programs": loop.executor.made,
+        "halved": loop.halvings,
         "lane_widths": [loop.widths.get(group, 0) for group in range(len(plan.groups))],
     }
     names = {plan.rows[row].variant: group.names for group in plan.groups for row in group.rows}
