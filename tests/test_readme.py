@@ -1,15 +1,18 @@
 """The README says what the code does: its sweep runs as it stands there, and what it names exists."""
 
 import re
+import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import funcnet
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SWEEP, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SWEEP, STOP, CALLBACK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_complete_sweep_runs_as_it_stands(capsys):
@@ -25,6 +28,41 @@ def test_the_complete_sweep_runs_as_it_stands(capsys):
     exec(FIT, names)
     curves = names["fit"](1e-2, names["jax"].random.key(3)).curves
     assert curves["validation/loss"][-1] < 0.3
+
+
+def test_the_sweep_that_stops_early_runs_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(SWEEP.split("result = ")[0], names)
+    exec(STOP, names)
+    statuses = names["result"].table["status"].tolist()
+    assert statuses.count("pruned") > 40 and names["result"].best().metrics["validation/accuracy"] > 0.9
+    steps = names["result"].table["steps"]
+    assert {30, 90, 270}.issubset(steps.tolist()) and (tmp_path / "results" / "digits").is_dir()
+    before = names["result"]
+    exec(STOP, names)
+    assert names["result"].timing["programs"] == 0 and names["result"].best().row == before.best().row
+
+
+def test_the_callback_is_one(monkeypatch):
+    said = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            pass
+
+        def add_scalar(self, tag, value, step):
+            said.append((tag, float(value), step))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    for name in ("torch", "torch.utils"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    names: dict = {}
+    exec(CALLBACK, names)
+    names["log"](funcnet.Evaluation(30, np.array([4, 7]), np.array([4, 7]), np.array([0, 0]), {"validation/loss": np.array([0.5, 0.25])}))
+    assert said == [("loss/4", 0.5, 30), ("loss/7", 0.25, 30)]
 
 
 def test_the_complete_sweep_has_at_most_20_lines():
