@@ -170,7 +170,7 @@ def binary_tournament() -> Exploit:
       >>> print(exploit(np.array([2.0, 1.0]), np.random.default_rng(0)))
       [ 1 -1]
 
-    Source: Jaderberg et al. (2017), section 4.1.1.
+    Source: Jaderberg et al. (2017), section 4.3.1.
     """
 
     def exploit(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -214,7 +214,7 @@ def perturb(factors: Sequence[float] = (0.8, 1.2), resample: float = 0.25) -> Ex
       >>> explore("learning_rate", 0.9, 0.0, 1.0, False, np.random.default_rng(0)) < 1
       True
 
-    Source: Jaderberg et al. (2017), sections 4.1.1 and 4.3.1.
+    Source: Jaderberg et al. (2017), section 4.1.1, for both ways; Ray Tune mixes them like this.
     """
     if isinstance(factors, str) or not isinstance(factors, Sequence | np.ndarray) or np.ndim(factors) != 1:
         raise TypeError(check.message("perturb", "factors must be a list of numbers", repr(factors), "such as (0.8, 1.2)"))
@@ -248,7 +248,7 @@ def _explored(explore: Explore, name: str, source: int, seen: Seen, rng: np.rand
     whole = np.issubdtype(number.dtype, np.integer)
     low, high = (seen.bounds or {}).get(name, (-math.inf, math.inf))
     shift = 0.5 if whole else 0.0  # what is drawn evenly from [low - 1/2, high - 1/2) and rounded is low to high - 1, each as likely
-    value = explore(name, float(number[source]), low - shift, high - shift, name in seen.logarithmic, rng)
+    value = explore(name, float(number[source]), low - shift, high - shift, name in (seen.logarithmic or ()), rng)
     check.in_range("population", f"what explore gives for {name!r}", value, -math.inf, math.inf, ends="()")
     value = check.as_number("population", f"what explore gives for {name!r}", value)
     return max(min(float(np.round(value)), float(np.ceil(high)) - 1), float(np.ceil(low))) if whole else _within(value, low, high)

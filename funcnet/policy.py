@@ -22,7 +22,7 @@ class Seen(NamedTuple):
     numbers: dict[str, np.ndarray] | None = None  # (variants,) each: the numeric hyperparameters as they are now; NaN where one has none
     group: np.ndarray | None = None  # (variants,), int: those with the same one have the same structure of state; None for all the same
     bounds: dict[str, tuple[float, float]] | None = None  # of each number: low, and high, itself left out unless it is low; may be infinite
-    logarithmic: frozenset[str] = frozenset()  # numbers drawn on a log scale: their low is positive
+    logarithmic: frozenset[str] | None = None  # numbers drawn on a log scale, whose low is positive; None for no such
     seed: int = 0  # >= 0; of whatever a policy draws
 
 
