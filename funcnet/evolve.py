@@ -1,0 +1,295 @@
+"""Population-based training: variants that do poorly take over from those that do well, with numbers that are a bit different.
+
+`population` is a `Policy`, in NumPy alone. Two functions make it up, and one of your own will do for each:
+
+exploit  (values, rng) -> copy: who takes over from whom
+explore  (name, value, low, high, logarithmic, rng) -> value: the new value of a number that was taken over
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from funcnet import check
+from funcnet.policy import Decisions, Policy, Seen
+
+Exploit: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Explore: TypeAlias = Callable[[str, float, float, float, bool, np.random.Generator], float]
+
+
+def population(
+    exploit: Exploit | None = None, explore: Explore | None = None, *, metric: str | None = None, mode: str | None = None
+) -> Policy:
+    """Lets poor variants go on from where good ones are, and tries other numbers as training goes on.
+
+    at each evaluation, once all that train on have been measured there, for each group of variants:
+      copy   <- exploit(values, rng)
+      state  <- state of copy                      where copy is not -1
+      number <- explore(number of copy, ..., rng)  where copy is not -1, for each numeric hyperparameter
+
+    So it finds a schedule of the numbers, not one best value of each. Nobody is stopped. All that take over do so at once, from
+    states and numbers as they were at this evaluation. rng is numpy.random.default_rng([seed, generation]), where generation
+    counts the evaluations at which this was done: the same seed decides the same, whatever the order in which results arrive.
+
+    A group is the variants that share a program, since only their states have the same structure: what is static in a recipe,
+    such as a width, neither changes nor mixes. A variant alone in its group only trains. So does one that has diverged or has
+    come to its end: it takes over from nobody, and nobody from it.
+
+    Whatever explore gives is kept within the number's bounds [low, high): what is outside becomes low, or the last float32
+    below high. Bounds that are equal keep the number as it is. Whole numbers are rounded; explore sees their bounds half a
+    number lower, so that each is as likely where one is drawn evenly.
+
+    Args:
+      exploit: (values, rng) -> copy. values: (n,) float64, those of one group, the smaller the better, inf where the metric has no
+        value. copy: (n,) int, for each the place of the one it takes over from, -1 where it keeps its own. None for
+        `truncation(0.2)`.
+      explore: (name, value, low, high, logarithmic, rng) -> value, a finite number; logarithmic says whether the number was drawn
+        on a log scale, and low and high may be infinite. None for `perturb()`.
+      metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
+      mode: whether the metric is to be small ("min") or large ("max"); None for what is known of it.
+
+    Returns:
+      A `Policy`. Its `init` refuses a sweep that is measured at its end alone. Its `decide` refuses what an exploit or explore
+      of one's own must not give.
+
+    Raises:
+      ValueError: mode is unknown.
+      TypeError: exploit or explore is no function, or metric no name.
+
+    Example:
+      >>> policy = population(truncation(0.5), perturb(factors=(0.8, 1.2), resample=0.0))
+      >>> seen = Seen(
+      ...     steps=np.array([10, 20]),
+      ...     values=np.array([[1.0, np.nan], [3.0, np.nan]]),
+      ...     num_steps=np.array([20, 20]),
+      ...     allowed=np.array([10, 10]),
+      ...     running=np.array([True, True]),
+      ...     numbers={"learning_rate": np.array([0.1, 0.5])},
+      ... )
+      >>> state, decisions = policy.decide(policy.init(seen), seen)
+      >>> print(decisions.copy, decisions.numbers["learning_rate"], decisions.allowed)
+      [-1  0] [0.1  0.12] [20 20]
+
+    Source: Jaderberg et al. (2017), Algorithm 1, arXiv 1711.09846, with all variants in step.
+    """
+    exploit = _function("exploit", exploit, truncation, binary_tournament) or truncation()
+    explore = _function("explore", explore, perturb) or perturb()
+    _check_metric(metric, mode)
+
+    def init(seen: Seen) -> dict[str, int]:
+        if seen.steps.min() >= seen.num_steps.max():
+            rule, got = f"variants must be measured before num_steps = {seen.num_steps.max()}", f"evaluations at {seen.steps.tolist()}"
+            raise ValueError(check.message("population", rule, got, "let eval_every be shorter"))
+        return {"generation": 0}
+
+    def decide(state: dict[str, int], seen: Seen) -> tuple[dict[str, int], Decisions]:
+        unfinished = seen.running & (seen.allowed < seen.num_steps)
+        nothing = Decisions(np.array(seen.allowed), np.zeros_like(unfinished))
+        if not unfinished.any():
+            return state, nothing
+        step = seen.allowed[unfinished].min()
+        standing = unfinished & (seen.allowed == step)
+        after = min((later for later in seen.steps if later > step), default=seen.num_steps.max())
+        onwards = nothing._replace(allowed=np.where(standing, np.minimum(after, seen.num_steps), seen.allowed))
+        if step == 0:
+            return state, onwards
+        values = seen.values[:, np.searchsorted(seen.steps, step)]
+        if np.isnan(values[standing]).any():
+            return state, nothing
+        generation = state["generation"]
+        rng = np.random.default_rng([seen.seed, generation])
+        copy = np.full(len(values), -1)
+        group = np.zeros(len(values), np.int64) if seen.group is None else seen.group
+        numbers = {name: np.array(number) for name, number in sorted((seen.numbers or {}).items())}
+        for which in np.unique(group[standing]):
+            members = np.flatnonzero(standing & (group == which))
+            if len(members) > 1:
+                own = _checked_copy(exploit(values[members], rng), len(members))
+                copy[members] = np.where(own < 0, -1, members[own])
+                for variant in members[own >= 0]:
+                    for name in numbers:
+                        numbers[name][variant] = _explored(explore, name, copy[variant], seen, rng)
+        state = {"generation": generation + 1}
+        return state, onwards._replace(copy=copy, numbers=numbers or None) if (copy >= 0).any() else onwards
+
+    return Policy("population", init, decide, metric=metric, mode=mode)
+
+
+def truncation(share: float = 0.2) -> Exploit:
+    """The worst variants take over from the best ones.
+
+    count = max(1, floor(share * n))
+    each of the worst count takes over from one of the best count, each of these as likely
+
+    Of equal values the earlier variant's is the better.
+
+    Args:
+      share: of the variants of a group, that are replaced and that are taken over from, in (0, 0.5].
+
+    Returns:
+      (values, rng) -> copy, as `population` takes it.
+
+    Raises:
+      ValueError: share is out of range.
+      TypeError: share is no number.
+
+    Example:
+      >>> exploit = truncation(0.25)
+      >>> print(exploit(np.array([3.0, 1.0, 4.0, 2.0]), np.random.default_rng(0)))
+      [-1 -1  1 -1]
+
+    Source: Jaderberg et al. (2017), section 4.1.1, where share is 0.2.
+    """
+    check.in_range("truncation", "share", share, 0, 0.5, ends="(]", fix="a share of all variants, not a percentage")
+    share = check.as_number("truncation", "share", share)
+
+    def exploit(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        copy = np.full(len(values), -1)
+        if len(values) > 1:
+            count = max(1, math.floor(share * len(values) * (1 + 1e-12)))  # 0.29 of 100 is a bit less than 29 in floats
+            order = np.argsort(values, kind="stable")
+            copy[order[-count:]] = rng.choice(order[:count], count)
+        return copy
+
+    return exploit
+
+
+def binary_tournament() -> Exploit:
+    """Each variant meets one other, and takes over from it if the other is better.
+
+    other: one of the n - 1 others, each as likely
+    takes over from it where its value < own value
+
+    Returns:
+      (values, rng) -> copy, as `population` takes it.
+
+    Example:
+      >>> exploit = binary_tournament()
+      >>> print(exploit(np.array([2.0, 1.0]), np.random.default_rng(0)))
+      [ 1 -1]
+
+    Source: Jaderberg et al. (2017), section 4.3.1.
+    """
+
+    def exploit(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        count = len(values)
+        if count < 2:
+            return np.full(count, -1)
+        other = (np.arange(count) + rng.integers(1, count, count)) % count
+        return np.where(values[other] < values, other, -1)
+
+    return exploit
+
+
+def perturb(factors: Sequence[float] = (0.8, 1.2), resample: float = 0.25) -> Explore:
+    """Changes a number a bit, and now and then draws it anew.
+
+    with probability resample, where both bounds are finite:
+      value <- uniform(low, high), or where the number is drawn on a log scale exp(uniform(log(low), log(high)))
+    otherwise:
+      value <- value * factor, each of the factors as likely
+
+    Each number has draws of its own. What would leave [low, high) becomes low, or the last float32 below high: training may
+    round to float32, and 1 - 1e-16 would be 1. A 0 stays 0 until it is drawn anew, and a small whole number may be rounded back
+    to what it was.
+
+    Args:
+      factors: at least one, each in (0, inf).
+      resample: how often a number is drawn anew, in [0, 1].
+
+    Returns:
+      (name, value, low, high, logarithmic, rng) -> value, as `population` takes it.
+
+    Raises:
+      ValueError: an argument is out of range, or there are no factors. So does what is returned, where a number on a log scale
+        has a low that is not positive.
+      TypeError: factors is no list of numbers, or resample no number.
+
+    Example:
+      >>> explore = perturb(factors=(2.0,), resample=0.0)
+      >>> explore("learning_rate", 0.1, 0.0, 1.0, False, np.random.default_rng(0))
+      0.2
+      >>> explore("learning_rate", 0.9, 0.0, 1.0, False, np.random.default_rng(0)) < 1
+      True
+
+    Source: Jaderberg et al. (2017), section 4.1.1, for both ways; Ray Tune mixes them like this.
+    """
+    if isinstance(factors, str) or not isinstance(factors, Sequence | np.ndarray) or np.ndim(factors) != 1:
+        raise TypeError(check.message("perturb", "factors must be a list of numbers", repr(factors), "such as (0.8, 1.2)"))
+    if not len(factors):
+        raise ValueError(check.message("perturb", "factors must have at least one", "none", "factors=(1.0,) changes nothing"))
+    for place, factor in enumerate(factors):
+        check.in_range("perturb", f"factors[{place}]", factor, 0, ends="()")
+    check.in_range("perturb", "resample", resample, 0, 1, ends="[]")
+    factors = [float(factor) for factor in factors]
+    resample = check.as_number("perturb", "resample", resample)
+
+    def explore(name: str, value: float, low: float, high: float, logarithmic: bool, rng: np.random.Generator) -> float:
+        if rng.random() >= resample or not math.isfinite(high - low):
+            value = value * factors[rng.integers(len(factors))]
+        elif logarithmic:
+            check.in_range("perturb", f"low of {name!r}, which is drawn on a log scale,", low, 0, ends="()")
+            value = math.exp(rng.uniform(math.log(low), math.log(high)))
+        else:
+            value = rng.uniform(low, high)
+        return _within(value, low, high)
+
+    return explore
+
+
+def _explored(explore: Explore, name: str, source: int, seen: Seen, rng: np.random.Generator) -> float:
+    """The new value of a number that is taken over from source, within its bounds; NaN where source has none."""
+    assert seen.numbers is not None
+    number = seen.numbers[name]
+    if np.isnan(number[source]):
+        return math.nan
+    whole = np.issubdtype(number.dtype, np.integer)
+    low, high = (seen.bounds or {}).get(name, (-math.inf, math.inf))
+    shift = 0.5 if whole else 0.0  # what is drawn evenly from [low - 1/2, high - 1/2) and rounded is low to high - 1, each as likely
+    value = explore(name, float(number[source]), low - shift, high - shift, name in (seen.logarithmic or ()), rng)
+    check.in_range("population", f"what explore gives for {name!r}", value, -math.inf, math.inf, ends="()")
+    value = check.as_number("population", f"what explore gives for {name!r}", value)
+    return max(min(float(np.round(value)), float(np.ceil(high)) - 1), float(np.ceil(low))) if whole else _within(value, low, high)
+
+
+def _within(value: float, low: float, high: float) -> float:
+    """The nearest number in [low, high); low where the two are equal."""
+    if math.isinf(high):
+        return max(value, low)
+    with np.errstate(over="ignore"):  # a high beyond float32
+        below = float(np.nextafter(np.float32(high), np.float32(-math.inf)))
+    if below < low:  # too narrow for float32
+        below = float(np.nextafter(high, low))
+    return max(min(value, below), low)
+
+
+def _checked_copy(given: Any, count: int) -> np.ndarray:
+    """What exploit gave, if it is what it must be."""
+    copy: np.ndarray = np.asarray(given)
+    check.shape_is("population", "what exploit gives", copy.shape, (count,), fix="one entry a variant of the group")
+    if not np.issubdtype(copy.dtype, np.integer):
+        fix = "places of variants, -1 where one keeps its own"
+        raise TypeError(check.message("population", "exploit must give whole numbers", copy.dtype, fix))
+    wrong = np.flatnonzero((copy < -1) | (copy >= count) | (copy == np.arange(count)))
+    if len(wrong):
+        rule = f"exploit must give -1 or the place of another of {count} variants for variant {wrong[0]} of the group"
+        raise ValueError(check.message("population", rule, copy[wrong[0]], "-1 where one keeps its own"))
+    return copy
+
+
+def _function(name: str, value: Any, *makers: Callable[..., Any]) -> Any:
+    """A function or None; a maker that was not called is a function too, and the likely slip."""
+    if any(value is maker for maker in makers):
+        raise TypeError(check.message("population", f"{name} must be a rule", value.__name__, f"{value.__name__}() makes one"))
+    if value is not None and not callable(value):
+        raise TypeError(check.message("population", f"{name} must be a function", repr(value), f"such as {makers[0].__name__}()"))
+    return value
+
+
+def _check_metric(metric: Any, mode: Any) -> None:
+    if metric is not None and not isinstance(metric, str):
+        raise TypeError(check.message("population", "metric must be a name", repr(metric), 'such as "validation/loss"'))
+    if mode is not None:
+        check.one_of("population", "mode", mode, ("min", "max"))
