@@ -11,6 +11,10 @@ from funcnet.data import minibatch as minibatch
 from funcnet.data import one_hot as one_hot
 from funcnet.data import split as split
 from funcnet.data import standardize as standardize
+from funcnet.evolve import binary_tournament as binary_tournament
+from funcnet.evolve import perturb as perturb
+from funcnet.evolve import population as population
+from funcnet.evolve import truncation as truncation
 from funcnet.inspection import gradient_norms as gradient_norms
 from funcnet.inspection import permutation_importance as permutation_importance
 from funcnet.inspection import predict as predict

@@ -114,7 +114,7 @@ def population(
         state = {"generation": generation + 1}
         return state, onwards._replace(copy=copy, numbers=numbers or None) if (copy >= 0).any() else onwards
 
-    return Policy("population", init, decide, metric=metric, mode=mode)
+    return Policy("population", init, decide, None, metric, mode, f"exploit={_described(exploit)}, explore={_described(explore)}")
 
 
 def truncation(share: float = 0.2) -> Exploit:
@@ -286,6 +286,13 @@ def _function(name: str, value: Any, *makers: Callable[..., Any]) -> Any:
     if value is not None and not callable(value):
         raise TypeError(check.message("population", f"{name} must be a function", repr(value), f"such as {makers[0].__name__}()"))
     return value
+
+
+def _described(function: Any) -> str:
+    """A function by its name and the plain numbers that it closes over."""
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    plain = [cell for cell in cells if isinstance(cell, int | float | list | tuple)]
+    return f"{getattr(function, '__qualname__', type(function).__qualname__)}{tuple(plain)}".replace(".<locals>", "")
 
 
 def _check_metric(metric: Any, mode: Any) -> None:

@@ -37,7 +37,7 @@ class Distribution:
     """
 
     quantile: Callable[[float], Any]
-    # "uniform", "log_uniform", "integers" or "choice"; None where the quantile is all there is to know
+    # "uniform", "log_uniform", "normal", "integers" or "choice"; None where the quantile is all there is to know
     kind: str | None = field(default=None, compare=False, repr=False)
     low: float = field(default=0.0, compare=False, repr=False)
     high: float = field(default=1.0, compare=False, repr=False)  # left out itself
@@ -121,7 +121,7 @@ def normal(mean: float = 0.0, deviation: float = 1.0) -> Distribution:
     check.in_range("normal", "deviation", deviation, 0, ends="()")
     from scipy.special import ndtri  # here, as in sample: SciPy takes as long to import as JAX
 
-    return Distribution(lambda u: mean + float(deviation) * float(ndtri(max(u, 2.0**-60))))
+    return Distribution(lambda u: mean + float(deviation) * float(ndtri(max(u, 2.0**-60))), "normal", -math.inf, math.inf)
 
 
 def integers(low: int, high: int) -> Distribution:
@@ -167,25 +167,41 @@ def choice(options: Sequence[Any]) -> Distribution:
 
 
 class Variants(Sequence[dict[str, Any]]):
-    """Hyperparameter settings, a dict each, in order; `+` joins two lots, and a list of dicts will do as one."""
+    """Hyperparameter settings, a dict each, in order; `+` joins two lots, and a list of dicts will do as one.
 
-    def __init__(self, settings: Iterable[Mapping[str, Any]]):
+    Attributes:
+      distributions: what they were drawn from, by name; empty where they were not.
+    """
+
+    def __init__(self, settings: Iterable[Mapping[str, Any]], distributions: Mapping[str, Distribution] | None = None):
+        """Copies the settings.
+
+        Args:
+          settings: a dict each.
+          distributions: as the attribute.
+        """
         self._settings = [dict(setting) for setting in settings]
+        self.distributions = dict(distributions or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Variants, (self._settings,)  # a distribution is a function, which pickle can't hold
 
     def __len__(self) -> int:
         return len(self._settings)
 
     def __getitem__(self, index: Any) -> Any:
-        return Variants(self._settings[index]) if isinstance(index, slice) else self._settings[index]
+        return Variants(self._settings[index], self.distributions) if isinstance(index, slice) else self._settings[index]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self._settings)
 
     def __add__(self, other: Iterable[Mapping[str, Any]]) -> "Variants":
-        return Variants([*self, *as_variants("variants", other)])
+        joined = as_variants("variants", other)
+        return Variants([*self, *joined], _shared(self.distributions, joined.distributions))
 
     def __radd__(self, other: Iterable[Mapping[str, Any]]) -> "Variants":
-        return Variants([*as_variants("variants", other), *self])
+        joined = as_variants("variants", other)
+        return Variants([*joined, *self], _shared(self.distributions, joined.distributions))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -264,10 +280,11 @@ class Space(NamedTuple):
     def at(self, points: np.ndarray) -> Variants:
         """The variants at points of the unit cube, of shape (variants, hyperparameters): each distribution's quantile there."""
         points = np.minimum(points, np.nextafter(1.0, 0.0))
-        return Variants(
+        settings = (
             {name: distribution.quantile(float(u)) for (name, distribution), u in zip(self.distributions.items(), row, strict=True)}
             for row in points
         )
+        return Variants(settings, self.distributions)
 
 
 def generator(key: jax.Array) -> np.random.Generator:
@@ -327,7 +344,12 @@ def as_variants(where: str, variants: Any) -> Variants:
             )
         for name, value in setting.items():
             _check_drawn(f"{where}: variant {i}", name, value)
-    return Variants(settings)
+    return Variants(settings, variants.distributions if isinstance(variants, Variants) else None)
+
+
+def _shared(one: Mapping[str, Distribution], other: Mapping[str, Distribution]) -> dict[str, Distribution]:
+    """The distributions that two lots of variants were both drawn from."""
+    return {name: distribution for name, distribution in one.items() if other.get(name) == distribution}
 
 
 def _bounds(where: str, low: float, high: float) -> tuple[float, float]:

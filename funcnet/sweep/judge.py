@@ -1,25 +1,59 @@
 """Between the sweep's loop, which knows rows, and a policy, which knows variants: what it sees, and what its decisions mean for rows."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from funcnet import check
 from funcnet.policy import Decisions, Policy, Seen
+from funcnet.space import Variants
 from funcnet.sweep.ledger import DIVERGED, Ledger
+from funcnet.sweep.plan import Plan
+
+
+class Facts(NamedTuple):
+    """What a policy is told that the ledger doesn't have."""
+
+    evolves: bool  # whether rows may take over from others
+    bounds: dict[str, tuple[float, float]]  # of each number
+    logarithmic: frozenset[str]  # numbers drawn on a log scale
+    seed: int
+
+
+def facts_of(variants: Variants, ledger: Ledger, key: jax.Array, *, evolves: bool) -> Facts:
+    """Each number's bounds: those of its distribution, where it is known, else the smallest and the largest that a variant has."""
+    bounds, logarithmic = {}, set()
+    for name, values in ledger.numbers.items():
+        distribution = variants.distributions.get(name)
+        if distribution is not None and distribution.kind in ("uniform", "log_uniform", "normal", "integers"):
+            bounds[name] = float(distribution.low), float(distribution.high)
+            if distribution.kind == "log_uniform":
+                logarithmic.add(name)
+        elif not np.isnan(values).all():
+            bounds[name] = float(np.nanmin(values)), float(np.nanmax(values))
+    seed = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes(), "little")
+    return Facts(evolves, bounds, frozenset(logarithmic), seed)
 
 
 class Judge:
     """Asks a policy which variants go on."""
 
-    def __init__(self, policy: Policy, ledger: Ledger, replicates: int, metric: str, mode: str):
+    def __init__(self, policy: Policy, ledger: Ledger, plan: Plan, metric: str, mode: str, facts: Facts):
         self.policy, self.state = policy, None
-        self._ledger, self._replicates, self._metric, self._sign = ledger, replicates, metric, 1 if mode == "min" else -1
+        self._ledger, self._metric, self._sign, self._facts = ledger, metric, 1 if mode == "min" else -1, facts
+        self._replicates = replicates = plan.replicates
+        self._group = np.array(plan.group_of)[::replicates]
         self._begun = False
         variants = len(ledger.at) // replicates
         self._values = np.full((variants, len(ledger.steps)), np.nan)
         self._lost = np.zeros(variants, bool)  # of which a run has diverged
+
+    @property
+    def copies(self) -> bool:
+        """Whether rows may take over from others."""
+        return self._facts.evolves
 
     def resume(self, state: Any) -> None:
         """Goes on with the state of a stored sweep, whose measurements are in the ledger."""
@@ -46,12 +80,19 @@ class Judge:
                 self._lost[variant] = True
                 self._values[variant, ledger.steps > ledger.at[own][lost].min()] = np.inf
 
-    def rule(self) -> None:
-        """Asks what is to happen now, and notes in the ledger how far each row may train, and which are stopped."""
+    def rule(self) -> np.ndarray | None:
+        """Asks what is to happen now, and notes in the ledger how far each row may train, and which are stopped.
+
+        Returns:
+          (rows,), int: the row whose state each row takes over, or itself; None where nobody does.
+        """
         ledger, replicates = self._ledger, self._replicates
-        allowed = ledger.allowed[::replicates]
+        allowed = ledger.allowed[::replicates].copy()
         running = ~ledger.ended.reshape(-1, replicates).any(1) & ~self._lost
-        seen = Seen(ledger.steps, self._values, ledger.num_steps[::replicates], allowed, running, self._sign)
+        numbers = {name: values[::replicates] for name, values in ledger.numbers.items()}
+        facts, lengths = self._facts, ledger.num_steps[::replicates]
+        known = numbers, self._group, facts.bounds, facts.logarithmic, facts.seed
+        seen = Seen(ledger.steps, self._values, lengths, allowed, running, self._sign, *known)
         if not self._begun:
             self.state, self._begun = self.policy.init(seen), True
         self.state, decisions = self.policy.decide(self.state, seen)
@@ -61,10 +102,37 @@ class Judge:
         moved = running & (decisions.allowed > allowed)
         ledger.allowed[:] = np.repeat(np.where(moved, decisions.allowed, allowed), replicates)
         ledger.stopped[:] |= np.repeat(stop, replicates) & ~ledger.ended
+        if decisions.copy is None and decisions.numbers is None:
+            return None
+        copy = np.arange(len(allowed)) if decisions.copy is None else np.where(decisions.copy < 0, np.arange(len(allowed)), decisions.copy)
+        source = np.repeat(copy * replicates, replicates) + np.tile(np.arange(replicates), len(allowed))
+        given = {name: np.repeat(values, replicates) for name, values in (decisions.numbers or numbers).items()}
+        ledger.take_over(int(allowed[moved].min()) if moved.any() else 0, source, given)
+        return source
+
+    def _check_copy(self, decisions: Decisions, seen: Seen, where: str) -> None:
+        if (decisions.copy is not None or decisions.numbers is not None) and not self.copies:
+            raise ValueError(check.message(where, "prune= must copy nothing and change no number", "a copy", "evolve= takes such a policy"))
+        if decisions.copy is not None:
+            copy = np.asarray(decisions.copy)
+            check.shape_is(where, "copy", copy.shape, seen.allowed.shape)
+            mine = np.flatnonzero(copy >= 0)
+            odd = mine[
+                ~seen.running[copy[mine]]
+                | (self._group[copy[mine]] != self._group[mine])
+                | (seen.allowed[copy[mine]] != seen.allowed[mine])
+            ]
+            if odd.size:
+                rule = "a variant takes over from one of its own program that runs and stands at its step"
+                raise ValueError(check.message(where, rule, f"variant {copy[odd[0]]} for variant {odd[0]}"))
+        for name, values in (decisions.numbers or {}).items():
+            check.one_of(where, "number", name, self._ledger.numbers)
+            check.shape_is(where, f"numbers[{name!r}]", np.shape(values), seen.allowed.shape)
 
     def _check(self, decisions: Decisions, seen: Seen) -> None:
         """A policy of one's own may be wrong."""
         where, allowed = f"policy {self.policy.name!r}", np.asarray(decisions.allowed)
+        self._check_copy(decisions, seen, where)
         if allowed.shape != seen.allowed.shape or np.shape(decisions.stop) != seen.allowed.shape:
             got = f"{allowed.shape} and {np.shape(decisions.stop)}"
             raise ValueError(check.message(where, f"allowed and stop must have shape {seen.allowed.shape}", got))

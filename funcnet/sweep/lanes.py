@@ -1,6 +1,6 @@
-"""What tells the lanes of a chunk apart: their numbers, names, limits and random keys, from the plan alone."""
+"""What tells the lanes of a chunk apart: their numbers, names, limits and random keys."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,22 +30,25 @@ class Lanes(NamedTuple):
     num_examples: jax.Array | None  # (lanes,), int32
 
 
-def lane_arrays(plan: Plan, index: int, rows: Sequence[int], width: int, *, shared: bool, independent: bool) -> LaneArrays:
+def lane_arrays(
+    plan: Plan, index: int, rows: Sequence[int], numbers: Mapping[str, np.ndarray], width: int, *, shared: bool, independent: bool
+) -> LaneArrays:
     """The lanes of a group's rows, filled up with the first of them to the width.
 
     Args:
+      numbers: the hyperparameters that are numbers as they are now, (rows of the plan,) each.
       shared: whether the lanes share one key.
       independent: whether every variant has a key of its own.
     """
     rows = [*rows, *[rows[0]] * (width - len(rows))]
     variants = [plan.of_row(row) for row in rows]
     with np.errstate(over="ignore"):  # as when the recipe was checked
-        numbers = {name: _as_number([variant.numbers[name] for variant in variants]) for name in variants[0].numbers}
+        own = {name: _as_number(numbers[name][rows], value) for name, value in variants[0].numbers.items()}
     names = {name: np.int32(plan.groups[index].names[name].index(value)) for name, value in variants[0].names.items()}
     limits = [variant.num_examples for variant in variants]
     replicate = np.asarray([plan.rows[row].replicate for row in rows])
     return LaneArrays(
-        numbers,
+        own,
         names,  # type: ignore[arg-type]  # an array of shape () in all but its type
         None if limits[0] is None else np.asarray(limits, np.int32),
         replicate[0] if shared else replicate,
@@ -70,6 +73,5 @@ def keys_of(key: jax.Array, arrays: LaneArrays) -> RunKeys:
     return jax.vmap(run_keys)(keys)
 
 
-def _as_number(values: Sequence[float | int]) -> np.ndarray:
-    array = np.asarray(values)
-    return array.astype(np.int32 if array.dtype.kind in "iu" else jnp.result_type(float))
+def _as_number(values: np.ndarray, like: float | int) -> np.ndarray:
+    return values.astype(np.int32 if isinstance(like, int) else jnp.result_type(float))

@@ -11,7 +11,7 @@ UNFINISHED, COMPLETED, DIVERGED, PRUNED = range(4)
 STATUSES = ("unfinished", "completed", "diverged", "pruned")  # as the table says it
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ledger:
     """Arrays that the sweep's loop fills in, and nothing else does."""
 
@@ -24,6 +24,10 @@ class Ledger:
     ended: np.ndarray  # (rows,), bool: no step more
     allowed: np.ndarray  # (rows,), int: the step up to which each may train
     stopped: np.ndarray  # (rows,), bool: which a policy has stopped; they end as soon as they stand still
+    numbers: dict[str, np.ndarray]  # (rows,) each: the hyperparameters that are numbers, as they are now; NaN where a row has none
+    parents: np.ndarray  # (rows, generations), int: the row whose state each took over at that generation, or itself
+    generations: np.ndarray  # (generations,), int: the steps at which rows could take over; empty but for a population
+    history: dict[str, np.ndarray]  # (rows, generations + 1) each: the numbers before the first generation, and from each on
     best: np.ndarray  # (rows,), int: the evaluation at which each was best; -1 before any, or where nobody asks
 
     def note(self, rows: Sequence[int], step: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -32,6 +36,14 @@ class Ledger:
         for name, values in metrics.items():
             self.values[name][rows, column] = values
         self.measured[rows, column] = True
+
+    def take_over(self, step: int, parents: np.ndarray, numbers: Mapping[str, np.ndarray]) -> None:
+        """A generation of a population: whose state each row takes over after this step, and the numbers from now on."""
+        self.generations = np.append(self.generations, step)
+        self.parents = np.column_stack([self.parents, parents])
+        for name, values in numbers.items():
+            self.numbers[name] = values
+        self.history = {name: np.column_stack([before, self.numbers[name]]) for name, before in self.history.items()}
 
     def final(self, name: str) -> np.ndarray:
         """A metric of each run, (rows,): where it was best, if that is kept, else where it ended; NaN for one that diverged.
@@ -53,6 +65,8 @@ def new_ledger(plan: Plan, metrics: Sequence[str], also: Sequence[int] = ()) -> 
     steps = np.array(sorted({*also, *(step for variant in plan.variants for step in plan.evaluations(variant.num_steps))}))
     rows, columns = len(plan.rows), len(steps)
     num_steps = np.array([plan.of_row(row).num_steps for row in range(rows)])
+    named = dict.fromkeys(name for variant in plan.variants for name in variant.numbers)
+    numbers = {name: _column([plan.of_row(row).numbers.get(name) for row in range(rows)]) for name in named}
     return Ledger(
         steps,
         {name: np.full((rows, columns), np.nan) for name in metrics},
@@ -63,5 +77,16 @@ def new_ledger(plan: Plan, metrics: Sequence[str], also: Sequence[int] = ()) -> 
         np.zeros(rows, bool),
         num_steps.copy(),
         np.zeros(rows, bool),
+        numbers,
+        np.zeros((rows, 0), int),
+        np.zeros(0, int),
+        {name: values[:, None].copy() for name, values in numbers.items()},
         np.full(rows, -1),
     )
+
+
+def _column(values: Sequence[float | int | None]) -> np.ndarray:
+    """Numbers in one array, whole ones as such."""
+    if all(isinstance(value, int) for value in values):
+        return np.array(values, np.int64)
+    return np.array([np.nan if value is None else value for value in values], np.float64)

@@ -233,7 +233,9 @@ class Loop:
         first = next(row for row in rows if row != NOBODY)
         rows = [first if row == NOBODY else row for row in rows]
         independent = self.settings.randomness == "independent"
-        return lane_arrays(self.plan, request.group, rows, request.width, shared=request.shared, independent=independent)
+        return lane_arrays(
+            self.plan, request.group, rows, self.ledger.numbers, request.width, shared=request.shared, independent=independent
+        )
 
     def _take_up(self, request: Request) -> None:
         """A group's programs are compiled: its chunks may train, those of a stored sweep from where they stood."""
@@ -379,7 +381,8 @@ class Loop:
             self.judge.news([cohort.rows[lane] for lane in cohort.lanes])
         left = tuple(NOBODY if lane in set(ends) else row for lane, row in enumerate(cohort.rows))
         if any(row != NOBODY for row in left):
-            self.waiting.append(_on_host(cohort._replace(rows=left)))
+            cohort = cohort._replace(rows=left)
+            self.waiting.append(cohort if self.judge is not None and self.judge.copies else _on_host(cohort))
 
     def _end(self, cohort: Cohort, lanes: Sequence[int], status: int) -> None:
         """These lanes' rows take no step more."""
@@ -406,7 +409,7 @@ class Loop:
           must: whether nothing else can happen: then it has to decide something.
         """
         assert self.judge is not None
-        self.judge.rule()
+        source = self.judge.rule()
         ledger = self.ledger
         lanes = [(cohort, cohort.rows[lane]) for cohort in self.waiting for lane in cohort.lanes]
         if not any(ledger.stopped[row] or ledger.allowed[row] > cohort.at for cohort, row in lanes):
@@ -424,9 +427,9 @@ class Loop:
         by_program: dict[Request, list[Cohort]] = {}
         for cohort in [*waiting, *self._partial()]:
             by_program.setdefault(cohort.request, []).append(cohort)
-        self.waiting = []
+        everyone, self.waiting = waiting, []
         for request, cohorts in by_program.items():
-            going, staying = packed(cohorts, ledger.allowed, lot_by(self.plan, request.shared))
+            going, staying = packed(cohorts, ledger.allowed, lot_by(self.plan, request.shared), source, everyone)
             self.waiting += staying
             self.ready += going
         # Full chunks go first, and those that have come far.

@@ -61,7 +61,9 @@ def chunks_of(plan: Plan, rows: Sequence[int], goals: np.ndarray, width: int, sh
     return sorted(chunks, key=lambda rows: plan.rows[rows[0]])  # a variant's replicates end near to each other
 
 
-def packed(cohorts: Sequence[Cohort], goals: np.ndarray, lot: Lot, source: np.ndarray | None = None) -> tuple[list[Cohort], list[Cohort]]:
+def packed(
+    cohorts: Sequence[Cohort], goals: np.ndarray, lot: Lot, source: np.ndarray | None = None, everyone: Sequence[Cohort] = ()
+) -> tuple[list[Cohort], list[Cohort]]:
     """Cohorts that wait, by whether they may go on: in as few chunks as hold all rows whose goal has moved.
 
     A cohort all of whose lanes go on together stays as it is where nothing is won by packing it anew.
@@ -71,12 +73,13 @@ def packed(cohorts: Sequence[Cohort], goals: np.ndarray, lot: Lot, source: np.nd
       goals: (rows,), the step up to which each row may train now.
       lot: what the lanes of a chunk must have in common.
       source: (rows,), the row whose state each row goes on with; None for its own.
+      everyone: cohorts in which such rows may be, beside these.
 
     Returns:
       Those that go on, and those that wait.
     """
     width = cohorts[0].request.width
-    places = {row: (cohort, lane) for cohort in cohorts for lane, row in enumerate(cohort.rows) if row != NOBODY}
+    places = {row: (cohort, lane) for cohort in (*everyone, *cohorts) for lane, row in enumerate(cohort.rows) if row != NOBODY}
     moving: dict[Any, list[int]] = {}
     waiting = []
     for cohort in cohorts:
@@ -89,7 +92,12 @@ def packed(cohorts: Sequence[Cohort], goals: np.ndarray, lot: Lot, source: np.nd
     going = []
     for (at, goal, _), rows in moving.items():
         own = {id(places[row][0]): places[row][0] for row in rows}
-        whole = [cohort for cohort in own.values() if source is None and len(cohort.lanes) == sum(places[row][0] is cohort for row in rows)]
+        whole = [
+            cohort
+            for cohort in own.values()
+            if len(cohort.lanes) == sum(places[row][0] is cohort for row in rows)
+            and (source is None or all(source[cohort.rows[lane]] == cohort.rows[lane] for lane in cohort.lanes))
+        ]
         full = (
             whole if len(own) == len(whole) == math.ceil(len(rows) / width) else [cohort for cohort in whole if len(cohort.lanes) == width]
         )

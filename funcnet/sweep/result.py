@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,12 +21,13 @@ import numpy as np
 
 from funcnet import check
 from funcnet.option import Option
+from funcnet.schedules import Schedule
 from funcnet.sweep.ranking import default_metric, known_mode, own_name, ranked, statistics, wanted_mode, why_none
 from funcnet.sweep.structure import Saved, UnknownState, as_made, as_told, described, has_keys, unwritable
 from funcnet.sweep.structure import leaves as leaves_of
 from funcnet.sweep.written import Named, Names, Reader, can_pickle, text, written
 from funcnet.training import Training, as_training
-from funcnet.tree import PyTree
+from funcnet.tree import PyTree, Scalar
 
 _FORMAT = 1
 _ARRAYS, _REST = "arrays.npz", "result.json"
@@ -59,6 +61,34 @@ class Best(NamedTuple):
         return "\n".join([f"Best: row {self.row}, of variant {self.variant} in rows {_shortened(str(list(self.rows)), 80)}", *lines])
 
 
+@dataclass(frozen=True)
+class Steps:
+    """A schedule, step -> value, that is constant between some steps; it has a hash, so that it can be a hyperparameter."""
+
+    steps: tuple[int, ...]  # upwards
+    values: tuple[float, ...]  # before the first, and from each on
+
+    def __call__(self, step: Scalar) -> jax.Array:
+        place = jnp.sum(jnp.asarray(step) >= jnp.asarray(self.steps, jnp.int32)) if self.steps else 0
+        return jnp.asarray(self.values, jnp.result_type(float))[place]
+
+
+class Lineage(NamedTuple):
+    """Who took over from whom in a population, and the numbers of each run over time."""
+
+    step: np.ndarray  # (generations,), int: after which steps
+    parent: np.ndarray  # (rows, generations), int: the row whose state each took over there, or itself
+    numbers: dict[str, np.ndarray]  # (rows, generations + 1) each: a run's own, before the first generation and from each on
+
+    def along(self, row: int, name: str) -> np.ndarray:
+        """The numbers that a row's state was trained with, (generations + 1,): its own since it last took over, before that its parent's."""
+        values, own = [], row
+        for generation in range(len(self.step), 0, -1):
+            values.append(self.numbers[name][own, generation])
+            own = int(self.parent[own, generation - 1])
+        return np.array([self.numbers[name][own, 0], *reversed(values)])
+
+
 class SweepResult:
     """A sweep's outcome, one row a variant and replicate, in the order given; printing it shows the ten best variants.
 
@@ -70,6 +100,7 @@ class SweepResult:
         (evaluations,), says after how many steps each was made.
       timing: seconds and counts of the sweep itself: "seconds", "compile_seconds" (summed over the threads that
         compiled), "programs" (how many were compiled) and "lane_widths" (one a group).
+      lineage: a `Lineage` where `sweep(..., evolve=)` made the result, else None.
       metric: the final metric that variants are ranked by unless another is named.
       modes: whether a small ("min") or a large ("max") value of a metric is good, where that was said, by its name without
         the part of the data.
@@ -90,6 +121,7 @@ class SweepResult:
         modes: Mapping[str, str] | None = None,
         settings: Sequence[Mapping[str, Any]] | None = None,
         options: Sequence[Mapping[str, Sequence[str]]] | None = None,
+        lineage: Lineage | None = None,
     ):
         """Made by `sweep` and `load_result`.
 
@@ -106,7 +138,9 @@ class SweepResult:
           modes: the same of the metrics, by the names that a training's evaluate reports.
           settings: for every variant, what the sweep itself passed to the recipe beside these hyperparameters.
           options: for every variant, the names that each traced name could be, of which the state's structure depends.
+          lineage: as the attribute.
         """
+        self.lineage = lineage
         self.curves = dict(curves)
         self.timing = dict(timing)
         self.metric = default_metric(self.metrics) if metric is None else metric
@@ -382,6 +416,26 @@ class SweepResult:
             raise TypeError(check.message("predict", "the recipe's training must have a predict function", "none", fix))
         return predict(state, jax.numpy.asarray(x))
 
+    def schedule(self, row: int, name: str) -> Schedule:
+        """A numeric hyperparameter over time as a population found it, along the row's ancestry, to train with anew.
+
+        Args:
+          row: whose ancestry.
+          name: such as "learning_rate".
+
+        Returns:
+          A schedule, step -> value, constant between two generations.
+
+        Raises:
+          ValueError: the result has no lineage, or there is no such row or number.
+        """
+        row = self._row("schedule", row)
+        if self.lineage is None:
+            rule = "needs the lineage of a population"
+            raise ValueError(check.message("schedule", rule, "a result without one", "sweep(..., evolve=population())"))
+        check.one_of("schedule", "number", name, self.lineage.numbers)
+        return Steps(tuple(self.lineage.step.tolist()), tuple(self.lineage.along(row, name).tolist()))
+
     def to_pandas(self) -> Any:
         """The table as a pandas DataFrame.
 
@@ -419,6 +473,9 @@ class SweepResult:
         one = len({json.dumps(shape) for shape in shapes}) == 1
         arrays = {f"outcome/{name}": self.table[name] for name in self.table if name not in self._columns}
         arrays |= {f"curves/{name}": values for name, values in self.curves.items()}
+        if self.lineage is not None:
+            arrays |= {"lineage/step": self.lineage.step, "lineage/parent": self.lineage.parent}
+            arrays |= {f"lineage/numbers/{name}": values for name, values in self.lineage.numbers.items()}
         if one and len({tuple((leaf.shape, leaf.dtype) for leaf in own) for own in leaves}) == 1:
             arrays |= {f"states/{i}": np.stack(same) for i, same in enumerate(zip(*leaves, strict=True))}
         else:
@@ -602,6 +659,7 @@ def load_result(
             **ranking,
             settings=settings,
             options=rest.get("options"),
+            lineage=_read_lineage(arrays),
         )
     except FileNotFoundError as error:
         raise ValueError(
@@ -616,6 +674,14 @@ def load_result(
         for row in {json.dumps(state.described): row for row, state in reversed(saved.items())}.values():
             result._restored("load_result", row)
     return result
+
+
+def _read_lineage(arrays: Mapping[str, np.ndarray]) -> Lineage | None:
+    if "lineage/step" not in arrays:
+        return None
+    prefix = "lineage/numbers/"
+    numbers = {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+    return Lineage(arrays["lineage/step"], arrays["lineage/parent"], numbers)
 
 
 def _check_found(reader: Reader) -> None:

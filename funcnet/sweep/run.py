@@ -15,7 +15,7 @@ from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
 from funcnet.sweep.events import Callback
 from funcnet.sweep.executors import Threads, local_slots
-from funcnet.sweep.judge import Judge, check_policy
+from funcnet.sweep.judge import Facts, Judge, check_policy, facts_of
 from funcnet.sweep.kept import Rank
 from funcnet.sweep.ledger import PRUNED, STATUSES, UNFINISHED, Ledger, new_ledger
 from funcnet.sweep.loop import Loop, Settings
@@ -25,7 +25,7 @@ from funcnet.sweep.plan import Plan, Recipe, make_plan
 from funcnet.sweep.progress import Progress, Reporter, reporter
 from funcnet.sweep.ranking import default_metric, wanted_mode
 from funcnet.sweep.rehearsal import Rehearsal, rehearse
-from funcnet.sweep.result import SweepResult
+from funcnet.sweep.result import Lineage, SweepResult
 from funcnet.sweep.store import Store
 
 
@@ -75,6 +75,7 @@ def sweep(
     metric: str | None = None,
     mode: str | None = None,
     prune: Policy | None = None,
+    evolve: Policy | None = None,
     max_seconds: float | None = None,
     store: str | os.PathLike[str] | None = None,
     callback: Callback | None = None,
@@ -112,6 +113,8 @@ def sweep(
         `METRICS`, and what a training says of its own metrics.
       prune: a rule that stops poor variants early, such as `funcnet.prune.successive_halving(100)`; a variant's replicates go
         on or stop together. The runs that it stops have the status "pruned", and the column "pruned_by" says by what.
+      evolve: `population()`, at whose evaluations poor variants take over the states of good ones, and go on with other numbers: the
+        result's `lineage` has who took over from whom, and each run's numbers over time. Not together with `prune`.
       max_seconds: the sweep ends after so many seconds, with what there is: runs on their way have the status "unfinished".
       callback: a function that is called with an `Evaluation` whenever rows have been measured, as to hand on to TensorBoard.
       store: a folder, made if need be, in which the sweep is kept while it trains. Called again it goes on from there, after
@@ -150,17 +153,26 @@ def sweep(
         plan = make_plan(recipe, variants, len(data.train.y), **own, eval_every=eval_every, replicates=replicates)  # type: ignore[arg-type]
         rehearsal = rehearse(plan, variants, data, key)
         rank = _rank(rehearsal, metric, mode, needed=keep is not None or keep_best)
-        if prune is not None:
-            plan = _with_looks(plan, prune)
+        if prune is not None and evolve is not None:
+            raise ValueError(check.message("sweep", "must have one policy", "prune and evolve", "leave out one of them"))
+        policy = prune if evolve is None else evolve
+        if policy is not None:
+            plan = _with_looks(plan, policy, "prune" if evolve is None else "evolve")
         slots = local_slots()
         raises = inner.flag("jax_debug_nans") or inner.flag("jax_debug_infs")
         budget = max(0, (memory_budget or free_memory(slots[0].device)) - data_bytes(data))
         settings = Settings(key, chunk_size, budget, randomness, keep, keep_best, rank, raises, deadline, callback)
         tell, close = reporter(progress)
         try:
-            kept = None if store is None else Store(store, plan, rehearsal, data, settings, prune)
+            kept = None if store is None else Store(store, plan, rehearsal, data, settings, policy)
             try:
-                return _carried_out(plan, rehearsal, Threads(rehearsal.trials, data, key, slots), settings, prune, tell, kept)
+                executor, ledger = (
+                    Threads(rehearsal.trials, data, key, slots),
+                    new_ledger(plan, rehearsal.metrics, kept.steps if kept else []),
+                )
+                facts = facts_of(variants, ledger, key, evolves=evolve is not None)
+                judge = None if policy is None else _judge(policy, ledger, plan, rehearsal, rank, facts)
+                return _carried_out(plan, rehearsal, ledger, executor, settings, judge, tell, kept)
             finally:
                 if kept is not None:
                     kept.close()
@@ -171,14 +183,13 @@ def sweep(
 def _carried_out(
     plan: Plan,
     rehearsal: Rehearsal,
+    ledger: Ledger,
     executor: Threads,
     settings: Settings,
-    policy: Policy | None,
+    judge: Judge | None,
     tell: Reporter,
     store: Store | None,
 ) -> SweepResult:
-    ledger = new_ledger(plan, rehearsal.metrics, [] if store is None else store.steps)
-    judge = None if policy is None else _judge(policy, ledger, plan, rehearsal, settings.rank)
     loop = Loop(plan, rehearsal, ledger, executor, settings, judge, tell)
     if store is not None:
         store.restore(loop)
@@ -227,7 +238,7 @@ def _result(loop: Loop, rehearsal: Rehearsal) -> SweepResult:
     }
     if loop.settings.keep_best:
         outcome["best_step"] = np.where(ledger.best >= 0, ledger.steps[ledger.best], -1)
-    if loop.judge is not None:
+    if loop.judge is not None and not loop.judge.copies:
         outcome["pruned_by"] = np.where(ledger.status == PRUNED, loop.judge.policy.name, "")
     met = ledger.measured.any(0)
     curves = {"step": ledger.steps[met], **{name: values[:, met] for name, values in ledger.values.items()}}
@@ -254,6 +265,7 @@ def _result(loop: Loop, rehearsal: Rehearsal) -> SweepResult:
         modes=rehearsal.modes,
         settings=[variant.own for variant in plan.variants],
         options=[names[variant] for variant in range(len(plan.variants))],
+        lineage=Lineage(ledger.generations, ledger.parents, ledger.history) if loop.judge is not None and loop.judge.copies else None,
     )
 
 
@@ -283,25 +295,25 @@ def _check_arguments(
         raise ValueError(check.message("sweep", rule, f"{key_kind(key)}", 'jax.random.key(0, impl="threefry2x32"), or randomness="shared"'))
 
 
-def _with_looks(plan: Plan, policy: Policy) -> Plan:
+def _with_looks(plan: Plan, policy: Policy, argument: str) -> Plan:
     """The plan in which every run is measured wherever any is, and where the policy looks."""
-    check_policy("sweep: prune", policy)
+    check_policy(f"sweep: {argument}", policy)
     lengths = {variant.num_steps for variant in plan.variants}
     looks = {step for length in lengths for step in plan.evaluations(length)}
     if policy.looks is None:
         if not any(step < length for length in lengths for step in looks):
-            rule = f"prune={policy.name} must have evaluations to decide by before the last step"
+            rule = f"{argument}={policy.name} must have evaluations to decide by before the last step"
             raise ValueError(check.message("sweep", rule, f"eval_every={plan.eval_every}", "give a smaller eval_every"))
     else:
         looks |= set(policy.looks(max(lengths)))
     return plan._replace(looks=tuple(sorted(looks)))
 
 
-def _judge(policy: Policy, ledger: Ledger, plan: Plan, rehearsal: Rehearsal, rank: Rank) -> Judge:
+def _judge(policy: Policy, ledger: Ledger, plan: Plan, rehearsal: Rehearsal, rank: Rank, facts: Facts) -> Judge:
     name = rank.metric if policy.metric is None else policy.metric
-    check.one_of(f"prune.{policy.name}", "metric", name, rehearsal.metrics)
+    check.one_of(policy.name, "metric", name, rehearsal.metrics)
     mode = policy.mode or (rank.mode if name == rank.metric else None)
-    return Judge(policy, ledger, plan.replicates, name, wanted_mode(f"prune.{policy.name}", name, mode, rehearsal.modes))
+    return Judge(policy, ledger, plan, name, wanted_mode(policy.name, name, mode, rehearsal.modes), facts)
 
 
 def _rank(rehearsal: Rehearsal, metric: str | None, mode: str | None, *, needed: bool) -> Rank:

@@ -83,6 +83,9 @@ class Store:
             getattr(ledger, name)[:old] = before[name]
         if self._policy is not None:
             ledger.allowed[:old], ledger.stopped[:old] = before["allowed"], before["stopped"]
+            ledger.generations, ledger.parents = before["generations"], before["parents"]
+            ledger.numbers = {name: before[f"numbers/{name}"] for name in ledger.numbers}
+            ledger.history = {name: before[f"history/{name}"] for name in ledger.history}
         best = before["best"]
         ledger.best[:old] = np.where(best >= 0, columns[best], -1)
         loop.steps_done, loop.seconds_before = content["steps_done"], content["seconds"]
@@ -125,6 +128,10 @@ class Store:
                 "allowed": ledger.allowed,
                 "stopped": ledger.stopped,
                 "best": ledger.best,
+                "generations": ledger.generations,
+                "parents": ledger.parents,
+                **{f"numbers/{name}": values for name, values in ledger.numbers.items()},
+                **{f"history/{name}": values for name, values in ledger.history.items()},
                 **{f"values/{name}": values for name, values in ledger.values.items()},
             },
             "cohorts": {},

@@ -229,7 +229,7 @@ def test_a_rule_that_is_wrong_says_so(name):
         ),
         (dict(prune=prune.median(), eval_every=500), ValueError, "before the last step, got eval_every=500"),
         (dict(prune=prune.successive_halving(162)), ValueError, "first must be below num_steps = 162, got 162"),
-        (dict(prune=prune.asha(6, metric="validation/los")), ValueError, "prune.asha: unknown metric 'validation/los'; did you mean"),
+        (dict(prune=prune.asha(6, metric="validation/los")), ValueError, "asha: unknown metric 'validation/los'; did you mean"),
         (dict(max_seconds=0), ValueError, r"sweep: max_seconds must be in \(0, inf\), got 0; None for as long"),
         (dict(max_seconds=float("nan")), ValueError, "max_seconds must be in"),
     ],
