@@ -66,7 +66,11 @@ def as_number(where: str, name: str, value: Any) -> float:
 
 
 def is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray | np.generic | jax.Array)
+    # jax.Array is asked through a metaclass, which takes longer than all else that a recipe's factories check.
+    return type(value) not in _PLAIN and isinstance(value, np.ndarray | np.generic | jax.Array)
+
+
+_PLAIN = frozenset({bool, int, float, str, type(None), tuple, list, dict})
 
 
 def is_integer(value: Any) -> bool:

@@ -209,12 +209,12 @@ def _carried_out(
         done = int((loop.ledger.ended & (loop.ledger.status != UNFINISHED)).sum())
         what = f"sweep: {type(error).__name__} after {done} of {len(plan.rows)} runs, which the error's .result holds{goes_on}"
         said = f"{what}: {error}" if str(error) else what
-        raise _interruption(error)(said, _result(loop, rehearsal)) from error
+        raise _interruption(error)(said, _result(loop, rehearsal, store)) from error
     executor.close()
     loop.event(
         "finished" if loop.ledger.ended.all() and UNFINISHED not in loop.ledger.status else "out of time", seconds=round(loop.seconds(), 3)
     )
-    return _result(loop, rehearsal)
+    return _result(loop, rehearsal, store)
 
 
 def _stored_to_go_on(loop: Loop, store: Store) -> str:
@@ -226,7 +226,7 @@ def _stored_to_go_on(loop: Loop, store: Store) -> str:
     return "; the same call goes on from what is stored"
 
 
-def _result(loop: Loop, rehearsal: Rehearsal) -> SweepResult:
+def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResult:
     """What there is, as the user gets it."""
     plan, ledger = loop.plan, loop.ledger
     outcome = {
@@ -247,6 +247,7 @@ def _result(loop: Loop, rehearsal: Rehearsal) -> SweepResult:
         "compile_seconds": loop.executor.seconds,
         "programs": loop.executor.made,
         "halved": loop.halvings,
+        "store_seconds": 0.0 if store is None else store.seconds,
         "lane_widths": [loop.widths.get(group, 0) for group in range(len(plan.groups))],
     }
     names = {plan.rows[row].variant: group.names for group in plan.groups for row in group.rows}

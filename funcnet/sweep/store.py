@@ -46,6 +46,7 @@ class Store:
         self.folder = Folder(path, where=_WHERE)
         self._parts: dict[str, list[int]] = {}  # of states that have been written, with their rows
         self._number, self._said, self._cost = 0, 0.0, 0.0
+        self.seconds = 0.0  # spent writing
         self._written: tuple[int, int, int] | None = None  # how far the loop was
         try:
             found = self.folder.snapshot
@@ -158,6 +159,7 @@ class Store:
         self._written = now
         self._said = time.monotonic()
         self._cost = self._said - began
+        self.seconds += self._cost
 
     def close(self) -> None:
         """Lets others open the folder."""
