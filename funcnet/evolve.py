@@ -74,8 +74,8 @@ def population(
 
     Source: Jaderberg et al. (2017), Algorithm 1, arXiv 1711.09846, with all variants in step.
     """
-    exploit = _function("exploit", exploit, truncation, binary_tournament) or truncation()
-    explore = _function("explore", explore, perturb) or perturb()
+    exploit = truncation() if exploit is None else _function("exploit", exploit, truncation, binary_tournament)
+    explore = perturb() if explore is None else _function("explore", explore, perturb)
     _check_metric(metric, mode)
 
     def init(seen: Seen) -> dict[str, int]:
@@ -276,10 +276,10 @@ def _checked_copy(given: Any, count: int) -> np.ndarray:
 
 
 def _function(name: str, value: Any, *makers: Callable[..., Any]) -> Any:
-    """A function or None; a maker that was not called is a function too, and the likely slip."""
+    """Checks that value is a function; a maker that was not called is one too, and the likely slip."""
     if any(value is maker for maker in makers):
         raise TypeError(check.message("population", f"{name} must be a rule", value.__name__, f"{value.__name__}() makes one"))
-    if value is not None and not callable(value):
+    if not callable(value):
         raise TypeError(check.message("population", f"{name} must be a function", repr(value), f"such as {makers[0].__name__}()"))
     return value
 
