@@ -38,8 +38,8 @@ def population(
     come to its end: it takes over from nobody, and nobody from it.
 
     Whatever explore gives is kept within the number's bounds [low, high): what is outside becomes low, or the last float32
-    below high. Bounds that are equal keep the number as it is. Whole numbers are rounded; explore sees their bounds half a
-    number lower, so that each is as likely where one is drawn evenly.
+    below high. Where the two are equal, or no float32 lies between them, the number is low. Whole numbers are rounded; explore
+    sees their bounds half a number lower, so that each is as likely where one is drawn evenly.
 
     Args:
       exploit: (values, rng) -> copy. values: (n,) float64, those of one group, the smaller the better, inf where the metric has no
@@ -74,8 +74,8 @@ def population(
 
     Source: Jaderberg et al. (2017), Algorithm 1, arXiv 1711.09846, with all variants in step.
     """
-    exploit = _function("exploit", exploit, truncation, binary_tournament) or truncation()
-    explore = _function("explore", explore, perturb) or perturb()
+    exploit = truncation() if exploit is None else _function("exploit", exploit, truncation, binary_tournament)
+    explore = perturb() if explore is None else _function("explore", explore, perturb)
     _check_metric(metric, mode)
 
     def init(seen: Seen) -> dict[str, int]:
@@ -216,7 +216,7 @@ def perturb(factors: Sequence[float] = (0.8, 1.2), resample: float = 0.25) -> Ex
 
     Source: Jaderberg et al. (2017), section 4.1.1, for both ways; Ray Tune mixes them like this.
     """
-    if isinstance(factors, str) or not isinstance(factors, Sequence | np.ndarray) or np.ndim(factors) != 1:
+    if np.ndim(factors) != 1:
         raise TypeError(check.message("perturb", "factors must be a list of numbers", repr(factors), "such as (0.8, 1.2)"))
     if not len(factors):
         raise ValueError(check.message("perturb", "factors must have at least one", "none", "factors=(1.0,) changes nothing"))
@@ -255,13 +255,9 @@ def _explored(explore: Explore, name: str, source: int, seen: Seen, rng: np.rand
 
 
 def _within(value: float, low: float, high: float) -> float:
-    """The nearest number in [low, high); low where the two are equal."""
-    if math.isinf(high):
-        return max(value, low)
+    """The nearest number in [low, high) that stays below high as a float32; low where there is none."""
     with np.errstate(over="ignore"):  # a high beyond float32
         below = float(np.nextafter(np.float32(high), np.float32(-math.inf)))
-    if below < low:  # too narrow for float32
-        below = float(np.nextafter(high, low))
     return max(min(value, below), low)
 
 
@@ -280,10 +276,10 @@ def _checked_copy(given: Any, count: int) -> np.ndarray:
 
 
 def _function(name: str, value: Any, *makers: Callable[..., Any]) -> Any:
-    """A function or None; a maker that was not called is a function too, and the likely slip."""
+    """Checks that value is a function; a maker that was not called is one too, and the likely slip."""
     if any(value is maker for maker in makers):
         raise TypeError(check.message("population", f"{name} must be a rule", value.__name__, f"{value.__name__}() makes one"))
-    if value is not None and not callable(value):
+    if not callable(value):
         raise TypeError(check.message("population", f"{name} must be a function", repr(value), f"such as {makers[0].__name__}()"))
     return value
 
