@@ -32,7 +32,7 @@ def facts_of(variants: Variants, ledger: Ledger, key: jax.Array, *, evolves: boo
             if distribution.kind == "log_uniform":
                 logarithmic.add(name)
         elif not np.isnan(values).all():
-            bounds[name] = float(np.nanmin(values)), float(np.nanmax(values))
+            bounds[name] = float(np.nanmin(values)), float(np.nanmax(values)) + (values.dtype.kind == "i")  # itself left out
     seed = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes(), "little")
     return Facts(evolves, bounds, frozenset(logarithmic), seed)
 
