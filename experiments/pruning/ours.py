@@ -10,7 +10,6 @@ import jax
 import funcnet as fn
 from experiments.pruning.problem import BATCH_SIZE, CLASSES, DROPOUT, ETA, L2, LEARNING_RATE, WIDTH, Problem, points
 from funcnet import prune
-from funcnet.policy import Policy
 
 WHOLE = "none"
 METRIC = "validation/accuracy"
@@ -37,7 +36,7 @@ def recipe(learning_rate: float, l2: float, dropout: float) -> fn.Training:
     )
 
 
-def rules(first: int) -> dict[str, tuple[Policy | None, int | None]]:
+def rules(first: int) -> dict[str, tuple[fn.Policy | None, int | None]]:
     """Each rule, and how many steps lie between its evaluations; None where it says itself when it looks.
 
     Rules that look at every evaluation look three times as late as the first rung: they stop most of what they stop at once.

@@ -86,7 +86,8 @@ def watch(name: str, path: Path, form: str, *, seconds: float, aim: float = math
             _end(processes)
             os.close(read)
     steps = sum(taken for _, taken in told)
-    pace = (steps - told[0][1]) / (told[-1][0] - told[0][0]) if len(told) > 1 else 0.0
+    working = told[-1][0] - told[0][0] if told else 0.0
+    pace = (steps - told[0][1]) / working if working else 0.0
     return Trace(tuple(answers), watched, steps, pace, cannot)
 
 

@@ -212,7 +212,7 @@ def pays(found: Measured, rule: str) -> report.Finding:
             "the whole sweep's seconds, median": statistics.median(run.seconds for run in whole),
             "programs compiled while timed": max(run.programs for run in [*runs, *whole]),
         },
-        f"Each of {len(runs)} seeds has its own split, variants and minibatches; rule and whole sweep have the same. Time depends on the machine.",
+        f"Seeds: {len(runs)}, each with its own split, variants and minibatches, which rule and whole sweep share. Time depends on the machine.",
     )
 
 
@@ -321,7 +321,7 @@ def _about(found: Measured) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found.machine["versions"].items())
     return (
         f"{found.machine['date']}: {found.machine['cpu']}, {found.machine['cores']} cores; {versions}\n"
-        f"{len(found.runs[WHOLE])} seeds; accuracies in points, means; seconds are medians; the aim is {WITHIN} points below the whole sweep's best"
+        f"seeds: {len(found.runs[WHOLE])}; accuracies in points, means; seconds are medians; the aim is {WITHIN} points below the whole sweep's best"
     )
 
 
@@ -358,7 +358,7 @@ def draw_rules(found: Measured) -> matplotlib.figure.Figure:
     ax.set(xscale="log", xlabel="wall time, as a share of the whole sweep's", ylabel="validation accuracy above the whole sweep's (points)")
     _plain_ticks(ax, (0.05, 0.1, 0.2, 0.5, 1, 2))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.set_title(f"{len(found.runs[WHOLE])} seed{'s' if len(found.runs[WHOLE]) > 1 else ''} (small) and their mean (large)")
+    ax.set_title("each seed (small) and the mean (large)" if len(found.runs[WHOLE]) > 1 else "one seed")
     return figure
 
 
@@ -379,26 +379,29 @@ def draw(found: Measured) -> matplotlib.figure.Figure:
     ours = [name for name in found.traces if name.startswith(FUNCNET)]
     lines = [name for name in (f"{FUNCNET} {WHOLE}", *(f"{FUNCNET} {rule}" for rule in CLAIMED)) if name in ours] + found.raced()
     low = min(trace.first for name in lines for trace in found.traces[name]) * 0.8
-    high = max(trace.seconds for traces in found.traces.values() for trace in traces) * 1.1
-    seconds = np.geomspace(low, high, 2000)
+    high = max(trace.seconds for traces in found.traces.values() for trace in traces) * 1.2
     colours = dict(zip(found.raced(), plot.COLOURS[1:], strict=False))
+    worst = 0.0
     for i, name in enumerate(lines):
-        is_ours = name in ours
-        style = dict(color=plot.COLOURS[0] if is_ours else colours[name], linestyle=plot.LINES[i % len(plot.LINES)])
-        above, ends = best_so_far(found.traces[name], wholes, seconds), np.median(found.reached(name))
-        shown = np.isfinite(above) & (seconds <= max(trace.seconds for trace in found.traces[name]))
-        over_time.step(seconds[shown], above[shown], where="post", linewidth=2.4 if is_ours else 1.6, label=_label(name), **style)
-        if shown.any() and math.isfinite(ends):
-            over_time.plot(ends, above[min(np.searchsorted(seconds, ends), len(seconds) - 1)], "o", color=style["color"], markersize=7)
+        seconds = np.array(sorted(at for trace in found.traces[name] for at, _ in trace.answers))
+        above = best_so_far(found.traces[name], wholes, seconds)
+        seconds, above = seconds[np.isfinite(above)], above[np.isfinite(above)]
+        colour = plot.COLOURS[0] if name in ours else colours[name]
+        style = dict(color=colour, linestyle=plot.LINES[i % len(plot.LINES)], linewidth=2.6 if name in ours else 1.6)
+        over_time.step(seconds, above, where="post", label=_label(name), zorder=3 if name in ours else 2, **style)
+        there = np.flatnonzero(above >= -WITHIN - 1e-9)
+        if len(there):
+            over_time.plot(seconds[there[0]], above[there[0]], "o", color=colour, markersize=8, zorder=4)
+        worst = min(worst, *above, -1.0)
     over_time.axhline(-WITHIN, color="k", linestyle=":", linewidth=1)
     over_time.text(0.01, -WITHIN, f"within {WITHIN} points", va="bottom", transform=over_time.get_yaxis_transform())
     over_time.set(
         xscale="log",
-        ylim=(-5, 0.9),
+        ylim=(max(worst, -5.0) - 0.3, 0.9),
         xlabel="seconds since the process began",
         ylabel="best validation accuracy so far\nabove the whole sweep's (points)",
     )
-    over_time.set_title("median over seeds")
+    over_time.set_title("median over seeds; each is watched until it is within\n(a dot), or until patience ends")
     over_time.legend(frameon=False, loc="lower right")
     names = [*ours, *found.raced()]
     for y, name in enumerate(names):
@@ -414,9 +417,9 @@ def draw(found: Measured) -> matplotlib.figure.Figure:
     times.set_yticks(range(len(names)), [_label(name) for name in names])
     times.invert_yaxis()
     times.set(xscale="log", xlabel="seconds since the process began")
-    times.set_title(f"time until within {WITHIN} points: each seed, and the median\n(arrow: not there when patience ended)")
+    times.set_title(f"time until within {WITHIN} points, of each seed\n(bar: median; arrow: not there when patience ended)")
     for ax in (over_time, times):
-        ax.set_xlim(low, high * 1.1)
+        ax.set_xlim(low, high)
         _plain_ticks(ax, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000))
     return figure
 
