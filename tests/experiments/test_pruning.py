@@ -330,6 +330,13 @@ def test_torch_learns_and_is_evaluated_where_rungs_are(digits):
     np.testing.assert_allclose(counts, counts.round(), atol=1e-3)  # shares of 359 digits, in points
 
 
+def test_torch_drops_nothing_while_it_is_evaluated(digits):
+    from torch import nn
+
+    net = nn.Sequential(nn.Dropout(0.9), nn.Linear(64, 10))
+    assert len({digits.accuracy(net) for _ in range(5)}) == 1 and net.training  # and goes on dropping afterwards
+
+
 def test_torch_has_funcnets_penalty(digits, monkeypatch):
     """Down the gradient of l2 * w^2 by plain descent, a weight of w moves by rate * 2 * l2 * w more; a bias doesn't."""
     import torch
