@@ -387,10 +387,10 @@ def draw(found: Measured) -> matplotlib.figure.Figure:
         seconds, above = seconds[np.isfinite(above)], above[np.isfinite(above)]
         colour = plot.COLOURS[0] if name in ours else colours[name]
         style = dict(color=colour, linestyle=plot.LINES[i % len(plot.LINES)], linewidth=2.6 if name in ours else 1.6)
-        over_time.step(seconds, above, where="post", label=_label(name), zorder=3 if name in ours else 2, **style)
-        there = np.flatnonzero(above >= -WITHIN - 1e-9)
-        if len(there):
-            over_time.plot(seconds[there[0]], above[there[0]], "o", color=colour, markersize=8, zorder=4)
+        there = np.flatnonzero(above >= -WITHIN - 1e-9)[:1]
+        style |= dict(marker=plot.MARKERS[i % len(plot.MARKERS)], markersize=8, markevery=[int(place) + 1 for place in there])
+        rise = np.append(seconds[:1], seconds), np.append(np.full(len(seconds[:1]), -100.0), above)  # from below to the first answer
+        over_time.step(*rise, where="post", label=_label(name), zorder=3 if name in ours else 2, **style)
         worst = min(worst, *above, -1.0)
     over_time.axhline(-WITHIN, color="k", linestyle=":", linewidth=1)
     over_time.text(0.01, -WITHIN, f"within {WITHIN} points", va="bottom", transform=over_time.get_yaxis_transform())
@@ -400,8 +400,8 @@ def draw(found: Measured) -> matplotlib.figure.Figure:
         xlabel="seconds since the process began",
         ylabel="best validation accuracy so far\nabove the whole sweep's (points)",
     )
-    over_time.set_title("median over seeds; each is watched until it is within\n(a dot), or until patience ends")
-    over_time.legend(frameon=False, loc="lower right")
+    over_time.set_title("median over seeds; each is watched until it is within\n(a mark), or until patience ends")
+    over_time.legend(framealpha=0.9, edgecolor="none", loc="lower right").set_zorder(5)
     names = [*ours, *found.raced()]
     for y, name in enumerate(names):
         colour = plot.COLOURS[0] if name in ours else colours[name]
