@@ -28,6 +28,7 @@ NAMES = (
     "classification_net",
     "features",
     "hypergradient",
+    "pruning",
 )
 
 
