@@ -906,11 +906,11 @@ def test_looking_on_while_a_process_writes(tmp_path, start):
     [
         (
             lambda path: None,
-            r"^store: .*there must be a folder that can be read, got No such file or directory at there; give the path of a",
+            r"store: .*there must be a folder that can be read, got No such file or directory at there; give the path of a",
         ),
         (
             lambda path: path.write_text(""),
-            r"^store: .*there must be a folder that can be read, got Not a directory at there; give the path",
+            r"store: .*there must be a folder that can be read, got Not a directory at there; give the path",
         ),
     ],
 )
