@@ -173,8 +173,8 @@ def event_line(event: dict[str, Any]) -> str:
     """An event in one line.
 
     Example:
-      >>> event_line({"time": 0.0, "event": "ended", "step": 6, "how": "pruned", "rows": [1, 2]})[-32:]
-      'ended: step 6, how pruned, rows 1, 2'[-32:]
+      >>> event_line({"time": 0.0, "event": "ended", "step": 6, "how": "pruned", "rows": [1, 2]})[10:]
+      'ended: step 6, how pruned, rows 1, 2'
     """
     values = [f"{name} {_entry(value)}" for name, value in event.items() if name not in ("time", "event")]
     try:

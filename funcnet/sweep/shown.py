@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ _WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowE
 class Rung(NamedTuple):
     """A step at which a rule looks, and what became of the variants that came to it."""
 
-    bracket: int | None  # of hyperband; None for other rules
+    bracket: int | None  # of hyperband, its s; None for other rules
     step: int
     came: int  # variants all of whose runs came so far, everything finite, and whose end it isn't
     went_on: int
@@ -199,27 +199,28 @@ def _rule(
     metric = str(rule["metric"] or identity["metric"])
     mode = rule["mode"] or (identity["mode"] if metric == identity["metric"] else None)
     pruned = ledger.status == PRUNED
-    steps = _steps_of_rungs(name, settings, int(ledger.num_steps.max()))
-    if steps is None:
-        steps = sorted(set(ledger.at[pruned].tolist()))
-    brackets = None
-    if name == "hyperband" and content["policy"] is not None:  # as its policy's state is written: {"bracket": an array}
-        ((_, array),) = content["policy"]["dict"]
-        brackets = parts["policy"][array["array"]]
-    rungs = []
-    for bracket in [None] if brackets is None else range(int(brackets.max()) + 1):
-        members = np.ones(len(pruned) // replicates, bool) if brackets is None else brackets == bracket
-        rungs += [_rung(ledger, replicates, bracket, step, members) for step in steps[bracket or 0 :]]
+    looks = _looks(name, settings)
+    last = int(ledger.num_steps.max())
+    steps = sorted(set(ledger.at[pruned].tolist())) if looks is None else looks(last)
+    everybody = np.ones(len(pruned) // replicates, bool)
+    if name == "hyperband" and looks is not None and content["policy"] is not None:
+        ((_, array),) = content["policy"]["dict"]  # as its policy's state is written: {"bracket": an array}
+        left_out = parts["policy"][array["array"]]  # how many of the first rungs each variant passes by
+        s_max = len(looks(last + 1)) - 1
+        lots = [(s_max - first, steps[first:], everybody & (left_out == first)) for first in range(s_max + 1)]
+    else:
+        lots = [(None, steps, everybody)]
+    rungs = [_rung(ledger, replicates, bracket, step, members) for bracket, own, members in lots for step in own]
     return Rule(name, settings, metric, mode, tuple(rungs))
 
 
-def _steps_of_rungs(name: str, settings: str, num_steps: int) -> list[int] | None:
-    """Where a rule of successive halving looks; None for another rule."""
+def _looks(name: str, settings: str) -> Callable[[int], list[int]] | None:
+    """Where a rule of successive halving looks, by the most steps of a run; None for another rule."""
     found = _RUNGS.fullmatch(settings)
     if name not in _HALVING or not found:
         return None
-    looks = getattr(prune, name)(int(found[1]), float(found[2])).looks
-    return list(looks(num_steps))
+    looks: Callable[[int], list[int]] | None = getattr(prune, name)(int(found[1]), float(found[2])).looks
+    return looks
 
 
 def _rung(ledger: Ledger, replicates: int, bracket: int | None, step: int, members: np.ndarray) -> Rung:
