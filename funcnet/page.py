@@ -27,7 +27,8 @@ from funcnet.sweep.shown import Rule
 _MOST_ROWS = 200
 _MOST_RUNGS = 40
 _MOST_LETTERS = 300  # of one value
-_MOST_PICTURES = 6  # over one hyperparameter each
+_LONG = 28  # letters in a cell, which then has several lines
+_MOST_PICTURES = 4  # over one hyperparameter each
 _MOST_COLUMNS = 8  # between which lines are drawn
 _FEWEST = 3  # runs with a finite metric, for a picture over a hyperparameter
 _STATUSES = {"completed": "#0072B2", "pruned": "#E69F00", "diverged": "#D55E00", "unfinished": "#999999"}  # Okabe and Ito (2008)
@@ -56,9 +57,10 @@ dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .4rem; }
 th, td { padding: .28rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
-th { font-weight: 600; vertical-align: bottom; min-width: 3.5em; max-width: 11em; overflow-wrap: anywhere; }
-td.words { text-align: left; min-width: 5em; max-width: 18em; overflow-wrap: anywhere; }
-th.words { text-align: left; }
+th { font-weight: 600; vertical-align: bottom; }
+td { white-space: nowrap; }
+.words { text-align: left; }
+td.long { min-width: 14em; white-space: normal; overflow-wrap: anywhere; }
 thead th { border-bottom: 2px solid var(--line); }
 tr.best td { background: var(--shade); font-weight: 600; }
 td.share { width: 12rem; min-width: 6rem; }
@@ -73,7 +75,7 @@ figcaption { color: #5a626b; padding: .2rem .3rem .3rem; overflow-wrap: anywhere
   body { max-width: none; padding: 0; font-size: 10pt; }
   .wide { overflow: visible; }
   table { font-size: 8pt; }
-  th, td { padding: .15rem .35rem; min-width: 0; overflow-wrap: anywhere; }
+  th, td, td.long { padding: .15rem .3rem; min-width: 0; white-space: normal; overflow-wrap: anywhere; }
   tr { break-inside: avoid; }
   h2 { break-after: avoid; }
   .shares, td.share div, .key, tr.best td { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
@@ -124,8 +126,8 @@ def page(view: View) -> str:
     stored = view.stored
     if stored is not None:
         body.append(_shares(stored.result))
-    pairs = [("folder", view.path), *(rest if stored is None else [pair for pair in rest if pair[0] != "runs"])]
-    pairs.append(("seen", time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(view.now))))
+    seen = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(view.now))
+    pairs = [("folder", view.path), ("seen", seen), *(pair for pair in rest if pair[0] != "runs")]  # which the bar above shows
     if stored is not None:
         same, differing = _constants(stored.result)
         pairs += [("in every run", ", ".join(f"{key} = {_cell(value)}" for key, value in same.items()))] if same else []
@@ -199,14 +201,16 @@ def _rungs(rule: Rule) -> str:
 
 
 def _order(result: SweepResult) -> tuple[list[int], int]:
-    """The table's rows, the ranked ones first and best, then those that came farthest; and how many are ranked."""
+    """The table's rows, the ranked ones first and best, then those that came farthest, the better before the worse; and how many are ranked."""
     try:
         ranking = result.ranking().tolist() if result.metrics else []
     except ValueError:  # nobody knows which way the metric is better
         ranking = []
     known = set(ranking)
     rest = [row for row in range(len(result)) if row not in known]
-    rest.sort(key=lambda row: (result.table["status"][row] == "diverged", -int(result.table["steps"][row])))
+    values = result.table[result.metric].astype(float) if result.metrics else np.zeros(len(result))
+    goodness = np.where(np.isnan(values), np.inf, -values if result.mode == "max" else values).tolist()
+    rest.sort(key=lambda row: (result.table["status"][row] == "diverged", -int(result.table["steps"][row]), goodness[row]))
     return ranking + rest, len(ranking)
 
 
@@ -214,13 +218,15 @@ def _table(result: SweepResult, differing: Sequence[str]) -> str:
     rows, ranked = _order(result)
     shown, table = rows[:_MOST_ROWS], result.table
     replicated = bool(np.any(table["replicate"]))
-    others = [name for name in ("status", "steps", "best_step", "pruned_by") if name in table]
-    names = ["variant", *(["replicate"] if replicated else []), *differing, *result.metrics, *others]
+    others = [name for name in ("status", "steps", "best_step") if name in table]
+    first = [result.metric] if result.metric in result.metrics else []  # near the left edge, however wide the table is
+    metrics = [*first, *(name for name in result.metrics if name not in first)]
+    names = ["variant", *(["replicate"] if replicated else []), *first, *differing, *metrics[len(first) :], *others]
     words = {name for name in names if not np.issubdtype(table[name].dtype, np.number)}
-    head = "".join(f'<th scope="col"{_words_class(name in words)}>{_text(name)}</th>' for name in names)
+    head = "".join(f'<th scope="col" class="{_kind(name in words)}">{_breakable(name)}</th>' for name in names)
     lines = []
     for place, row in enumerate(shown):
-        cells = "".join(f"<td{_words_class(name in words)}>{_text(_cell(table[name][row]))}</td>" for name in names)
+        cells = "".join(_entry(_cell(table[name][row]), name in words) for name in names)
         lines.append(f"<tr{' class=best' if place == 0 and ranked else ''}>{cells}</tr>")
     order = "the best first, then those that are not ranked" if ranked < len(rows) else "the best first"
     if replicated:
@@ -238,8 +244,17 @@ def _table(result: SweepResult, differing: Sequence[str]) -> str:
     )
 
 
-def _words_class(words: bool) -> str:
-    return ' class="words"' if words else ""
+def _entry(text: str, words: bool) -> str:
+    return f'<td class="{_kind(words)}{" long" * (len(text) > _LONG)}">{_text(text)}</td>'
+
+
+def _kind(words: bool) -> str:
+    return "words" if words else "number"
+
+
+def _breakable(name: str) -> str:
+    """A name that may go on in the next line after each of its words."""
+    return re.sub(r"([_/.]|-)(?=\w)", r"\1<wbr>", _text(name))
 
 
 # Pictures
@@ -261,7 +276,7 @@ def _chosen(result: SweepResult, differing: Sequence[str]) -> list[_Picture]:
     small, found = (5.6, 3.8), []
     if len(result.curves["step"]) > 1 and np.isfinite(result.curves[result.metric]).any():
         title = f"{result.metric} over steps: every run, the best variant bold"
-        found.append(_Picture(title, (9.0, 4.0), lambda ax: plot.learning_curves(result, ax=ax), True))
+        found.append(_Picture(title, (7.2, 3.9), lambda ax: plot.learning_curves(result, ax=ax), True))
     fine = (result.table["status"] == "completed") & np.isfinite(result.table[result.metric].astype(float))
     if int(fine.sum()) < _FEWEST or not differing:
         return found
@@ -277,7 +292,7 @@ def _chosen(result: SweepResult, differing: Sequence[str]) -> list[_Picture]:
         found.append(_Picture(title, small, lambda ax: plot.heatmap(result, *numeric, ax=ax)))
     if 2 <= len(differing) <= _MOST_COLUMNS:
         title = "every run as a line through its hyperparameters, the best bold"
-        found.append(_Picture(title, (9.0, 4.0), lambda ax: plot.parallel_coordinates(result, names=list(differing), ax=ax), True))
+        found.append(_Picture(title, (7.2, 3.9), lambda ax: plot.parallel_coordinates(result, names=list(differing), ax=ax), True))
     return found
 
 
@@ -300,6 +315,28 @@ def _figure(picture: _Picture, i: int) -> str:
     return f"<figure{' class=whole' if picture.whole else ''}>{drawn}{caption}</figure>"
 
 
+def _without_formulas(axis: Any) -> None:
+    """Numbers along a logarithmic axis as plain text: a formula would need what else would be taken for one, such as $ in a name."""
+    from matplotlib.ticker import Formatter, LogFormatter
+
+    class Plain(Formatter):
+        def __init__(self, own: Formatter):
+            self.own = own
+
+        def set_axis(self, axis: Any) -> None:
+            self.own.set_axis(axis)
+
+        def set_locs(self, locs: Any) -> None:
+            self.own.set_locs(locs)
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if self.own(x, pos) else ""
+
+    for get, put in ((axis.get_major_formatter, axis.set_major_formatter), (axis.get_minor_formatter, axis.set_minor_formatter)):
+        if isinstance(get(), LogFormatter):
+            put(Plain(get()))
+
+
 @contextlib.contextmanager
 def _plain_style() -> Iterator[None]:
     """Matplotlib as it comes, whatever a user has set: text is text, no formula and no font of elsewhere, and its warnings are kept off."""
@@ -320,6 +357,9 @@ def _svg(picture: _Picture, prefix: str) -> str:
     with _plain_style():
         figure = Figure(figsize=picture.size, layout="constrained")
         picture.draw(figure.subplots())
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                _without_formulas(axis)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={name: None for name in ("Date", "Creator", "Format", "Type")})
     whole = re.sub(r"<!--.*?-->", "", file.getvalue(), flags=re.DOTALL)  # which hold texts again

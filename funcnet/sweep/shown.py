@@ -203,13 +203,14 @@ def _rule(
     last = int(ledger.num_steps.max())
     steps = sorted(set(ledger.at[pruned].tolist())) if looks is None else looks(last)
     everybody = np.ones(len(pruned) // replicates, bool)
+    lots: list[tuple[int | None, list[int], np.ndarray]] = []
     if name == "hyperband" and looks is not None and content["policy"] is not None:
         ((_, array),) = content["policy"]["dict"]  # as its policy's state is written: {"bracket": an array}
         left_out = parts["policy"][array["array"]]  # how many of the first rungs each variant passes by
         s_max = len(looks(last + 1)) - 1
-        lots = [(s_max - first, steps[first:], everybody & (left_out == first)) for first in range(s_max + 1)]
+        lots += [(s_max - first, steps[first:], everybody & (left_out == first)) for first in range(s_max + 1)]
     else:
-        lots = [(None, steps, everybody)]
+        lots.append((None, steps, everybody))
     rungs = [_rung(ledger, replicates, bracket, step, members) for bracket, own, members in lots for step in own]
     return Rule(name, settings, metric, mode, tuple(rungs))
 
