@@ -110,6 +110,7 @@ from funcnet.sweep import SweepResult as SweepResult
 from funcnet.sweep import SweepStopped as SweepStopped
 from funcnet.sweep import clear_caches as clear_caches
 from funcnet.sweep import load_result as load_result
+from funcnet.sweep import load_store as load_store
 from funcnet.sweep import search as search
 from funcnet.sweep import sweep as sweep
 from funcnet.training import Fit as Fit

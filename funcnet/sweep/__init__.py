@@ -35,3 +35,4 @@ from funcnet.sweep.run import SweepNotFinite as SweepNotFinite
 from funcnet.sweep.run import SweepStopped as SweepStopped
 from funcnet.sweep.run import sweep as sweep
 from funcnet.sweep.search import search as search
+from funcnet.sweep.shown import load_store as load_store

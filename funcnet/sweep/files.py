@@ -12,6 +12,7 @@ snapshot; files in which it is wrong are renamed and kept. Files are read as if 
 before memory is taken, and every name before a file is opened.
 
 Two processes never write to one folder: `lock.json` is locked by its owner (flock), and the kernel unlocks it when the owner dies.
+Anybody may look on: `read_snapshot` and `read_owner` take no lock and change nothing.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ import time
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import IO, Any, NamedTuple, cast
 from urllib.parse import quote, unquote
 
@@ -56,6 +57,7 @@ _SEAL_BYTES = 77
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(r"\{'descr': '([<>|][biufc][0-9]{1,2})', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,2000})\), \} *\n")
 _CHUNK = 2**20
+_MOST_TRIES = 100  # to read a snapshot that a newer one replaces meanwhile
 _YOUNG = 5.0  # seconds in which a lock without an owner may still get one
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not block
 _MAKE = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -241,23 +243,9 @@ class Folder:
         self._remove(name for name in names if name.endswith(_DRAFT) and _number(name.removesuffix(_DRAFT)))
         wrong: dict[str, list[str]] = {}  # sentences by manifest
         bad: dict[str, list[str]] = {}  # files by manifest
-        for name in sorted((name for name in names if _MANIFEST.fullmatch(name) and _number(name)), key=_number, reverse=True):
-            reasons, files = [], [name]
-            try:
-                manifest = _read_manifest(os.path.join(self._folder, name), _number(name))
-                parts = {}
-                for part, entry in manifest.entries.items():
-                    try:
-                        parts[part] = _read_part(os.path.join(self._folder, entry.file), entry)
-                    except _Damage as damage:
-                        reasons.append(f"{entry.file} {damage}")
-                        files.append(entry.file)
-            except _Newer as newer:
-                fix = "update funcnet, and JAX with it, or give another folder"
-                raise ValueError(check.message(self._where, f"{self._folder} must be one that this version can read", newer, fix)) from None
-            except _Damage as damage:
-                reasons.append(f"it {damage}")
-            if not reasons:
+        for name in _manifests(names):
+            manifest, parts, reasons, files = _examined(self._where, self._folder, name)
+            if manifest is not None and not reasons:
                 self._current, self._snapshot = manifest, Snapshot(manifest.content, parts)
                 break
             wrong[name], bad[name] = reasons, files
@@ -406,34 +394,178 @@ class Folder:
             rule = f"{os.path.join(self._folder, _LOCK)} must stay while the folder is open, and in the process that opened it"
             raise StoreInUse(check.message(self._where, rule, "none of this process", "open the folder again"))
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """The system's errors, in words and with their errno."""
-        try:
-            yield
-        except OSError as error:
-            number = error.errno or errno.EIO
-            fix = {
-                errno.ENOSPC: "free some space, then write again: the snapshot before is whole",
-                errno.EDQUOT: "free some space of the quota, then write again: the snapshot before is whole",
-                errno.EFBIG: "raise the limit on the size of files (ulimit -f), then write again: the snapshot before is whole",
-                errno.EEXIST: "give the path of a folder, or of none",
-                errno.ENOTDIR: "give the path of a folder, or of none",
-                errno.ENOENT: "was the folder removed? open it again",
-                errno.EMFILE: "close some files, or raise the limit on them (ulimit -n)",
-            }.get(number, "give a folder that can be read and written")
-            got = f"{os.strerror(number)} at {os.path.basename(os.fsdecode(error.filename or self._folder))}"
-            rule = f"{self._folder} must be a folder that can be read and written"
-            raise OSError(number, check.message(self._where, rule, got, fix), self._folder) from error
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return _explained(self._where, self._folder, "read and written")
+
+
+# Looking on
+
+
+def read_snapshot(
+    path: str | os.PathLike[str], *, where: str = "store", only: Container[str] | None = None
+) -> tuple[Snapshot | None, list[str]]:
+    """The newest good snapshot of a folder, while another process may be writing to it.
+
+    No lock is taken, and nothing in the folder is changed: what is damaged keeps its name. The checks are those of `Folder`. A file
+    that is missing because a newer snapshot has come meanwhile is no damage: then all is read again.
+
+    Args:
+      path: the folder.
+      where: the name that error messages begin with.
+      only: the names of the parts that are wanted. The others are checked by their size and SHA-256 sum, but take no memory. None for
+        all.
+
+    Returns:
+      The snapshot, or None where no good one is there; and sentences that say what is damaged. Where the snapshot is None and there are
+      sentences, there were snapshots and none is good.
+
+    Raises:
+      ValueError: a newer version of funcnet wrote the newest snapshot.
+      StoreInUse: the snapshots are replaced faster than they can be read.
+      OSError: there is no such folder, or it can't be read; its errno is the system's.
+
+    Example:
+      >>> import tempfile
+      >>> path = tempfile.mkdtemp()
+      >>> read_snapshot(path)
+      (None, [])
+      >>> with Folder(path) as folder:
+      ...     folder.write({"step": 10}, {"params": {"w": np.ones(3)}, "data": {"x": np.arange(4)}})
+      ...     snapshot, damaged = read_snapshot(path, only={"data"})
+      >>> snapshot.content, list(snapshot.parts), damaged
+      ({'step': 10}, ['data'], [])
+    """
+    if not os.fspath(path):
+        raise ValueError(check.message(where, "path must be a folder's name", repr(path)))
+    folder = os.path.join(os.getcwd(), os.fsdecode(path))
+    with _explained(where, folder, "read"):
+        for _ in range(_MOST_TRIES):
+            names = _manifests(os.listdir(folder))
+            damaged: list[str] = []
+            for name in names:
+                manifest, parts, reasons, _ = _examined(where, folder, name, only)
+                if reasons and _manifests(os.listdir(folder)) != names:
+                    break  # what was missing may have been removed, for there is a newer snapshot
+                if manifest is not None and not reasons:
+                    return Snapshot(manifest.content, parts), damaged
+                damaged.append(f"{name} is damaged: {' and '.join(reasons)}")
+            else:
+                return None, damaged
+    raise StoreInUse(check.message(where, f"{folder} must hold still for as long as it is read", "newer snapshots each time", "try again"))
+
+
+class Owner(NamedTuple):
+    """Whose lock a folder has."""
+
+    pid: int
+    host: str
+    alive: bool | None  # whether that process lives; None for one of another host, which can't be asked
+
+
+def read_owner(path: str | os.PathLike[str]) -> Owner | None:
+    """Which process has a folder open, as its lock.json says; the lock itself is left alone.
+
+    Args:
+      path: the folder.
+
+    Returns:
+      An `Owner`, whose process may have died and left its lock; None where there is no lock, or one that says nothing.
+
+    Example:
+      >>> import tempfile
+      >>> path = tempfile.mkdtemp()
+      >>> with Folder(path):
+      ...     owner = read_owner(path)
+      >>> owner.pid == os.getpid(), owner.alive, read_owner(path)
+      (True, True, None)
+    """
+    try:
+        with _opened(os.path.join(os.fsdecode(path), _LOCK)) as file:
+            owner = _read_owner(file.fileno())
+    except (_Damage, OSError):  # there is none, or none for us to read
+        return None
+    if owner is None:
+        return None
+    return Owner(owner.pid, owner.host, _is_alive(owner) if owner.host == socket.gethostname() else None)
+
+
+def written_at(path: str | os.PathLike[str]) -> float | None:
+    """When the newest snapshot of a folder was written, whether or not it is good: seconds since 1970, by its file; None where there is none.
+
+    Example:
+      >>> import tempfile
+      >>> path = tempfile.mkdtemp()
+      >>> with Folder(path) as folder:
+      ...     before = written_at(path)
+      ...     folder.write({}, {})
+      ...     before, written_at(path) > 0
+      (None, True)
+    """
+    for name in _manifests(os.listdir(path)):
+        with contextlib.suppress(FileNotFoundError):  # a newer one has taken its place
+            return os.stat(os.path.join(os.fsdecode(path), name), follow_symlinks=False).st_mtime
+    return None
+
+
+def _examined(
+    where: str, folder: str, name: str, only: Container[str] | None = None
+) -> tuple[_Manifest | None, dict[str, dict[str, np.ndarray]], list[str], list[str]]:
+    """A manifest and its parts; what is wrong with them, and the files in which it is: both of nothing and the manifest where all is right."""
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    reasons, files = [], [name]
+    manifest = None
+    try:
+        manifest = _read_manifest(os.path.join(folder, name), _number(name))
+        for part, entry in manifest.entries.items():
+            wanted = only is None or part in only
+            try:
+                arrays = _read_part(os.path.join(folder, entry.file), entry, wanted=wanted)
+            except _Damage as damage:
+                reasons.append(f"{entry.file} {damage}")
+                files.append(entry.file)
+            else:
+                if wanted:
+                    parts[part] = arrays
+    except _Newer as newer:
+        fix = "update funcnet, and JAX with it, or give another folder"
+        raise ValueError(check.message(where, f"{folder} must be one that this version can read", newer, fix)) from None
+    except _Damage as damage:
+        reasons.append(f"it {damage}")
+    return manifest, parts, reasons, files
 
 
 # Files: names, and what they hold
+
+
+@contextlib.contextmanager
+def _explained(where: str, folder: str, how: str) -> Iterator[None]:
+    """The system's errors, in words and with their errno."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or errno.EIO
+        fix = {
+            errno.ENOSPC: "free some space, then write again: the snapshot before is whole",
+            errno.EDQUOT: "free some space of the quota, then write again: the snapshot before is whole",
+            errno.EFBIG: "raise the limit on the size of files (ulimit -f), then write again: the snapshot before is whole",
+            errno.EEXIST: "give the path of a folder, or of none",
+            errno.ENOTDIR: "give the path of a folder" + ", or of none" * (how != "read"),
+            errno.ENOENT: "give the path of a folder that is there" if how == "read" else "was the folder removed? open it again",
+            errno.EMFILE: "close some files, or raise the limit on them (ulimit -n)",
+        }.get(number, f"give a folder that can be {how}")
+        got = f"{os.strerror(number)} at {os.path.basename(os.fsdecode(error.filename or folder))}"
+        raise OSError(number, check.message(where, f"{folder} must be a folder that can be {how}", got, fix), folder) from error
 
 
 def _number(name: str) -> int:
     """The number of a manifest or a part; 0 where it is none of this file's."""
     found = _MANIFEST.fullmatch(name) or _PART.fullmatch(name)
     return int(found[1]) if found and f"{int(found[1]):08d}" == found[1] else 0
+
+
+def _manifests(names: Iterable[str]) -> list[str]:
+    """The manifests among these files, the newest first."""
+    return sorted((name for name in names if _MANIFEST.fullmatch(name) and _number(name)), key=_number, reverse=True)
 
 
 def _unnamed(names: Iterable[str], manifests: Iterable[_Manifest | None]) -> list[str]:
@@ -551,13 +683,16 @@ def _entry(number: int, part: str, fields: Mapping[str, Any]) -> _Entry:
     return _Entry(file, size, sha256, dict(dtypes))
 
 
-def _read_part(path: str, entry: _Entry) -> dict[str, np.ndarray]:
+def _read_part(path: str, entry: _Entry, *, wanted: bool = True) -> dict[str, np.ndarray]:
+    """Its arrays; none where they aren't wanted, once the bytes are known to be those that were written."""
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size != entry.size:
             raise _Damage(f"has {size} bytes, not {entry.size}")
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:  # type: ignore[arg-type]
             raise _Damage("has not the bytes that were written")
+        if not wanted:
+            return {}
         file.seek(0)
         try:
             return _arrays(file, size, entry.dtypes)

@@ -55,6 +55,33 @@ class Ledger:
         known = self.measured.any(1) & (self.status != DIVERGED)
         return np.where(known, self.values[name][np.arange(len(self.at)), column], np.nan)
 
+    def outcome(self, variants: np.ndarray, replicates: np.ndarray, *, best: bool, rule: str | None) -> dict[str, np.ndarray]:
+        """The columns of the result's table that training has decided, by name, a row each.
+
+        Args:
+          variants: (rows,), int.
+          replicates: (rows,), int.
+          best: whether each run is shown where it was best; then there is the column "best_step".
+          rule: the name of what prunes; then there is the column "pruned_by".
+        """
+        found = {
+            "variant": variants,
+            "replicate": replicates,
+            **{name: self.final(name) for name in self.values},
+            "status": np.array([STATUSES[status] for status in self.status.tolist()]),
+            "steps": self.at.copy(),
+        }
+        if best:
+            found["best_step"] = np.where(self.best >= 0, self.steps[self.best], -1)
+        if rule is not None:
+            found["pruned_by"] = np.where(self.status == PRUNED, rule, "")
+        return found
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """Each metric by row and evaluation, as far as any row was measured, and the "step" of each evaluation."""
+        met = self.measured.any(0)
+        return {"step": self.steps[met], **{name: values[:, met] for name, values in self.values.items()}}
+
 
 def new_ledger(plan: Plan, metrics: Sequence[str], also: Sequence[int] = ()) -> Ledger:
     """The ledger before anything has trained.

@@ -17,7 +17,7 @@ from funcnet.sweep.events import Callback
 from funcnet.sweep.executors import Threads, local_slots
 from funcnet.sweep.judge import Facts, Judge, check_policy, facts_of
 from funcnet.sweep.kept import Rank
-from funcnet.sweep.ledger import PRUNED, STATUSES, UNFINISHED, Ledger, new_ledger
+from funcnet.sweep.ledger import UNFINISHED, Ledger, new_ledger
 from funcnet.sweep.loop import Loop, Settings
 from funcnet.sweep.memory import data_bytes, free_memory
 from funcnet.sweep.pack import key_kind, one_key_for_all
@@ -229,19 +229,9 @@ def _stored_to_go_on(loop: Loop, store: Store) -> str:
 def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResult:
     """What there is, as the user gets it."""
     plan, ledger = loop.plan, loop.ledger
-    outcome = {
-        "variant": np.array([row.variant for row in plan.rows]),
-        "replicate": np.array([row.replicate for row in plan.rows]),
-        **{name: ledger.final(name) for name in rehearsal.metrics},
-        "status": np.array([STATUSES[status] for status in ledger.status.tolist()]),
-        "steps": ledger.at.copy(),
-    }
-    if loop.settings.keep_best:
-        outcome["best_step"] = np.where(ledger.best >= 0, ledger.steps[ledger.best], -1)
-    if loop.judge is not None and not loop.judge.copies:
-        outcome["pruned_by"] = np.where(ledger.status == PRUNED, loop.judge.policy.name, "")
-    met = ledger.measured.any(0)
-    curves = {"step": ledger.steps[met], **{name: values[:, met] for name, values in ledger.values.items()}}
+    policy = None if loop.judge is None or loop.judge.copies else loop.judge.policy.name
+    variants, replicates = np.array(plan.rows).T
+    outcome = ledger.outcome(variants, replicates, best=loop.settings.keep_best, rule=policy)
     timing = {
         "seconds": loop.seconds(),
         "compile_seconds": loop.executor.seconds,
@@ -256,7 +246,7 @@ def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResul
     return SweepResult(
         [variant.hyperparameters for variant in plan.variants],
         outcome,
-        curves,
+        ledger.curves(),
         {row: jax.tree.unflatten(structures[row], leaves) for row, leaves in loop.kept.states.items()},
         plan.recipe,
         [name for name in [*first.static, *first.numbers, *first.names] if name not in first.own],

@@ -24,7 +24,7 @@ import pytest
 
 import funcnet
 from funcnet.sweep import files
-from funcnet.sweep.files import Folder, StoreDamaged, StoreInUse
+from funcnet.sweep.files import Folder, StoreDamaged, StoreInUse, read_owner, read_snapshot, written_at
 
 ROOT = pathlib.Path(funcnet.__file__).parent.parent
 FOREIGN = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"]
@@ -80,6 +80,27 @@ def assert_first(snapshot):
 def assert_second(snapshot):
     assert snapshot.content == {"step": 2}
     assert_equal({name: snapshot.parts[name] for name in ("params", "data")}, second_parts() | {"data": first_parts()["data"]})
+
+
+def looked_on(path):
+    """What somebody sees who only looks, which changes nothing."""
+    before = {name: os.lstat(path / name) for name in names(path)}
+    found = read_snapshot(path)
+    after = {name: os.lstat(path / name) for name in names(path)}
+    assert {name: (one.st_ino, one.st_size, one.st_mtime_ns) for name, one in before.items()} == {
+        name: (one.st_ino, one.st_size, one.st_mtime_ns) for name, one in after.items()
+    }
+    return found
+
+
+def assert_agree(looked, folder):
+    """Who opens the folder finds the same, and says beside it what damaged files are called now."""
+    snapshot, damaged = looked
+    assert (snapshot is None) == (folder.snapshot is None) and len(damaged) == len(folder.damaged) - (snapshot is None and bool(damaged))
+    assert all(own.startswith(f"{sentence}; ") for own, sentence in zip(folder.damaged, damaged, strict=False)), (damaged, folder.damaged)
+    if snapshot is not None:
+        assert snapshot.content == folder.snapshot.content
+        assert_equal(snapshot.parts, folder.snapshot.parts)
 
 
 # What is written comes back
@@ -399,7 +420,9 @@ def offsets(path, n):
 
 def assert_falls_back(two, file, raw, match):
     """With that file damaged, the first snapshot is found, the second manifest and the file are renamed, and writing goes on."""
+    looked = looked_on(two)
     with Folder(two) as folder:
+        assert_agree(looked, folder)
         assert folder.snapshot is not None, folder.damaged
         assert_first(folder.snapshot)
         (sentence,) = folder.damaged
@@ -482,7 +505,9 @@ def test_swapped_files_are_noticed(tmp_path):
 
 def test_none_is_good(two):
     flip(two / KEPT, 100, 0)  # which both need
+    looked = looked_on(two)
     with Folder(two) as folder:
+        assert_agree(looked, folder)
         assert folder.snapshot is None
         assert [sentence.split(" ")[0] for sentence in folder.damaged] == [MANIFEST, "snapshot-00000001.json", "no"]
         assert folder.damaged[-1].startswith(
@@ -642,7 +667,9 @@ class System:
 
 
 def assert_refused(two, match):
+    looked = looked_on(two)
     with Folder(two) as folder:
+        assert_agree(looked, folder)
         assert_second(folder.snapshot)
         assert len(folder.damaged) == 1 and match in folder.damaged[0], folder.damaged
         assert "snapshot-00000003.json.damaged" in names(two)
@@ -747,7 +774,9 @@ def test_links_pipes_and_folders_are_not_followed(two, outside):
 
 
 def assert_falls_back_to(two, file, match):
+    looked = looked_on(two)
     with Folder(two) as folder:
+        assert_agree(looked, folder)
         assert_first(folder.snapshot)
         assert f"{file} {match}" in folder.damaged[0] and (two / f"{file}.damaged").is_symlink()
 
@@ -771,8 +800,9 @@ def test_a_newer_version_is_refused_and_nothing_is_renamed(two):
     (two / "snapshot-00000004.json").write_text("damaged")
     craft(two, None, None, {"format": 2})
     before = names(two)
-    with pytest.raises(ValueError, match="got format 2, which is written by a newer version of funcnet; update funcnet"):
-        Folder(two)
+    for opened in (Folder, read_snapshot):
+        with pytest.raises(ValueError, match="got format 2, which is written by a newer version of funcnet; update funcnet"):
+            opened(two)
     assert names(two) == before
     (two / "snapshot-00000003.json").unlink()
     with Folder(two) as folder:
@@ -780,6 +810,127 @@ def test_a_newer_version_is_refused_and_nothing_is_renamed(two):
     craft(two, archive(("x.npy", FINE)), {"dtypes": {"x": "float99_e1"}})
     with pytest.raises(ValueError, match="got dtype float99_e1, which this version of JAX doesn't know"):
         Folder(two)
+
+
+# Looking on, while others write
+
+
+def test_who_looks_on_finds_the_newest_and_takes_no_lock(two):
+    assert_second(looked_on(two)[0])
+    assert "lock.json" not in names(two)
+    with Folder(two) as folder:
+        folder.write({"step": 3}, {"params": {"w": numbers(5)}}, keep=["data"])
+        snapshot, damaged = looked_on(two)
+        assert snapshot.content == {"step": 3} and damaged == []
+        assert_equal(snapshot.parts, {"params": {"w": numbers(5)}} | {"data": first_parts()["data"]})
+        folder.write({"step": 4}, {})  # it is still the owner's
+        assert looked_on(two)[0].content == {"step": 4}
+
+
+def test_parts_that_are_not_wanted_are_checked_and_left_out(two, monkeypatch):
+    made = []
+    monkeypatch.setattr(files, "_array", lambda *args, own=files._array: made.append(args[2]) or own(*args))
+    snapshot, damaged = read_snapshot(two, only={"data", "not there"})
+    assert_equal(snapshot.parts, {"data": first_parts()["data"]})
+    assert snapshot.content == {"step": 2} and damaged == [] and made == ["x"]
+    flip(two / PART, 100, 1)
+    snapshot, damaged = read_snapshot(two, only={"data"})
+    assert snapshot.content == {"step": 1} and damaged == [f"{MANIFEST} is damaged: {PART} has not the bytes that were written"]
+
+
+def during(at, act, monkeypatch):
+    """An `os` for files.py: before its call number `at` (each, where that is None) something else happens."""
+    calls, inside = itertools.count(1), []
+
+    def met(name, own, args, kwargs):
+        if not inside and at in (None, next(calls)):
+            inside.append(True)
+            act()
+            inside.clear()
+        return own(*args, **kwargs)
+
+    monkeypatch.setattr(files, "os", System(met))
+    return calls
+
+
+@pytest.mark.parametrize("writes", [1, 2, 5])
+def test_snapshots_that_come_while_one_is_read_at_any_call(two, monkeypatch, writes):
+    """A reading is as one before or after them, though what it had begun with has been removed."""
+    with Folder(two) as folder:
+
+        def write():
+            for _ in range(writes):
+                folder.write({"step": (step := folder.snapshot.content["step"] + 1)}, {name: {"x": np.full(9, step)} for name in "ab"})
+
+        write()
+        seen, last = set(), folder.snapshot.content["step"]
+        for at in itertools.count(1):
+            with monkeypatch.context() as patch:
+                calls = during(at, write, patch)
+                snapshot, damaged = read_snapshot(two)
+            step = snapshot.content["step"]
+            assert damaged == [] and snapshot.parts["a"]["x"].tolist() == snapshot.parts["b"]["x"].tolist() == [step] * 9
+            if next(calls) <= at:  # the reading was over before
+                break
+            seen.add(step - last)
+            assert step - last in (0, writes) and folder.snapshot.content["step"] == last + writes
+            last += writes
+        assert seen == ({0, 1} if writes == 1 else {writes}) and at == 5  # calls: to list, to open the manifest and its two parts
+
+
+def test_snapshots_that_come_faster_than_one_can_be_read(two, monkeypatch):
+    monkeypatch.setattr(files, "_MOST_TRIES", 4)
+    with Folder(two) as folder:
+        match = r"store: .* must hold still for as long as it is read, got newer snapshots each time; try again"
+        with monkeypatch.context() as patch, pytest.raises(StoreInUse, match=match):
+            during(None, lambda: [folder.write({"step": 0}, {"a": {"x": np.zeros(3)}}) for _ in range(2)], patch)
+            read_snapshot(two)
+        assert looked_on(two)[0].content == {"step": 0}
+
+
+def test_looking_on_while_a_process_writes(tmp_path, start):
+    process, found = start(WRITES, tmp_path), []
+    process.stdout.readline()
+    while not found or found[-1] < found[0] + 50:
+        content, parts = read_snapshot(tmp_path)[0]
+        assert parts["fast"]["x"].tolist() == [content["step"]] * 20_000 and parts["slow"]["x"].tolist() == [content["slow"]] * 50_000
+        found.append(content["step"])
+    assert found == sorted(found) and process.poll() is None
+    kill(process)
+    snapshot, damaged = looked_on(tmp_path)
+    assert snapshot.content["step"] >= found[-1] and damaged == []
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (
+            lambda path: None,
+            r"store: .*there must be a folder that can be read, got No such file or directory at there; give the path of a",
+        ),
+        (
+            lambda path: path.write_text(""),
+            r"store: .*there must be a folder that can be read, got Not a directory at there; give the path",
+        ),
+    ],
+)
+def test_looking_on_where_there_is_no_folder(tmp_path, make, match):
+    make(tmp_path / "there")
+    before = names(tmp_path)
+    with pytest.raises(OSError, match=match):
+        read_snapshot(tmp_path / "there")
+    assert names(tmp_path) == before
+    with pytest.raises(ValueError, match="show: path must be a folder's name, got ''"):
+        read_snapshot("", where="show")
+
+
+def test_when_the_newest_was_written(two):
+    os.utime(two / "snapshot-00000001.json", (10, 10))
+    os.utime(two / MANIFEST, (5, 5))
+    assert written_at(two) == 5.0
+    for name in OF_FIRST | OF_SECOND:
+        (two / name).unlink()
+    assert written_at(two) is None
 
 
 # Death at every call
@@ -1265,6 +1416,32 @@ def test_a_living_owner_is_named_and_a_killed_one_is_succeeded(two, start):
         assert json.loads((two / "lock.json").read_bytes())["pid"] == os.getpid()
         assert_second(folder.snapshot)
     assert "lock.json" not in names(two)
+
+
+def test_whose_lock_it_is_can_be_read_and_is_left_alone(two, start, monkeypatch):
+    assert read_owner(two) is None
+    process = start(HOLDS, two)
+    assert process.stdout.readline() == "open\n"
+    assert read_owner(two) == (process.pid, socket.gethostname(), True)
+    with pytest.raises(StoreInUse):
+        Folder(two)
+    kill(process)
+    before = (two / "lock.json").read_bytes()
+    assert read_owner(two) == (process.pid, socket.gethostname(), False)
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    assert read_owner(two).alive is None
+    assert (two / "lock.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b'{"pid": 0, "host": "a", "started": null}', b'{"pid": 1, "host": "a\\u001b[1m", "started": null}']
+)
+def test_a_lock_that_says_nothing_has_no_owner(two, raw):
+    (two / "lock.json").write_bytes(raw)
+    assert read_owner(two) is None
+    (two / "lock.json").unlink()
+    os.mkfifo(two / "lock.json")
+    assert read_owner(two) is None
 
 
 def test_a_process_that_ends_lets_go(two, start):
