@@ -141,6 +141,8 @@ def sweep(
         check.in_range("sweep", "max_seconds", max_seconds, 0, ends="()", fix="None for as long as it takes")
     if callback is not None and not callable(callback):
         raise TypeError(check.message("sweep", "callback must be a function of an Evaluation", repr(callback), "such as print"))
+    if store is not None and not isinstance(store, str | os.PathLike):
+        raise TypeError(check.message("sweep", "store must be the path of a folder", repr(store)))
     deadline = None if max_seconds is None else began + float(max_seconds)
     data = as_split("sweep", data)
     with inner.no_mesh():  # each chunk trains on one device
@@ -187,6 +189,7 @@ def _carried_out(
         loop.run()
     except BaseException as error:
         executor.close(cancel=True)
+        loop.settings = loop.settings._replace(callback=None)  # it may be what failed, and what it was told of is noted once more
         loop.event("failed" if isinstance(error, Exception) else "stopped", error=f"{type(error).__name__}: {error}")
         if store is not None:
             goes_on = _stored_to_go_on(loop, store)
