@@ -1,6 +1,8 @@
 """A sweep that is kept in a folder: called again it goes on, grows or is refused, and ends with the bits of one that nothing disturbed."""
 
 import dataclasses
+import errno
+import importlib.util
 import json
 import logging
 import os
@@ -24,6 +26,7 @@ from funcnet.sweep import run as engine
 from funcnet.sweep.executors import Slot
 from funcnet.sweep.files import Folder
 
+search_module = sys.modules["funcnet.sweep.search"]  # `funcnet.sweep.search` is the function
 ROOT = pathlib.Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4)).astype(np.float32)
@@ -748,16 +751,441 @@ def test_it_grows_again_after_it_was_only_read(tmp_path, trained):
 # The disk, and the folder.
 
 
-def failing(number, code=28):
+class Failing:
     """An `os` whose calls that open or write a file fail from one on."""
-    from test_files import System
 
-    calls = []
+    def __init__(self, number, code=errno.ENOSPC):
+        self.number, self.code, self.calls = number, code, []
 
-    def act(name, own, args, kwargs):
-        calls.append(name)
-        if len(calls) >= number:
-            raise OSError(code, "no room", args[0] if name == "open" else None)
-        return own(*args, **kwargs)
+    def __getattr__(self, name):
+        own = getattr(os, name)
+        if name not in ("open", "write"):
+            return own
 
-    return System(act, ("open", "write")), calls
+        def call(*args):
+            self.calls.append(name)
+            if len(self.calls) >= self.number:
+                raise OSError(self.code, "failed")
+            return own(*args)
+
+        return call
+
+
+@pytest.mark.parametrize("name", ["net", "keep_best", "successive_halving"])
+def test_a_full_disk_ends_the_sweep_with_what_there_is_and_later_it_goes_on(tmp_path, name, monkeypatch):
+    """Full from one call on, whichever: the store has its last snapshot, and goes on once there is room."""
+    whole, opened, failed = undisturbed(name), 0, 0
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "os", disk := Failing(10**9))
+        swept(name, store=tmp_path / "room")
+    for number in range(1, len(disk.calls), max(1, len(disk.calls) // 6)):
+        path = tmp_path / str(number)
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "os", Failing(number))
+            with pytest.raises((OSError, fn.SweepFailed), match="No space left on device") as caught:
+                swept(name, store=path)
+        if isinstance(caught.value, fn.SweepFailed):
+            failed += 1
+            assert "the store has the snapshot before, since another could not be written" in str(caught.value)
+            assert "must be a folder that can be read and written" in str(caught.value)
+            assert (caught.value.result.table["steps"] > 0).any()
+            for row in np.flatnonzero(caught.value.result.table["status"] != "unfinished"):
+                assert_same(caught.value.result, whole, [row], [])
+        else:
+            opened += 1
+        with Folder(path) as folder:
+            assert folder.damaged == [] and (folder.snapshot is not None) == isinstance(caught.value, fn.SweepFailed)
+        assert_same(swept(name, store=path), whole)
+        assert told(path)[-1] == "finished"
+    assert opened and failed > 2
+
+
+def test_a_disk_that_is_full_for_a_moment_is_written_to_at_the_end(tmp_path, monkeypatch):
+    """The parts that could not be written are not taken for written when the interrupted sweep writes its last snapshot."""
+    own, calls = Folder.write, []
+
+    def fails_once(self, content, parts, keep=()):
+        calls.append(sorted(parts))
+        if len(calls) > 1 and any(part.startswith("states") for part in parts) and not any("failed" in call for call in calls):
+            calls[-1].append("failed")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        own(self, content, parts, keep)
+
+    monkeypatch.setattr(Folder, "write", fails_once)
+    with pytest.raises(fn.SweepFailed, match="No space left") as caught:
+        swept("net", store=tmp_path)
+    assert "the same call goes on from what is stored: " in str(caught.value) and any("failed" in call for call in calls)
+    result = caught.value.result
+    assert (result.table["status"] == "completed").any()
+    assert_same(swept("net", store=tmp_path), undisturbed("net"))
+    assert_same(swept("net", store=tmp_path), undisturbed("net"))
+
+
+def test_paths_that_can_be_no_store(tmp_path, nothing_is_trained):
+    nothing_is_trained()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match="sweep: store: .*must be a folder that can be read and written.*give the path of a folder"):
+        swept("net", store=tmp_path / "file")
+    with pytest.raises(OSError, match="give the path of a folder"):
+        swept("net", store=tmp_path / "file" / "below")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_of_somebody_else(tmp_path, monkeypatch, nothing_is_trained):
+    nothing_is_trained()
+    monkeypatch.setattr(files, "os", Failing(1, errno.EACCES))
+    with pytest.raises(PermissionError, match="Permission denied"):
+        swept("net", store=tmp_path / "store")
+
+
+# Damage.
+
+
+def damage(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(bytes(raw))
+
+
+def manifests(folder):
+    return sorted(pathlib.Path(folder).glob("snapshot-*.json"))
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("what", ["manifest", "ledger", "cut"])
+def test_the_snapshot_before_a_damaged_one_will_do(tmp_path, what, stopped, caplog):
+    try:
+        swept("net", store=tmp_path, **(dict(progress=stop_after(500)) if stopped else {}))
+    except fn.SweepStopped:
+        assert stopped
+    newest = manifests(tmp_path)[-1]
+    if what == "manifest":
+        damage(newest)
+    elif what == "cut":
+        newest.write_bytes(newest.read_bytes()[:-20])
+    else:
+        damage(tmp_path / newest.name.replace("snapshot", "part").replace(".json", "-ledger.npz"))
+    with caplog.at_level(logging.WARNING, "funcnet"):
+        result = swept("net", store=tmp_path)
+    assert_same(result, undisturbed("net"))
+    (event,) = (event for event in events(tmp_path) if event["event"] == "damaged")
+    assert newest.name in event["what"] and f"{newest.name}.damaged" in event["what"]
+    (record,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert record.name == "funcnet" and f"{newest.name} is damaged" in record.getMessage()
+
+
+def test_where_no_snapshot_is_good_nothing_begins_anew(tmp_path, nothing_is_trained):
+    swept("net", store=tmp_path)
+    for manifest in manifests(tmp_path):
+        damage(manifest)
+    nothing_is_trained()
+    for _ in range(3):  # not on a second call either, to which the folder has only renamed files
+        with pytest.raises(
+            fn.StoreDamaged, match="sweep: store: .* must hold a snapshot that is whole, got .*; another folder begins anew"
+        ):
+            swept("net", store=tmp_path)
+    assert not manifests(tmp_path) and list(tmp_path.glob("*.damaged"))
+
+
+# The folder.
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path, "relative", "a link"])
+def test_whatever_way_a_folder_is_given(tmp_path, kind, monkeypatch):
+    """One that is not there yet is made, in folders that are not there yet; the process may go elsewhere meanwhile."""
+    path, elsewhere = tmp_path / "not" / "yet" / "store", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    given = path
+    if kind is str:
+        given = str(path)
+    elif kind == "relative":
+        monkeypatch.chdir(tmp_path)
+        given = pathlib.Path("not/yet/store")
+    elif kind == "a link":
+        (tmp_path / "really").mkdir(), (tmp_path / "not" / "yet").mkdir(parents=True)
+        path.symlink_to(tmp_path / "really")
+    result = swept("net", store=given, callback=lambda _: os.chdir(elsewhere) if kind == "relative" else None)
+    assert_same(result, undisturbed("net"))
+    assert told(path)[-1] == "finished" and not list(elsewhere.iterdir())
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(["elsewhere", "not"] + ["really"] * (kind == "a link"))
+
+
+def test_only_the_folder_is_written_without_pickle_and_what_is_foreign_stays(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    mine = {"notes.txt": "mine", "snapshot.json": "{}", "part-1.npz": "x", "snapshot-1.json": "odd"}
+    for name, text in mine.items():
+        (folder / name).write_text(text)
+    (folder / "figures").mkdir()
+    with pytest.raises(fn.SweepStopped):
+        swept("odd leaves", store=folder, progress=stop_after(300))
+    swept("odd leaves", store=folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    for name, text in mine.items():
+        assert (folder / name).read_text() == text
+    own = {path.name for path in folder.iterdir()} - mine.keys() - {"figures"}
+    assert "lock.json" not in own and {name.partition("-")[0] for name in own} == {"snapshot", "part", "events.jsonl"}
+    for path in folder.glob("part-0*.npz"):
+        for array in np.load(path, allow_pickle=False).values():
+            assert array.dtype.kind in "biufc"
+    for path in folder.iterdir():
+        assert path.is_dir() or b"pickle" not in path.read_bytes()
+
+
+# What is said.
+
+
+def test_every_line_of_the_event_log_is_json_in_order(tmp_path):
+    with pytest.raises(fn.SweepStopped):
+        swept("several programs", store=tmp_path, progress=stop_after(500))
+    swept("several programs", store=tmp_path)
+    swept("several programs", store=tmp_path)
+    found = events(tmp_path)
+    assert all(type(event["time"]) is float for event in found)
+    assert [event["time"] for event in found] == sorted(event["time"] for event in found)
+    names = [event["event"] for event in found]
+    assert [name for name in names if name not in ("compiled", "ended", "stored")] == ["begun", "stopped", "resumed", "finished"] + [
+        "resumed",
+        "finished",
+    ]
+    assert {"stored", "ended", "compiled"} <= set(names)
+    assert found[0]["runs"] == 12 and found[0]["programs"] == 4
+    ended = [row for event in found if event["event"] == "ended" for row in event["rows"]]
+    assert sorted(ended) == list(range(12))
+    done = [event["runs_done"] for event in found if event["event"] == "stored"]
+    assert done == sorted(done) and done[-1] == 12
+
+
+def test_logging_is_by_pythons_own_and_says_nothing_by_default(tmp_path):
+    """Python's last resort prints warnings and errors of loggers that nobody has set up."""
+    code = """
+try:
+    swept("net", store=sys.argv[2], callback=lambda evaluation: 1 / 0)
+except RuntimeError:
+    pass
+import pathlib
+newest = sorted(pathlib.Path(sys.argv[2]).glob("snapshot-*.json"))[-1]
+newest.write_bytes(b"")
+swept("net", store=sys.argv[2])
+"""
+    process = run_in_a_process(code, tmp_path)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0 and (out, err) == ("", "")
+    assert {"failed", "damaged", "finished"} <= set(told(tmp_path))
+
+
+def test_logging_that_is_set_up_hears_the_whole_sweep(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "funcnet"):
+        swept("net", store=tmp_path)
+    assert {record.name for record in caplog.records} == {"funcnet"}
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("sweep: begun, runs 6, programs 1") and said[-1].startswith("sweep: finished, seconds")
+
+
+# A callback.
+
+
+@pytest.mark.parametrize("name", ["net", "replicates", "diverging", "median", "own batch_size and num_steps"])
+def test_a_callback_is_told_of_every_evaluation_once(name):
+    seen = []
+    result = swept(name, callback=seen.append)
+    places = {int(step): place for place, step in enumerate(result.curves["step"])}
+    told_of = set()
+    for evaluation in seen:
+        assert type(evaluation) is fn.Evaluation and type(evaluation.step) is int
+        arrays = [evaluation.rows, evaluation.variants, evaluation.replicates, *evaluation.metrics.values()]
+        assert all(type(array) is np.ndarray and array.shape == evaluation.rows.shape for array in arrays)
+        assert evaluation.variants.tolist() == result.table["variant"][evaluation.rows].tolist()
+        assert evaluation.replicates.tolist() == result.table["replicate"][evaluation.rows].tolist()
+        for metric, values in evaluation.metrics.items():
+            np.testing.assert_array_equal(values, result.curves[metric][evaluation.rows, places[evaluation.step]])
+        own = {(row, evaluation.step) for row in evaluation.rows.tolist()}
+        assert len(own) == len(evaluation.rows) and not own & told_of
+        told_of |= own
+    measured = {(row, step) for row in range(len(result)) for step, p in places.items() if np.isfinite(result.curves["train/loss"][row, p])}
+    assert measured <= told_of and all(step in places for _, step in told_of)
+
+
+@pytest.mark.parametrize("callback", [3, "print", []], ids=["int", "str", "list"])
+def test_a_callback_is_a_function(callback):
+    with pytest.raises(TypeError, match="sweep: callback must be a function of an Evaluation, got .*; such as print"):
+        swept("net", callback=callback)
+
+
+# A rule of one's own.
+
+
+class Memory2(NamedTuple):
+    count: int
+
+
+def own_rule(state):
+    def decide(state, seen):
+        return state, Decisions(seen.num_steps, seen.running & False)
+
+    return Policy("own", lambda seen: state, decide)
+
+
+def test_the_state_of_a_rule_comes_back_as_it_was_or_is_refused(tmp_path):
+    fine = {"a": (1, [2.5, None, "x", True]), "b": np.arange(3), "c": {"d": np.float32(1.5)}, "e": ()}
+    arrays = {}
+    again = store._read_tree(json.loads(json.dumps(store._written_tree(fine, arrays))), arrays)
+    assert jax.tree.structure(again) == jax.tree.structure(fine)
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(fine), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(TypeError, match="sweep: store: the state of a policy must be made of dicts, tuples.*got Memory2"):
+        swept(line, store=tmp_path, prune=own_rule(Memory2(1)))
+    assert_same(swept(line, store=tmp_path / "fine", prune=own_rule(fine)), swept(line, prune=own_rule(fine)))
+
+
+# Search.
+
+SPACE = fn.space(learning_rate=fn.log_uniform(1e-3, 0.5))
+
+
+def seeded_study():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=4))
+    return fn.suggest.optuna(study, SPACE)
+
+
+STRATEGIES = {
+    "random": lambda: fn.suggest.random(SPACE, key=KEY),
+    "quasi_random": lambda: fn.suggest.quasi_random(SPACE, key=KEY),
+    "optuna": seeded_study,
+}
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+
+
+def searched(strategy, **changed):
+    own = STRATEGIES[strategy]() if isinstance(strategy, str) else strategy
+    return fn.search(line, own, DATA, **(SETTINGS | dict(rounds=3, per_round=4) | changed))
+
+
+def stop_in_round(number, steps):
+    """Raises in a round once so many of its steps are done."""
+    rounds = [1]
+    last = [0]
+
+    def tell(progress):
+        rounds[0] += progress.steps_done < last[0]
+        last[0] = progress.steps_done
+        if rounds[0] == number and progress.steps_done >= steps:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+@every_strategy
+@pytest.mark.parametrize("settings", [{}, dict(randomness="independent", keep=2, replicates=2)], ids=["plain", "independent and keep"])
+def test_a_search_that_was_stopped_goes_on(tmp_path, strategy, settings, trained, nothing_is_trained):
+    whole = searched(strategy, **settings)
+    work = sum(trained)
+    del trained[:]
+    with pytest.raises(fn.SweepStopped, match=r"search: round 2 of 3: .*the same call goes on from what is stored") as caught:
+        searched(strategy, store=tmp_path / "search", progress=stop_in_round(2, 256), **settings)
+    assert caught.value.result.table["variant"].max() == 7 and 0 < sum(trained) < work
+    assert sorted(path.name for path in (tmp_path / "search").iterdir()) == ["round-1", "round-2"]
+    result = searched(strategy, store=tmp_path / "search", **settings)
+    assert sum(trained) == work
+    assert_same(result, whole)
+    assert told(tmp_path / "search" / "round-1")[-2:] == ["resumed", "finished"]
+    nothing_is_trained()
+    assert_same(searched(strategy, store=str(tmp_path / "search"), **settings), whole)
+
+
+@every_strategy
+def test_the_time_is_the_whole_searchs(tmp_path, strategy, monkeypatch, trained):
+    whole = searched(strategy)
+    work = sum(trained)
+    for folder in (None, tmp_path):
+        del trained[:]
+        with monkeypatch.context() as patched:
+            for module in (engine, loop, search_module):
+                patched.setattr(module, "time", Clock(trained))
+            result = searched(strategy, max_seconds=5, store=folder)  # of 9 tasks
+        assert result.table["variant"].tolist() == list(range(8)) and "unfinished" in result.table["status"][4:]
+        assert set(result.table["status"][:4]) == {"completed"}
+        assert_same(result, whole, range(4), [])
+    del trained[:]
+    assert_same(searched(strategy, store=tmp_path), whole)
+    assert sum(trained) == work - 64 * 4 - 22
+
+
+def test_a_round_whose_time_is_over_before_it_began_is_not_asked_for(trained, monkeypatch):
+    strategy = STRATEGIES["random"]()
+    with monkeypatch.context() as patched:
+        for module in (engine, loop, search_module):
+            patched.setattr(module, "time", Clock(trained))
+        result = searched(strategy, max_seconds=3)
+    assert len(result) == 4
+    assert list(strategy.ask(4)) == list(SPACE.sample(8, key=KEY))[4:]
+
+
+def test_a_strategy_that_asks_something_else_is_refused(tmp_path):
+    strategy = STRATEGIES["random"]()
+    searched(strategy, store=tmp_path, rounds=1)
+    with pytest.raises(ValueError, match="must hold this very sweep, got another .variant 0"):
+        searched(strategy, store=tmp_path)
+    assert len(searched("random", store=tmp_path)) == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        (dict(store=3), TypeError, "search: store must be the path of a folder, got 3"),
+        (dict(max_seconds=0), ValueError, r"search: max_seconds must be in \(0, inf\), got 0"),
+        (dict(max_seconds=float("nan")), ValueError, "search: max_seconds must be in"),
+    ],
+    ids=["store", "no time", "NaN"],
+)
+def test_what_a_search_refuses_before_it_asks(options, kind, said):
+    strategy = STRATEGIES["random"]()
+    with pytest.raises(kind, match=said):
+        searched(strategy, **options)
+    assert strategy.ask(2) == SPACE.sample(2, key=KEY)
+
+
+# Stores of before.
+
+STORES = pathlib.Path(__file__).parent / "stores"
+
+
+def of_before():
+    """The recipe and arguments of the stores that are kept beside this file."""
+    spec = importlib.util.spec_from_file_location("stores_make", STORES / "make.py")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.mark.parametrize("name", ["v1", "v1-unfinished"])
+def test_a_store_of_format_1_is_read_and_gone_on_with(tmp_path, name, trained):
+    """Made once and for all: whoever has one gets its numbers, under another JAX with a warning."""
+    make = of_before()
+    folder = shutil.copytree(STORES / name, tmp_path / name)
+    with Folder(folder) as own:
+        content = own.snapshot.content
+    assert content["finished"] == (name == "v1") and content["steps_done"] == (600 if name == "v1" else 256)
+    if content["versions"]["jax"] == jax.__version__:
+        result = make.swept(folder)
+    else:
+        with pytest.warns(RuntimeWarning, match="what the recipe computes can be compared under the JAX of the store alone"):
+            result = make.swept(folder)
+    assert sum(trained) == (0 if name == "v1" else 64 + 22)
+    with np.load(STORES / "expected.npz", allow_pickle=False) as expected:
+        assert result.table["status"].tolist() == ["completed"] * 3 + ["diverged"]
+        for metric in ("train/loss", "validation/loss"):
+            np.testing.assert_allclose(result.curves[metric], expected[metric], rtol=1e-4, atol=1e-6)
+        for row in range(4):
+            state = result.state(row)
+            np.testing.assert_allclose(state["w"], expected["w"][row], rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(state["short"].astype(jnp.float32), expected["short"][row], rtol=1e-2)
+            assert int(state["count"]) == expected["count"][row]
+            np.testing.assert_array_equal(jax.random.key_data(state["key"]), expected["key"][row])
+    assert "resumed" in told(folder) and told(folder)[-1] == "finished"
+
+
+def test_the_stores_are_small():
+    assert sum(path.stat().st_size for path in STORES.rglob("*") if path.is_file()) < 30_000
