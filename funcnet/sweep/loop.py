@@ -44,6 +44,7 @@ class Settings(NamedTuple):
     raises: bool  # whether a run that diverges ends the sweep
     deadline: float | None  # of time.monotonic, at which the sweep ends with what there is
     callback: Callback | None  # told of every evaluation
+    evolves: bool  # whether poor variants take over from good ones
 
 
 class Active(NamedTuple):
@@ -94,7 +95,8 @@ class Loop:
         while to_lower or compiling or self.ready or self.waiting or self.trained or self.training:
             if self._late():
                 self._stop()
-                break
+                self.tell(self.progress(0))
+                return
             if not (self._in_order and (to_lower or compiling)):
                 self._start()
             self._finish_trained()
@@ -137,7 +139,10 @@ class Loop:
 
     def in_flight(self) -> list[Cohort]:
         """Every cohort that has not come to its end, as it last stood; those that train first, in the order in which they began."""
-        return [*(active.cohort for active in self.training.values()), *self.ready, *self.trained, *self.waiting]
+        found = [*(active.cohort for active in self.training.values()), *self.ready, *self.trained, *self.waiting, *self.resumed]
+        if self.resumed:  # their programs are still being compiled
+            found.sort(key=lambda cohort: self._places.get(id(cohort), len(self._places)))
+        return found
 
     def seconds(self) -> float:
         """How long the sweep has taken, before it was stored too."""
@@ -327,15 +332,16 @@ class Loop:
         done = future.result()
         slot, cohort = self.training[future].slot, self.training[future].cohort
         lanes = cohort.lanes
-        self.steps_done += (done.at - cohort.at) * len(lanes)
         rows = [cohort.rows[lane] for lane in lanes]
         for step, metrics in done.measured.items():
             own = {name: values[lanes] for name, values in metrics.items()}
             self.ledger.note(rows, step, own)
             self._call_back(step, rows, own)
+        steps = (done.at - cohort.at) * len(lanes)
         cohort = cohort._replace(stand=done.stand, at=done.at)
         if self.settings.keep_best and done.measured:
             self._keep_best(cohort, max(done.measured))
+        self.steps_done += steps  # here, as what fails above is done again
         self.training.pop(future)
         if self.settings.raises:
             self._raise_for_diverged(cohort)

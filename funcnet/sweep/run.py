@@ -1,5 +1,6 @@
 """A sweep: every variant of a recipe trained, many at once."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from funcnet import check, inner
 from funcnet.data import Dataset, Split, as_split
 from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
-from funcnet.sweep.events import Callback
+from funcnet.sweep.events import LOG, Callback
 from funcnet.sweep.executors import Threads, local_slots
 from funcnet.sweep.judge import Facts, Judge, check_policy, facts_of
 from funcnet.sweep.kept import Rank
@@ -27,6 +28,8 @@ from funcnet.sweep.ranking import default_metric, wanted_mode
 from funcnet.sweep.rehearsal import Rehearsal, rehearse
 from funcnet.sweep.result import Lineage, SweepResult
 from funcnet.sweep.store import Store
+
+LOG.addHandler(logging.NullHandler())  # a library says nothing unless asked: Python's last resort would print warnings and errors
 
 
 class SweepInterrupted(BaseException):
@@ -146,6 +149,8 @@ def sweep(
         check.in_range("sweep", "max_seconds", max_seconds, 0, ends="()", fix="None for as long as it takes")
     if callback is not None and not callable(callback):
         raise TypeError(check.message("sweep", "callback must be a function of an Evaluation", repr(callback), "such as print"))
+    if store is not None and not isinstance(store, str | os.PathLike):
+        raise TypeError(check.message("sweep", "store must be the path of a folder", repr(store)))
     deadline = None if max_seconds is None else began + float(max_seconds)
     data = as_split("sweep", data)
     with inner.no_mesh():  # each chunk trains on one device
@@ -161,7 +166,7 @@ def sweep(
         slots = local_slots()
         raises = inner.flag("jax_debug_nans") or inner.flag("jax_debug_infs")
         budget = max(0, (memory_budget or free_memory(slots[0].device)) - data_bytes(data))
-        settings = Settings(key, chunk_size, budget, randomness, keep, keep_best, rank, raises, deadline, callback)
+        settings = Settings(key, chunk_size, budget, randomness, keep, keep_best, rank, raises, deadline, callback, evolve is not None)
         tell, close = reporter(progress)
         try:
             kept = None if store is None else Store(store, plan, rehearsal, data, settings, policy)
@@ -200,6 +205,7 @@ def _carried_out(
         loop.run()
     except BaseException as error:
         executor.close(cancel=True)
+        loop.settings = loop.settings._replace(callback=None)  # it may be what failed, and what it was told of is noted once more
         loop.event("failed" if isinstance(error, Exception) else "stopped", error=f"{type(error).__name__}: {error}")
         if store is not None:
             goes_on = _stored_to_go_on(loop, store)

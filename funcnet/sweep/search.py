@@ -3,6 +3,8 @@
 import copy
 import inspect
 import math
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -49,16 +51,20 @@ def search(
       per_round: variants in each, at least 1.
       **options: what else `sweep` takes: key, num_steps, batch_size, ... All rounds use the same key, so that their
         variants too are compared under common random numbers; with randomness="independent" round r, from 0, gets
-        fold_in(key, r). `keep` counts over all rounds.
+        fold_in(key, r). `keep` counts over all rounds. `max_seconds` is the whole search's: the round that it ends in is the
+        last one. `store` is a folder with a folder for each round, round-1, round-2, ...: called again with the strategy as it
+        was at first, not the one that has been told already, the search goes on where it was; of the rounds that are done
+        nothing is trained. A strategy must then ask the same when it is told the same, as one with a seed does.
 
     Returns:
-      A `SweepResult` of all rounds. The variants are numbered on: `table["variant"] // per_round` is the round.
+      A `SweepResult` of all rounds, or of those up to where the time was over. The variants are numbered on: `table["variant"] // per_round` is the round.
 
     Raises:
       ValueError: rounds or per_round is below 1, the strategy gives another number of variants, or its mode is not the metric's.
       TypeError: the strategy has no ask or tell, or an option isn't one of sweep's.
       SweepInterrupted: something failed on the way, in a sweep or in the strategy, or the user stopped it; its `result`
         holds the rows of all rounds. The strategy is not told of a round that didn't end.
+      ValueError: the store holds another search, or the strategy asked something else than before.
 
     Example:
       >>> import funcnet as fn
@@ -81,8 +87,22 @@ def search(
     known = known_mode(metric, {}) if mode is None and isinstance(metric, str) else mode
     if known is not None:  # else the first round shows what is ranked by, and which way that is good
         _check_mode(strategy, "the metric" if metric is None else repr(metric), known)
+    folder, seconds = options.pop("store", None), options.pop("max_seconds", None)
+    if folder is not None and not isinstance(folder, str | os.PathLike):
+        raise TypeError(check.message("search", "store must be the path of a folder", repr(folder)))
+    folder = None if folder is None else os.path.abspath(folder)  # wherever the process goes between two rounds
+    if seconds is not None:
+        check.in_range("search", "max_seconds", seconds, 0, ends="()", fix="None for as long as it takes")
+    deadline = None if seconds is None else time.monotonic() + float(seconds)
     found: SweepResult | None = None
     for number in range(rounds):
+        if folder is not None:
+            options["store"] = os.path.join(folder, f"round-{number + 1}")
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0 and found is not None and not _is_stored(options.get("store")):
+                break
+            options["max_seconds"] = max(left, 1e-9)  # a round that is stored is read, whatever the time
         try:
             given = strategy.ask(per_round)
             variants = _checked(given, per_round, found)
@@ -90,6 +110,8 @@ def search(
             found = _kept(result if found is None else found + result, keep)
             if number == 0:
                 _check_first(strategy, result)
+            if "unfinished" in result.table["status"]:  # the time is over
+                break
             strategy.tell(given if isinstance(given, Sequence) else variants, _values(result))
         except _OtherWay:
             raise
@@ -103,6 +125,11 @@ def search(
             raise _interruption(error)(f"{what}: {error}" if str(error) else what, found) from error
     assert found is not None
     return found
+
+
+def _is_stored(folder: str | None) -> bool:
+    """Whether a round has been begun."""
+    return folder is not None and os.path.isdir(folder)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

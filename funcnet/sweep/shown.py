@@ -134,7 +134,9 @@ def _stored(snapshot: Snapshot, damaged: tuple[str, ...]) -> Stored:
     _note_cohorts(ledger, content["cohorts"], parts["cohorts"])
     rule = identity["rule"]
     number, replicate = np.divmod(np.arange(rows), replicates)
-    outcome = ledger.outcome(number, replicate, best=bool(identity["keep_best"]), rule=None if rule is None else str(rule["name"]))
+    outcome = ledger.outcome(
+        number, replicate, best=bool(identity["keep_best"]), rule=None if rule is None or rule["evolves"] else str(rule["name"])
+    )
     widths = {int(group): int(width) for group, (width, _) in content["programs"].items()}
     result = SweepResult(
         [{name: read(value, name) for name, value in variant["hyperparameters"].items()} for variant in variants],
@@ -169,8 +171,19 @@ def _ledger(stored: Mapping[str, np.ndarray], metrics: list[str], num_steps: np.
     status, best = stored["status"].copy(), stored["best"]
     if rows and not (0 <= status.min() <= status.max() < len(STATUSES) and best.max() < columns):
         raise ValueError("every status must be known, and every best evaluation be one")
-    arrays = [stored[name] for name in ("ended", "allowed", "stopped", "best")]
-    return Ledger(stored["steps"], values, stored["measured"].astype(bool), num_steps, stored["at"].copy(), status, *arrays)
+    return Ledger(
+        steps=stored["steps"],
+        values=values,
+        measured=stored["measured"].astype(bool),
+        num_steps=num_steps,
+        at=stored["at"].copy(),
+        status=status,
+        numbers={},
+        parents=np.zeros((rows, 0), int),
+        generations=np.zeros(0, int),
+        history={},
+        **{name: stored[name] for name in ("ended", "allowed", "stopped", "best")},
+    )
 
 
 def _note_cohorts(ledger: Ledger, cohorts: list[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,6 +1,7 @@
 """What a sweep needs to go on where it was: what it computes, how far it came, and the states of its runs, in a folder."""
 
 import hashlib
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,10 @@ from funcnet.data import Split
 from funcnet.policy import Policy
 from funcnet.sweep.events import to_file
 from funcnet.sweep.executors import Request
-from funcnet.sweep.files import Folder
+from funcnet.sweep.files import Folder, StoreDamaged
 from funcnet.sweep.ledger import COMPLETED, UNFINISHED
 from funcnet.sweep.loop import Loop, Settings
-from funcnet.sweep.pack import Cohort, key_kind
+from funcnet.sweep.pack import NOBODY, Cohort, key_kind
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.rehearsal import Rehearsal
 from funcnet.sweep.task import Stand
@@ -28,7 +29,15 @@ from funcnet.sweep.written import Names, written
 _SHARE = 0.03  # of the time, that writing may take
 _LEAST = 1.0  # seconds between two snapshots
 _MOST_PARTS = 64  # of states, before they are written anew as one
+_BEST = "best"  # the part of the states of runs on their way, which each snapshot has anew
 _WHERE = "sweep: store"
+
+
+class _Known(NamedTuple):
+    """Which states are in the folder."""
+
+    parts: dict[str, list[int]]  # the rows of each part
+    number: int  # of the newest part
 
 
 class Store:
@@ -39,26 +48,28 @@ class Store:
 
         Raises:
           ValueError: it holds another sweep; the message says what differs.
+          StoreDamaged: it held a sweep, and no snapshot of it can be read.
           StoreInUse: another process has it open.
         """
         self._plan, self._rehearsal, self._policy = plan, rehearsal, policy
         self.identity = _identity(plan, rehearsal, data, settings, policy)
         self.folder = Folder(path, where=_WHERE)
-        self._parts: dict[str, list[int]] = {}  # of states that have been written, with their rows
-        self._number, self._said, self._cost = 0, 0.0, 0.0
+        self._known = _Known({}, 0)
+        self._said, self._cost = 0.0, 0.0
         self.seconds = 0.0  # spent writing
         self._written: tuple[int, int, int] | None = None  # how far the loop was
         try:
             found = self.folder.snapshot
             self.found, self.resumed = found, found is not None
-            self.event = to_file(path)
+            self.event = to_file(os.path.abspath(os.fsdecode(path)))  # wherever the process goes later
             for sentence in self.folder.damaged:
                 self.event("damaged", what=sentence)
             if found is not None:
                 _check_same(found.content["identity"], self.identity, str(path), found.content["versions"])
-            elif self.folder.damaged:
-                rule, fix = "must hold a snapshot that is whole", "another folder begins anew; this one holds what is left"
-                raise ValueError(check.message(_WHERE, rule, "; ".join(self.folder.damaged), fix))
+            elif left := self.folder.damaged or _set_aside(path):
+                rule = f"{os.fspath(path)} must hold a snapshot that is whole"
+                fix = "another folder begins anew; this one holds what is left, under names that end in .damaged"
+                raise StoreDamaged(check.message(_WHERE, rule, "; ".join(left), fix))
         except BaseException:
             self.folder.close()
             raise
@@ -90,20 +101,23 @@ class Store:
         best = before["best"]
         ledger.best[:old] = np.where(best >= 0, columns[best], -1)
         loop.steps_done, loop.seconds_before = content["steps_done"], content["seconds"]
+        own = {part: [row for rows in kept.values() for row in rows] for part, kept in content["states"].items() if part != _BEST}
+        self._known = _Known(own, content["number"])
         for part, kept in content["states"].items():
-            self._parts[part] = [row for rows in kept.values() for row in rows]
             for group, rows in kept.items():
                 self._restore_states(loop, int(group), rows, parts[part])
-        self._number = content["number"]
         for group, (width, shared) in content["programs"].items():
             loop.restored[int(group)] = Request(int(group), width, shared)
-        loop.resumed = [self._cohort(own, parts["cohorts"], i) for i, own in enumerate(content["cohorts"])]
+            loop.widths[int(group)] = width
+        for i, own in enumerate(content["cohorts"]):
+            loop.resumed += _by_goal(self._cohort(own, parts["cohorts"], i), loop)
         longer = np.flatnonzero((ledger.status == COMPLETED) & (ledger.at < ledger.num_steps)).tolist()
         if longer:
             loop.resumed += self._prolonged(loop, longer)
         if loop.judge is not None:
             loop.judge.resume(_read_tree(content["policy"], parts["policy"]))
         loop.kept.recount()
+        self._written = self._place(loop)
         self.found = None  # its memory
 
     def save(self, loop: Loop, *, must: bool = False) -> None:
@@ -116,7 +130,7 @@ class Store:
         if not must and began - self._said < max(_LEAST, self._cost / _SHARE):
             return
         ledger = loop.ledger
-        now = loop.steps_done, int(ledger.ended.sum()), len(loop.requests)
+        now = self._place(loop)
         if now == self._written:  # nothing has happened
             return
         arrays: dict[str, dict[str, np.ndarray]] = {
@@ -140,13 +154,13 @@ class Store:
         }
         cohorts = [_written_cohort(cohort, arrays["cohorts"], i) for i, cohort in enumerate(loop.in_flight())]
         state = None if loop.judge is None else _written_tree(loop.judge.state, arrays["policy"])
-        states = self._states(loop, arrays)
+        states, known = self._states(loop, arrays)
         content = {
             "identity": self.identity,
             "versions": _versions(),
-            "number": self._number,
+            "number": known.number,
             "metrics": list(ledger.values),
-            "programs": {str(group): [request.width, request.shared] for group, request in loop.requests.items()},
+            "programs": {str(group): [request.width, request.shared] for group, request in (loop.restored | loop.requests).items()},
             "cohorts": cohorts,
             "policy": state,
             "states": states,
@@ -155,34 +169,40 @@ class Store:
             "finished": bool(ledger.ended.all()),
         }
         self.folder.write(content, arrays, keep=[part for part in states if part not in arrays])
+        self._known = known  # only now: a write may fail, and another succeed
         self.event("stored", runs_done=int(ledger.ended.sum()), steps_done=loop.steps_done, seconds=round(loop.seconds(), 3))
         self._written = now
         self._said = time.monotonic()
         self._cost = self._said - began
         self.seconds += self._cost
 
+    @staticmethod
+    def _place(loop: Loop) -> tuple[int, int, int]:
+        return loop.steps_done, int(loop.ledger.ended.sum()), len(loop.restored | loop.requests)
+
     def close(self) -> None:
         """Lets others open the folder."""
         self.folder.close()
 
-    def _states(self, loop: Loop, arrays: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, list[int]]]:
+    def _states(self, loop: Loop, arrays: dict[str, dict[str, np.ndarray]]) -> tuple[dict[str, dict[str, list[int]]], _Known]:
         """The parts that the kept states are in, with their rows by group; those that aren't written yet are added to the arrays."""
         ended, kept = loop.ledger.ended & (loop.ledger.status != UNFINISHED), loop.kept.states
-        if len(self._parts) >= _MOST_PARTS:
-            self._parts = {}
-        have = {row for rows in self._parts.values() for row in rows}
-        self._parts = {part: rows for part, rows in self._parts.items() if any(row in kept for row in rows)}
+        parts, number = self._known
+        if len(parts) >= _MOST_PARTS:
+            parts = {}
+        have = {row for rows in parts.values() for row in rows}
+        parts = {part: rows for part, rows in parts.items() if any(row in kept for row in rows)}
         new = [row for row in kept if ended[row] and row not in have]
         if new:
-            self._number += 1
-            self._parts[f"states-{self._number}"] = new
-            arrays[f"states-{self._number}"] = self._stacked(new, kept)
-        found = {part: self._by_group(rows) for part, rows in self._parts.items()}
+            number += 1
+            parts[f"states-{number}"] = new
+            arrays[f"states-{number}"] = self._stacked(new, kept)
+        found = {part: self._by_group(rows) for part, rows in parts.items()}
         best = [row for row in kept if not ended[row] and loop.ledger.best[row] >= 0]
         if best:
-            arrays["best"] = self._stacked(best, kept)
-            found["best"] = self._by_group(best)
-        return found
+            arrays[_BEST] = self._stacked(best, kept)
+            found[_BEST] = self._by_group(best)
+        return found, _Known(parts, number)
 
     def _by_group(self, rows: Sequence[int]) -> dict[str, list[int]]:
         group = self._plan.group_of
@@ -251,12 +271,26 @@ class Store:
         for row in rows:
             loop.ledger.status[row], loop.ledger.ended[row] = UNFINISHED, False
             del loop.kept.states[row]
-        self._parts = {}
+        self._known = _Known({}, self._known.number)
         return cohorts
+
+
+def _set_aside(path: Any) -> list[str]:
+    """Manifests that were found damaged when the folder was opened before: it must not begin anew without a word."""
+    return sorted(name for name in map(os.fsdecode, os.listdir(path)) if name.startswith("snapshot-") and ".json.damaged" in name)
 
 
 def _stack(leaves: Sequence[Any]) -> Any:
     return jnp.stack(leaves) if isinstance(leaves[0], jax.Array) else np.stack(leaves)
+
+
+def _by_goal(cohort: Cohort, loop: Loop) -> list[Cohort]:
+    """The cohort; where runs have become longer, once for each step that some of its rows may now train up to."""
+    goals = {lane: int(loop.ledger.allowed[cohort.rows[lane]]) for lane in cohort.lanes}
+    if loop.judge is not None or set(goals.values()) == {cohort.goal}:
+        return [cohort]
+    own = {goal: tuple(row if goals.get(lane) == goal else NOBODY for lane, row in enumerate(cohort.rows)) for goal in goals.values()}
+    return [cohort._replace(rows=rows, goal=goal) for goal, rows in own.items()]
 
 
 def _written_cohort(cohort: Cohort, arrays: dict[str, np.ndarray], i: int) -> dict[str, Any]:
@@ -290,12 +324,12 @@ def _clothed(array: np.ndarray, dtype: Any) -> Any:
 
 def _written_tree(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     """A policy's state in JSON, its arrays beside it."""
-    if isinstance(tree, np.ndarray | np.generic):
+    if isinstance(tree, np.ndarray | np.generic | jax.Array):
         arrays[str(len(arrays))] = np.asarray(tree)
         return {"array": str(len(arrays) - 1)}
-    if isinstance(tree, dict):
+    if type(tree) is dict:
         return {"dict": [[name, _written_tree(value, arrays)] for name, value in tree.items()]}
-    if isinstance(tree, tuple | list):
+    if type(tree) in (tuple, list):  # a NamedTuple would come back as a tuple
         return {type(tree).__name__: [_written_tree(value, arrays) for value in tree]}
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
@@ -344,23 +378,26 @@ def _identity(plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings,
     variants = [
         {
             "hyperparameters": {name: written(value, names, f"{name} of variant {i}") for name, value in variant.hyperparameters.items()},
-            "num_steps": variant.num_steps,
-            "batch_size": variant.batch_size,
+            "num_steps": int(variant.num_steps),
+            "batch_size": None if variant.batch_size is None else int(variant.batch_size),
             "group": group_of[i * plan.replicates],
         }
         for i, variant in enumerate(plan.variants)
     ]
-    rule = None if policy is None else {"name": policy.name, "settings": policy.settings, "metric": policy.metric, "mode": policy.mode}
+    rule = None
+    if policy is not None:
+        own = {"name": policy.name, "settings": policy.settings, "metric": policy.metric, "mode": policy.mode}
+        rule = {**own, "evolves": settings.evolves}
     return {
         "key": {"kind": key_kind(settings.key), "data": np.asarray(jax.random.key_data(settings.key)).ravel().tolist()},
         "data": {name: _data_digest(getattr(data, name)) for name in ("train", "validation")},
         "randomness": settings.randomness,
-        "replicates": plan.replicates,
-        "eval_every": plan.eval_every,
+        "replicates": int(plan.replicates),
+        "eval_every": None if plan.eval_every is None else int(plan.eval_every),
         "metric": settings.rank.metric,
         "mode": settings.rank.mode,
-        "keep": settings.keep,
-        "keep_best": settings.keep_best,
+        "keep": None if settings.keep is None else int(settings.keep),
+        "keep_best": bool(settings.keep_best),
         "rule": rule,
         "groups": groups,
         "variants": variants,
@@ -388,7 +425,7 @@ def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, 
         rule = "what the recipe computes can be compared under the JAX of the store alone"
         got = f"{now['jax']} after {versions['jax']}"
         warnings.warn(
-            check.message(_WHERE, rule, got, "numbers go on to rounding; give another folder to begin anew"), RuntimeWarning, stacklevel=5
+            check.message(_WHERE, rule, got, "numbers go on to rounding; give another folder to begin anew"), RuntimeWarning, stacklevel=4
         )
         skipped = ("computes", "holds")
     plain = [name for name in given if name not in ("groups", "variants")]
