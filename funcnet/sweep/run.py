@@ -28,7 +28,6 @@ from funcnet.sweep.rehearsal import Rehearsal, rehearse
 from funcnet.sweep.result import SweepResult
 from funcnet.sweep.store import Store
 
-
 LOG.addHandler(logging.NullHandler())  # a library says nothing unless asked: Python's last resort would print warnings and errors
 
 
