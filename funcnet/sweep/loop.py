@@ -164,6 +164,7 @@ class Loop:
                     continue
                 (self.trained if cohort.at == cohort.goal else self.ready).append(cohort)
         if not self._in_order:
+            self._finish_trained()
             self.checkpoint(self, must=True)
 
     def give_up(self) -> None:
@@ -280,7 +281,7 @@ class Loop:
     def _submit(self, cohort: Cohort, slot: Slot) -> None:
         request = cohort.request
         lanes = self._lanes(request, cohort.rows)
-        task = Task(request.group, lanes, request.width, cohort.stand, cohort.at, self._stops(cohort))
+        task = Task(request.group, lanes, request.width, _on(cohort.stand, slot.device), cohort.at, self._stops(cohort))
         self.training[self.executor.submit(task, request.shared, slot, self._seconds_left())] = Active(cohort, slot)
 
     def _stops(self, cohort: Cohort) -> tuple[tuple[int, bool], ...]:
@@ -471,6 +472,13 @@ def _states(stand: Stand, lanes: Sequence[int]) -> dict[int, list[Any]]:
     """Leaves by lane, of the last state in which everything was finite."""
     host = jax.device_get(stand.state) if lanes else []
     return {lane: stand.frozen[lane] if lane in stand.frozen else one_lane(host, lane) for lane in lanes}
+
+
+def _on(stand: Stand | None, device: jax.Device) -> Stand | None:
+    """A stand whose numbers lie on a device. This thread puts them there: the user's `with jax.enable_x64()` holds in no other."""
+    if stand is None or all(isinstance(leaf, jax.Array) for leaf in stand.state):
+        return stand
+    return stand._replace(state=jax.device_put(stand.state, device))
 
 
 def _on_host(cohort: Cohort) -> Cohort:

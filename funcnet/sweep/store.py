@@ -20,7 +20,7 @@ from funcnet.sweep.executors import Request
 from funcnet.sweep.files import Folder, StoreDamaged
 from funcnet.sweep.ledger import COMPLETED, UNFINISHED
 from funcnet.sweep.loop import Loop, Settings
-from funcnet.sweep.pack import NOBODY, Cohort, key_kind
+from funcnet.sweep.pack import Cohort, key_kind
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.rehearsal import Rehearsal
 from funcnet.sweep.task import Stand
@@ -109,8 +109,9 @@ class Store:
         for group, (width, shared) in content["programs"].items():
             loop.restored[int(group)] = Request(int(group), width, shared)
             loop.widths[int(group)] = width
-        for i, own in enumerate(content["cohorts"]):
-            loop.resumed += _by_goal(self._cohort(own, parts["cohorts"], i), loop)
+        loop.resumed = [self._cohort(own, parts["cohorts"], i) for i, own in enumerate(content["cohorts"])]
+        if self._policy is None:  # the rows of a chunk have one length, which may have grown
+            loop.resumed = [cohort._replace(goal=int(ledger.num_steps[cohort.rows[cohort.lanes[0]]])) for cohort in loop.resumed]
         longer = np.flatnonzero((ledger.status == COMPLETED) & (ledger.at < ledger.num_steps)).tolist()
         if longer:
             loop.resumed += self._prolonged(loop, longer)
@@ -282,15 +283,6 @@ def _set_aside(path: Any) -> list[str]:
 
 def _stack(leaves: Sequence[Any]) -> Any:
     return jnp.stack(leaves) if isinstance(leaves[0], jax.Array) else np.stack(leaves)
-
-
-def _by_goal(cohort: Cohort, loop: Loop) -> list[Cohort]:
-    """The cohort; where runs have become longer, once for each step that some of its rows may now train up to."""
-    goals = {lane: int(loop.ledger.allowed[cohort.rows[lane]]) for lane in cohort.lanes}
-    if loop.judge is not None or set(goals.values()) == {cohort.goal}:
-        return [cohort]
-    own = {goal: tuple(row if goals.get(lane) == goal else NOBODY for lane, row in enumerate(cohort.rows)) for goal in goals.values()}
-    return [cohort._replace(rows=rows, goal=goal) for goal, rows in own.items()]
 
 
 def _written_cohort(cohort: Cohort, arrays: dict[str, np.ndarray], i: int) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def rates(*values):
 WIDE = np.geomspace(1e-4, 2.0, 9).tolist()  # some are good, some diverge
 FAMILIES = {
     "net": (net, rates(), {}),
-    "several programs": (net, fn.grid(learning_rate=RATES[:3], width=[2, 3], optimizer=["sgd", "adam"]), {}),
+    "several programs": (net, fn.grid(learning_rate=RATES[:3], width=[2, 3]), {}),
     "traced names": (net, fn.grid(learning_rate=RATES[:3], activation=fn.traced(["relu", "tanh"])), {}),
     "own batch_size and num_steps": (line, fn.grid(learning_rate=RATES[:2], batch_size=[4, 8], num_steps=[70, 150]), {}),
     "num_examples": (line, fn.grid(learning_rate=RATES[:3], num_examples=[12, 20]), {}),
@@ -291,8 +291,10 @@ def test_a_finished_sweep_is_what_its_store_says(tmp_path, name, nothing_is_trai
 # Interrupted.
 
 
-@pytest.mark.parametrize("count", [1, 3])
-@every_family
+SEVERAL_PLACES = ("several programs", "keep_best and keep", "odd leaves", "successive_halving", "asha")
+
+
+@pytest.mark.parametrize(("name", "count"), [*((name, 1) for name in FAMILIES), *((name, 3) for name in SEVERAL_PLACES)])
 def test_interrupted_again_and_again_it_ends_as_if_nothing_had_been(tmp_path, name, count, monkeypatch, trained):
     slots(monkeypatch, count)
     whole = undisturbed(name)
@@ -386,7 +388,7 @@ class Clock:
         return float(len(self.tasks))
 
 
-@pytest.mark.parametrize("name", ["net", "several programs", "diverging", "keep_best and keep", "median", "asha", "independent"])
+@pytest.mark.parametrize("name", ["several programs", "diverging", "keep_best and keep", "median", "asha"])
 def test_time_that_is_over_loses_no_step(tmp_path, name, monkeypatch, trained):
     whole, sessions = undisturbed(name), 0
     del trained[:]
@@ -397,7 +399,7 @@ def test_time_that_is_over_loses_no_step(tmp_path, name, monkeypatch, trained):
         for module in (engine, loop):
             patched.setattr(module, "time", Clock(trained))
         while True:
-            result = swept(name, store=tmp_path, max_seconds=3)
+            result = swept(name, store=tmp_path, max_seconds=2)
             sessions += 1
             statuses = result.table["status"].tolist()
             if "unfinished" not in statuses:
@@ -419,19 +421,11 @@ def test_what_waits_for_its_programs_is_not_lost(tmp_path, monkeypatch, trained)
     work = sum(trained)
     del trained[:]
     with pytest.raises(fn.SweepStopped):
-        swept("several programs", store=tmp_path, progress=stop_after(900), eval_every=50)
+        swept("several programs", store=tmp_path, progress=stop_after(1))
     assert 0 < sum(trained) < work
     for _ in range(2):
-        calls = []
-
-        def fails(loop, calls=calls, **_):
-            calls.append(loop)
-            own(loop, must=True)
-            raise KeyboardInterrupt
-
-        own = store.Store.save
         with monkeypatch.context() as patched:
-            patched.setattr(store.Store, "_place", lambda self, loop: object())  # something has always happened
+            patched.setattr(store.Store, "_place", lambda self, loop: object())  # something has always happened, and is written
             with pytest.raises(KeyboardInterrupt):
                 swept("several programs", store=tmp_path, progress=stop_after(0))
     assert_same(swept("several programs", store=tmp_path), whole)
@@ -649,7 +643,7 @@ def test_whole_numbers_of_numpy_are_numbers(tmp_path):
     assert_same(swept(line, store=tmp_path, **numbers), swept(line, **{name: int(value) for name, value in numbers.items()}))
 
 
-# A newer JAX.
+# Another JAX.
 
 
 def rewritten(folder, **versions):
@@ -700,9 +694,12 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("stop", [None, 200, 500], ids=["finished", "early", "late"])
-@pytest.mark.parametrize("more", MORE)
-@pytest.mark.parametrize("name", ["plain", "independent", "once evaluated", "odd"])
+GROWS = [
+    (name, more, stop) for more in MORE for name, stop in [("plain", 200), ("odd", 500), ("independent", None), ("once evaluated", None)]
+]
+
+
+@pytest.mark.parametrize(("name", "more", "stop"), [*GROWS, ("once evaluated", "both", 200), ("plain", "both", None)])
 def test_it_grows_and_trains_only_what_is_new(tmp_path, more, name, stop, trained):
     recipe = odd if name == "odd" else line
     settings = {"independent": dict(randomness="independent"), "once evaluated": dict(eval_every=None)}.get(name, {})
@@ -718,24 +715,18 @@ def test_it_grows_and_trains_only_what_is_new(tmp_path, more, name, stop, traine
     assert_same(again, result)
 
 
-def test_it_grows_by_groups_and_by_variants_of_its_own_lengths(tmp_path, trained):
-    """Variants of 150 steps by chance, and by their own word: the first go on, in a chunk of both."""
-
+def test_it_grows_by_groups(tmp_path, trained):
     def recipe(learning_rate, width=1):
         return line(learning_rate, scale=width)
 
-    small = fn.grid(learning_rate=RATES[:2]) + fn.grid(learning_rate=RATES[2:4])
-    large = small + fn.grid(learning_rate=RATES[:2], width=[2])
-    result, one, two = grown(
-        recipe,
-        dict(variants=fn.grid(learning_rate=RATES[:2], width=[1])),
-        dict(variants=fn.grid(learning_rate=RATES[:2], width=[1]) + fn.grid(learning_rate=RATES[:3], width=[1, 2])),
-        tmp_path,
-        trained,
-    )
-    whole = swept(recipe, fn.grid(learning_rate=RATES[:2], width=[1]) + fn.grid(learning_rate=RATES[:3], width=[1, 2]))
-    assert_same(result, whole)
-    assert (one, two) == (150, 300) and len(small) < len(large)
+    few = fn.grid(learning_rate=RATES[:2], width=[1])
+    more = few + fn.grid(learning_rate=RATES[:3], width=[2])
+    result, one, two = grown(recipe, dict(variants=few), dict(variants=more), tmp_path, trained)
+    assert_same(result, swept(recipe, more))
+    assert (one, two) == (150, 150)
+    longer = swept(recipe, more, store=tmp_path, num_steps=200)  # of a group too of which the call before trained nothing
+    whole = swept(recipe, more, num_steps=200)
+    assert_same(longer, whole, range(len(whole)), whole.curves["step"].tolist())
 
 
 def test_it_grows_again_after_it_was_only_read(tmp_path, trained):
@@ -746,6 +737,18 @@ def test_it_grows_again_after_it_was_only_read(tmp_path, trained):
         result = swept(line, store=tmp_path, **settings, num_steps=steps)
     whole = swept(line, **settings, num_steps=250)
     assert_same(result, whole, range(4), whole.curves["step"].tolist())
+
+
+def test_numbers_of_64_bits_come_back_and_are_told_from_those_of_32(tmp_path):
+    with jax.enable_x64(True):
+        whole = swept(fails_at, [dict(lost_at=64.0), dict(lost_at=1e6)])
+        with pytest.raises(fn.SweepStopped):
+            swept(fails_at, [dict(lost_at=64.0), dict(lost_at=1e6)], store=tmp_path, progress=stop_after(70))
+        result = swept(fails_at, [dict(lost_at=64.0), dict(lost_at=1e6)], store=tmp_path)
+        assert_same(result, whole)
+        assert result.state(1).dtype == np.float64
+    with pytest.raises(ValueError, match="the state that the recipe makes"):
+        swept(fails_at, [dict(lost_at=64.0), dict(lost_at=1e6)], store=tmp_path)
 
 
 # The disk, and the folder.
@@ -771,7 +774,7 @@ class Failing:
         return call
 
 
-@pytest.mark.parametrize("name", ["net", "keep_best", "successive_halving"])
+@pytest.mark.parametrize("name", ["odd leaves, keep_best", "successive_halving"])
 def test_a_full_disk_ends_the_sweep_with_what_there_is_and_later_it_goes_on(tmp_path, name, monkeypatch):
     """Full from one call on, whichever: the store has its last snapshot, and goes on once there is room."""
     whole, opened, failed = undisturbed(name), 0, 0
@@ -937,7 +940,7 @@ def test_only_the_folder_is_written_without_pickle_and_what_is_foreign_stays(tmp
 
 def test_every_line_of_the_event_log_is_json_in_order(tmp_path):
     with pytest.raises(fn.SweepStopped):
-        swept("several programs", store=tmp_path, progress=stop_after(500))
+        swept("several programs", store=tmp_path, progress=stop_after(300))
     swept("several programs", store=tmp_path)
     swept("several programs", store=tmp_path)
     found = events(tmp_path)
@@ -949,11 +952,11 @@ def test_every_line_of_the_event_log_is_json_in_order(tmp_path):
         "finished",
     ]
     assert {"stored", "ended", "compiled"} <= set(names)
-    assert found[0]["runs"] == 12 and found[0]["programs"] == 4
+    assert found[0]["runs"] == 6 and found[0]["programs"] == 2
     ended = [row for event in found if event["event"] == "ended" for row in event["rows"]]
-    assert sorted(ended) == list(range(12))
+    assert sorted(ended) == list(range(6))
     done = [event["runs_done"] for event in found if event["event"] == "stored"]
-    assert done == sorted(done) and done[-1] == 12
+    assert done == sorted(done) and done[-1] == 6
 
 
 def test_logging_is_by_pythons_own_and_says_nothing_by_default(tmp_path):
