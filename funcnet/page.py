@@ -74,6 +74,7 @@ figcaption { color: #5a626b; padding: .2rem .3rem .3rem; overflow-wrap: anywhere
   :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --shade: #f4f4f4; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   .wide { overflow: visible; }
+  .pictures { grid-template-columns: 1fr 1fr; }
   table { font-size: 8pt; }
   th, td, td.long { padding: .15rem .3rem; min-width: 0; white-space: normal; overflow-wrap: anywhere; }
   tr { break-inside: avoid; }
