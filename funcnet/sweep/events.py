@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 LOG = logging.getLogger("funcnet")
+LOG.addHandler(logging.NullHandler())  # a library says nothing unless asked: Python's last resort would print warnings and errors
 EVENTS = "events.jsonl"  # in a store: one JSON object a line, appended
 
 

@@ -1,6 +1,5 @@
 """A sweep: every variant of a recipe trained, many at once."""
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from funcnet import check, inner
 from funcnet.data import Dataset, Split, as_split
 from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
-from funcnet.sweep.events import LOG, Callback
+from funcnet.sweep.events import Callback
 from funcnet.sweep.executors import Threads, local_slots
 from funcnet.sweep.judge import Facts, Judge, check_policy, facts_of
 from funcnet.sweep.kept import Rank
@@ -28,8 +27,6 @@ from funcnet.sweep.ranking import default_metric, wanted_mode
 from funcnet.sweep.rehearsal import Rehearsal, rehearse
 from funcnet.sweep.result import Lineage, SweepResult
 from funcnet.sweep.store import Store
-
-LOG.addHandler(logging.NullHandler())  # a library says nothing unless asked: Python's last resort would print warnings and errors
 
 
 class SweepInterrupted(BaseException):
