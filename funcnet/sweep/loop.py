@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -81,6 +82,8 @@ class Loop:
         self.halvings = 0  # of chunks that ran out of memory
         self.event: Teller = log
         self._places: dict[int, int] = {}  # of the resumed cohorts, by their ids
+        self._evaluations = functools.cache(plan.evaluations)
+        self._deciding = False  # what a policy has decided is not yet carried out: nothing may be written down
         self._in_order = judge is not None and judge.policy.in_order
         self.steps_done = 0
 
@@ -90,8 +93,10 @@ class Loop:
         to_lower = collections.deque(i for i, group in enumerate(self.plan.groups) if not self.ledger.ended[group.rows].all())
         compiling: list[Request] = []  # each group's first programs
         if self.judge is not None and not self.judge.begun:
+            self._deciding = True
             self.ledger.allowed[:] = 0
             self.judge.rule()
+            self._deciding = False
         while to_lower or compiling or self.ready or self.waiting or self.trained or self.training:
             if self._late():
                 self._stop()
@@ -100,7 +105,7 @@ class Loop:
             if not (self._in_order and (to_lower or compiling)):
                 self._start()
             self._finish_trained()
-            self.checkpoint(self)
+            self._write_down()
             if not (self.ready or self.training or to_lower or compiling):
                 if self.waiting:
                     self._judge(must=True)
@@ -134,7 +139,7 @@ class Loop:
                         self._finish_trained()
                         self._judge()
         self._finish_trained()
-        self.checkpoint(self, must=True)
+        self._write_down(must=True)
         self.tell(self.progress(0))
 
     def in_flight(self) -> list[Cohort]:
@@ -155,7 +160,7 @@ class Loop:
         turn has come, and the next decision made then.
         """
         if self._in_order:
-            self.checkpoint(self, must=True)
+            self._write_down(must=True)
         for future in list(self.training):
             if not future.cancelled() and future.done() and future.exception() is None:
                 try:
@@ -165,7 +170,12 @@ class Loop:
                 (self.trained if cohort.at == cohort.goal else self.ready).append(cohort)
         if not self._in_order:
             self._finish_trained()
-            self.checkpoint(self, must=True)
+            self._write_down(must=True)
+
+    def _write_down(self, *, must: bool = False) -> None:
+        """Stores how far the sweep is. By a Ctrl-C in the middle of a decision it stays as it was before, from where that is made again."""
+        if not self._deciding:
+            self.checkpoint(self, must=must)
 
     def give_up(self) -> None:
         """Notes what the cohorts on their way have come to: their curves, and their states as they are."""
@@ -286,17 +296,14 @@ class Loop:
 
     def _stops(self, cohort: Cohort) -> tuple[tuple[int, bool], ...]:
         """Where the next task pauses, and whether it evaluates there."""
-        longest = max(int(self.ledger.num_steps[cohort.rows[lane]]) for lane in cohort.lanes)
-        evaluations = {step for lane in cohort.lanes for step in self._evaluations(int(self.ledger.num_steps[cohort.rows[lane]]))}
-        stride = STRETCH * math.ceil(longest / _LOOKS / STRETCH)
+        lengths = set(self.ledger.num_steps[[cohort.rows[lane] for lane in cohort.lanes]].tolist())
+        evaluations = set().union(*map(self._evaluations, lengths))
+        stride = STRETCH * math.ceil(max(lengths) / _LOOKS / STRETCH)
         end = min(cohort.goal, cohort.at + stride)
         ahead = sorted(step for step in evaluations if cohort.at < step <= end)
         if self.settings.keep_best and ahead:
             end, ahead = ahead[0], ahead[:1]  # where it may be better than ever, and is looked at
         return tuple((stop, stop in evaluations) for stop in sorted({end, *ahead}))
-
-    def _evaluations(self, num_steps: int) -> list[int]:
-        return self.plan.evaluations(num_steps)
 
     def _done(self) -> list[Future[Done]]:
         """The tasks that have come to their end; in the order in which they began, where decisions depend on it."""
@@ -416,13 +423,23 @@ class Loop:
           must: whether nothing else can happen: then it has to decide something.
         """
         assert self.judge is not None
-        source = self.judge.rule()
+        self._deciding = True
+        self._carry_out(self.judge, self.judge.rule(), must)
+        self._deciding = False
+
+    def _carry_out(self, judge: Judge, source: np.ndarray | None, must: bool) -> None:
+        """What a judge has decided.
+
+        Args:
+          source: (rows,), the row whose state each takes over; None where nobody does.
+          must: as `_judge` has it.
+        """
         ledger = self.ledger
         lanes = [(cohort, cohort.rows[lane]) for cohort in self.waiting for lane in cohort.lanes]
         if not any(ledger.stopped[row] or ledger.allowed[row] > cohort.at for cohort, row in lanes):
             if must:
                 rule, fix = "must let a variant go on or stop one once all have been measured", "it waits for something that never comes"
-                raise RuntimeError(check.message(f"policy {self.judge.policy.name!r}", rule, "neither", fix))
+                raise RuntimeError(check.message(f"policy {judge.policy.name!r}", rule, "neither", fix))
             return
         waiting = []
         for cohort in self.waiting:
@@ -431,24 +448,21 @@ class Loop:
             left = tuple(NOBODY if lane in set(ends) else row for lane, row in enumerate(cohort.rows))
             if any(row != NOBODY for row in left):
                 waiting.append(cohort._replace(rows=left))
-        by_program: dict[Request, list[Cohort]] = {}
-        for cohort in [*waiting, *self._partial()]:
-            by_program.setdefault(cohort.request, []).append(cohort)
-        everyone, self.waiting = waiting, []
-        for request, cohorts in by_program.items():
-            going, staying = packed(cohorts, ledger.allowed, lot_by(self.plan, request.shared), source, everyone)
-            self.waiting += staying
-            self.ready += going
-        # Full chunks go first, and those that have come far.
-        self.ready.sort(key=lambda cohort: (len(cohort.lanes) < cohort.request.width, -cohort.at))
-
-    def _partial(self) -> list[Cohort]:
-        """Those that are ready, have begun and have lanes left over: others may join them."""
+        # Those that are ready, have begun and have lanes left over may be joined.
         joinable = [cohort for cohort in self.ready if cohort.stand is not None and len(cohort.lanes) < cohort.request.width]
-        if joinable:
-            own = {id(cohort) for cohort in joinable}
-            self.ready = [cohort for cohort in self.ready if id(cohort) not in own]
-        return joinable
+        own = {id(cohort) for cohort in joinable}
+        ready = [cohort for cohort in self.ready if id(cohort) not in own]
+        by_program: dict[Request, list[Cohort]] = {}
+        for cohort in [*waiting, *joinable]:
+            by_program.setdefault(cohort.request, []).append(cohort)
+        left_over = []
+        for request, cohorts in by_program.items():
+            going, staying = packed(cohorts, ledger.allowed, lot_by(self.plan, request.shared), source, waiting)
+            left_over += staying
+            ready += going
+        # Full chunks go first, and those that have come far.
+        ready.sort(key=lambda cohort: (len(cohort.lanes) < cohort.request.width, -cohort.at))
+        self.waiting, self.ready = left_over, ready  # at once: by a Ctrl-C before, all of them stand where they stood
 
     def _note_unfinished(self, cohort: Cohort) -> None:
         states = None if cohort.stand is None else _states(cohort.stand, cohort.lanes)

@@ -157,6 +157,36 @@ def test_it_is_stored_and_goes_on(tmp_path, monkeypatch):
         swept(evolve=fn.population(fn.truncation(0.3)), store=tmp_path / "2")
 
 
+@pytest.mark.parametrize("policy", [fn.population(), fn.prune.patience(1), fn.prune.successive_halving(12)], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_stop_between_a_decision_and_its_carrying_out_is_no_decision(policy, nth, tmp_path, monkeypatch):
+    """Numbers that were changed already, and states that were not yet copied, would be another training."""
+    from funcnet.sweep import loop, store
+
+    monkeypatch.setattr(store, "_LEAST", 0.0)
+    monkeypatch.setattr(store, "_SHARE", 1e9)
+    argument = "evolve" if policy.name == "population" else "prune"
+    settings = SETTINGS | {argument: policy}
+    whole = fn.sweep(recipe, VARIANTS, DATA, **settings)
+    own, calls = loop.packed, []
+
+    def stops(*arguments):
+        calls.append(1)
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+        return own(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "packed", stops)
+        with pytest.raises(fn.SweepStopped):
+            fn.sweep(recipe, VARIANTS, DATA, **settings, store=tmp_path)
+    again = fn.sweep(recipe, VARIANTS, DATA, **settings, store=tmp_path)
+    for name, column in whole.table.items():
+        np.testing.assert_array_equal(column, again.table[name], err_msg=name)
+    if argument == "evolve":
+        assert_same(whole, again)
+
+
 def test_a_lineage_is_saved_loaded_and_pickled(tmp_path):
     result = swept()
     result.save(tmp_path)
