@@ -458,6 +458,13 @@ def test_durations(seconds, words):
     assert show._duration(seconds) == words
 
 
+def test_of_many_names_a_few_are_said(tmp_path):
+    names = {f"{'long' * 8}_{i}": 1.0 for i in range(12)}
+    fn.sweep(own_names, [dict(learning_rate=0.1, **names)], DATA, **SETTINGS, store=tmp_path)
+    found = dict(show.facts(show.look(tmp_path)))["variants"]
+    assert found == f"1 over learning_rate, {', '.join(list(names)[:4])} and 8 more"
+
+
 # Events.
 
 
@@ -736,6 +743,19 @@ def test_pictures_leave_matplotlib_as_it_was(stores):
         text = page_of(stores("replicates")[0])
         assert text.count("<svg") == 3 and "could not be drawn" not in text and "#ff0000" not in text
     assert dict(matplotlib.rcParams) == before
+
+
+def test_logarithmic_axes_have_plain_numbers():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set(xscale="log", yscale="symlog", xlim=(1e-3, 1e2), ylim=(-100, 100))
+    for axis in (axes.xaxis, axes.yaxis):
+        page._without_formulas(axis)
+    across, up = ([label.get_text() for label in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
+    assert {"0.001", "0.01", "0.1", "1", "10", "100"} <= set(across) and {"-100", "0", "100"} <= set(up)
+    assert not any("$" in text for text in across + up)
 
 
 HOSTILE = [
