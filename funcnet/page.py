@@ -27,6 +27,7 @@ from funcnet.sweep.shown import Rule
 _MOST_ROWS = 200
 _MOST_RUNGS = 40
 _MOST_LETTERS = 300  # of one value
+_MANY = 12  # columns; a page of more is printed across, in small letters
 _LONG = 28  # letters in a cell, which then has several lines
 _MOST_PICTURES = 4  # over one hyperparameter each
 _MOST_COLUMNS = 8  # between which lines are drawn
@@ -70,13 +71,17 @@ figure { margin: 0; padding: .5rem; border: 1px solid var(--line); border-radius
 figure.whole { grid-column: 1 / -1; }
 figure svg { display: block; width: 100%; height: auto; max-height: 34rem; }
 figcaption { color: #5a626b; padding: .2rem .3rem .3rem; overflow-wrap: anywhere; }
+@page across { size: landscape; }
 @media print {
   :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --shade: #f4f4f4; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   .wide { overflow: visible; }
   .pictures { grid-template-columns: 1fr 1fr; }
   table { font-size: 8pt; }
-  th, td, td.long { padding: .15rem .3rem; min-width: 0; white-space: normal; overflow-wrap: anywhere; }
+  th, td { padding: .15rem .3rem; }
+  th, td.long { min-width: 0; white-space: normal; overflow-wrap: anywhere; }
+  .many { page: across; }
+  .many table { font-size: 5.5pt; }
   tr { break-inside: avoid; }
   h2 { break-after: avoid; }
   .shares, td.share div, .key, tr.best td { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
@@ -237,10 +242,11 @@ def _table(result: SweepResult, differing: Sequence[str]) -> str:
             ": ".join(filter(None, why_none(table, result.metric))) if result.mode or not rankable(table).any() else "no direction is known"
         )
         order = f"not ranked ({why})"
+    many = len(names) > _MANY
     part = f"{len(shown):,} of {len(rows):,} runs" if len(shown) < len(rows) else f"{len(rows):,} run{'s' if len(rows) != 1 else ''}"
     caption = f"{part} by {result.metric}, {order}." if ranked else f"{part}, {order}."
     return (
-        f'<h2>Runs</h2>\n<p class="soft">{_text(caption)}</p>\n<div class="wide"><table>'
+        f'<h2>Runs</h2>\n<p class="soft">{_text(caption)}</p>\n<div class="wide{" many" * many}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{chr(10).join(lines)}</tbody></table></div>"
     )
 

@@ -207,6 +207,22 @@ def test_a_run_that_is_lost_on_its_way_is_shown_so(tmp_path):
     assert table_of(handed_out)["status"] == found["status"] and table_of(handed_out)["steps"][1] == 6
 
 
+@pytest.mark.parametrize(("at", "lost", "status"), [(100, -1, "unfinished"), (162, -1, "completed"), (162, 40, "diverged")])
+def test_how_far_a_chunk_on_its_way_has_come(copy, at, lost, status):
+    """A run with all its steps behind it has ended, though the snapshot was written before that was noted; one that is lost stays where it was."""
+    folder = copy("one")
+    with Folder(folder) as opened:
+        content, parts = opened.snapshot
+        parts = {part: dict(arrays) for part, arrays in parts.items()}
+        parts["ledger"] |= {"status": np.array([0]), "ended": np.array([False]), "at": np.array([0])}
+        parts["cohorts"] = {"0/diverged": np.array([-1, lost, -1])}
+        content["cohorts"] = [{"request": [0, 3, True], "rows": [-1, 0, -1], "at": at, "goal": 162, "stand": True, "frozen": []}]
+        opened.write(content, parts)
+    table = fn.load_store(folder).table
+    assert table["status"].tolist() == [status] and table["steps"].tolist() == [at if lost < 0 else lost]
+    assert show.look(folder).state.startswith("finished" if status != "unfinished" else "not running; the same call goes on")
+
+
 # Rungs.
 
 
@@ -248,6 +264,16 @@ def test_a_variant_counts_where_all_its_runs_came(tmp_path):
     result = swept(fn.grid(learning_rate=RATES[:9]), prune=rule, replicates=3, store=tmp_path)
     assert [tuple(rung)[1:] for rung in rungs(tmp_path)] == [(6, 9, 3, 6, 0), (18, 3, 1, 2, 0), (54, 1, 1, 0, 0)]
     assert np.sum(result.table["status"] == "pruned") == 24
+
+
+def test_a_rung_by_hand():
+    """Three variants of two runs at step 6: one goes on, of one a run was lost on its way, and one waits."""
+    at, status = np.array([6, 9, 6, 4, 6, 6]), np.array([0, 0, 0, 2, 0, 0])
+    allowed, six, none = np.array([18, 18, 6, 6, 6, 6]), np.full(6, 162), np.zeros(6, bool)
+    ledger = shown.Ledger(np.array([6]), {}, np.zeros((6, 1), bool), six, at, status, none, allowed, none, np.full(6, -1))
+    assert shown._rung(ledger, 2, None, 6, np.ones(3, bool)) == (None, 6, 2, 1, 0, 1)
+    assert shown._rung(ledger, 2, 1, 6, np.array([False, True, True])) == (1, 6, 1, 0, 0, 1)
+    assert shown._rung(ledger, 2, None, 162, np.ones(3, bool)) == (None, 162, 0, 0, 0, 0)
 
 
 # What is no sweep's store.
@@ -432,6 +458,13 @@ def test_durations(seconds, words):
     assert show._duration(seconds) == words
 
 
+def test_of_many_names_a_few_are_said(tmp_path):
+    names = {f"{'long' * 8}_{i}": 1.0 for i in range(12)}
+    fn.sweep(own_names, [dict(learning_rate=0.1, **names)], DATA, **SETTINGS, store=tmp_path)
+    found = dict(show.facts(show.look(tmp_path)))["variants"]
+    assert found == f"1 over learning_rate, {', '.join(list(names)[:4])} and 8 more"
+
+
 # Events.
 
 
@@ -614,7 +647,7 @@ def assert_alone(text):
     for _, attributes in found.elements:
         for name in re.findall(r"url\(#([^)]*)\)", " ".join(map(str, attributes.values()))):
             assert name in ids
-    assert "@import" not in text and re.findall(r"url\((?!#)", text) == []
+    assert "<!--" not in text and "@import" not in text and re.findall(r"url\((?!#)", text) == []
     assert {"http-equiv": "Content-Security-Policy", "content": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"} in found.of(
         "meta"
     )
@@ -707,8 +740,22 @@ def test_pictures_leave_matplotlib_as_it_was(stores):
 
     before = dict(matplotlib.rcParams)
     with matplotlib.rc_context({"text.usetex": True, "svg.fonttype": "none", "figure.facecolor": "red"}):
-        assert "red" not in page_of(stores("replicates")[0]).split("<h2>Pictures</h2>")[1].split("<h2>Runs</h2>")[0]
+        text = page_of(stores("replicates")[0])
+        assert text.count("<svg") == 3 and "could not be drawn" not in text and "#ff0000" not in text
     assert dict(matplotlib.rcParams) == before
+
+
+def test_logarithmic_axes_have_plain_numbers():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set(xscale="log", yscale="symlog", xlim=(1e-3, 1e2), ylim=(-100, 100))
+    for axis in (axes.xaxis, axes.yaxis):
+        page._without_formulas(axis)
+    across, up = ([label.get_text() for label in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
+    assert {"0.001", "0.01", "0.1", "1", "10", "100"} <= set(across) and {"-100", "0", "100"} <= set(up)
+    assert not any("$" in text for text in across + up)
 
 
 HOSTILE = [
@@ -716,7 +763,7 @@ HOSTILE = [
     "<img src=x onerror=document.title='owned'>",
     "</style><script>document.title='owned'</script>",
     "--><svg onload=document.title='owned'>",
-    "$\\frac$ and $",
+    "$\\frac$",
     'id="p0-x" url(#y) href="#z"',
     "&lt;b&gt; &amp;",
     "\u202egnp.exe \x1b[2J \u5b57",

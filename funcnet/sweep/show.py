@@ -1,5 +1,6 @@
 """A stored sweep in words, and its events as they come: what `python -m funcnet show` prints."""
 
+import itertools
 import json
 import os
 import time
@@ -18,7 +19,7 @@ GONE = "gone"  # it ended without a word
 _SECONDS = 0.5  # between two looks at the event log
 _MOST_ENTRIES = 6  # of a list in an event
 _MOST_RUNGS = 20
-_MOST_NAMES = 8
+_MOST_LETTERS = 160  # of a list of names
 
 
 class View(NamedTuple):
@@ -110,9 +111,8 @@ def facts(view: View) -> list[tuple[str, str]]:
     else:
         table, names = stored.result.table, list(stored.result.hyperparameters(0))
         runs, variants = len(stored.result), len(stored.result) // stored.replicates
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         each = "" if stored.replicates == 1 else f", {stored.replicates} runs each"
-        over = f" over {', '.join(names[:_MOST_NAMES])}{more}" if names else ""
+        over = f" over {_some(names)}" if names else ""
         found.append(("variants", f"{variants:,}{over}{each}"))
         counts = Counter(table["status"].tolist())
         found.append(("runs", f"{runs:,}: {', '.join(f'{count:,} {status}' for status, count in sorted(counts.items()))}"))
@@ -225,6 +225,13 @@ def printable(words: str) -> str:
 def _aligned(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     return ["  " + "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in [headers, *cells]]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of these names, and how many more there are."""
+    count = max(1, sum(length <= _MOST_LETTERS for length in itertools.accumulate(len(name) + 2 for name in names)))
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return f"{', '.join(names[:count])}{more}"
 
 
 def _entry(value: Any) -> str:
