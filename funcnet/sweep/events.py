@@ -51,6 +51,7 @@ def log(event: str, /, **values: Any) -> None:
 def to_file(folder: str | os.PathLike[str]) -> Teller:
     """To a store's event log too, which may be followed while it grows."""
     path = os.path.join(folder, EVENTS)
+    _end_line(path)
 
     def tell(event: str, /, **values: Any) -> None:
         log(event, **values)
@@ -62,6 +63,16 @@ def to_file(folder: str | os.PathLike[str]) -> Teller:
             LOG.warning("sweep: store: the event log can't be written: %s", error)
 
     return tell
+
+
+def _end_line(path: str) -> None:
+    """Where a process died in the middle of a line, the next event begins one of its own."""
+    try:
+        with open(path, "rb+") as file:
+            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_CUR) >= 0 and file.read() != b"\n":
+                file.write(b"\n")
+    except OSError:  # there is none yet; or it says so when it is written to
+        pass
 
 
 def _plain(value: Any) -> Any:

@@ -83,13 +83,16 @@ class Loop:
         self.event: Teller = log
         self._places: dict[int, int] = {}  # of the resumed cohorts, by their ids
         self._evaluations = functools.cache(plan.evaluations)
-        self._deciding = False  # what a policy has decided is not yet carried out: nothing may be written down
+        # What a policy has decided is not yet carried out; where decisions depend on order, anything is not yet done. Then nothing may
+        # be written down: it would be no moment of an undisturbed sweep.
+        self._deciding = self._changing = False
         self._in_order = judge is not None and judge.policy.in_order
         self.steps_done = 0
 
     def run(self) -> None:
         """Trains every row to its end, or as far as the time goes."""
-        self._places = {id(cohort): i for i, cohort in enumerate(self.resumed)}
+        if any(cohort.stand is not None for cohort in self.resumed):  # else nothing has begun, and there is no order yet
+            self._places = {id(cohort): i for i, cohort in enumerate(self.resumed)}
         to_lower = collections.deque(i for i, group in enumerate(self.plan.groups) if not self.ledger.ended[group.rows].all())
         compiling: list[Request] = []  # each group's first programs
         if self.judge is not None and not self.judge.begun:
@@ -98,13 +101,16 @@ class Loop:
             self.judge.rule()
             self._deciding = False
         while to_lower or compiling or self.ready or self.waiting or self.trained or self.training:
+            self._changing = False
             if self._late():
                 self._stop()
                 self.tell(self.progress(0))
                 return
+            self._changing = self._in_order
             if not (self._in_order and (to_lower or compiling)):
                 self._start()
-            self._finish_trained()
+                self._finish_trained()
+            self._changing = False
             self._write_down()
             if not (self.ready or self.training or to_lower or compiling):
                 if self.waiting:
@@ -119,6 +125,7 @@ class Loop:
             awaited = [*self.executor.awaited(), *self.training]
             if not found and awaited:
                 wait(awaited, return_when=FIRST_COMPLETED, timeout=min(1.0, max(0.0, self._seconds_left() or 1.0)))
+            self._changing = self._in_order
             for request in found:
                 compiling.remove(request)
                 width = request.width if request.group in self.restored else self._fitting(request)
@@ -139,14 +146,16 @@ class Loop:
                         self._finish_trained()
                         self._judge()
         self._finish_trained()
+        self._changing = False
         self._write_down(must=True)
         self.tell(self.progress(0))
 
     def in_flight(self) -> list[Cohort]:
         """Every cohort that has not come to its end, as it last stood; those that train first, in the order in which they began."""
-        found = [*(active.cohort for active in self.training.values()), *self.ready, *self.trained, *self.waiting, *self.resumed]
-        if self.resumed:  # their programs are still being compiled
-            found.sort(key=lambda cohort: self._places.get(id(cohort), len(self._places)))
+        training = [active.cohort for active in self.training.values()]
+        found = [*training, *self.ready, *self.resumed, *self.waiting, *self.trained]
+        if self._in_order and self.resumed:  # of which the programs aren't compiled yet
+            found.sort(key=self._place)
         return found
 
     def seconds(self) -> float:
@@ -174,7 +183,7 @@ class Loop:
 
     def _write_down(self, *, must: bool = False) -> None:
         """Stores how far the sweep is. By a Ctrl-C in the middle of a decision it stays as it was before, from where that is made again."""
-        if not self._deciding:
+        if not self._deciding and not self._changing:
             self.checkpoint(self, must=must)
 
     def give_up(self) -> None:
@@ -267,7 +276,12 @@ class Loop:
         chunks = chunks_of(self.plan, left, goals, request.width, request.shared)
         self.ready += [Cohort(request, rows, None, 0, int(goals[rows[0]])) for rows in chunks]
         if self._in_order:  # as they were to train, whichever group was compiled first
-            self.ready.sort(key=lambda cohort: self._places.get(id(cohort), len(self._places)))
+            self.ready.sort(key=self._place)
+            self.trained.sort(key=self._place)
+
+    def _place(self, cohort: Cohort) -> tuple[int, int]:
+        """Before whom a cohort trains, where decisions depend on it: as in the stored sweep, then by group."""
+        return self._places.get(id(cohort), len(self._places)), cohort.request.group
 
     def _bytes_needed(self, request: Request) -> int:
         found = self.executor.compiled(request)
