@@ -270,7 +270,22 @@ def test_a_rung_by_hand():
     """Three variants of two runs at step 6: one goes on, of one a run was lost on its way, and one waits."""
     at, status = np.array([6, 9, 6, 4, 6, 6]), np.array([0, 0, 0, 2, 0, 0])
     allowed, six, none = np.array([18, 18, 6, 6, 6, 6]), np.full(6, 162), np.zeros(6, bool)
-    ledger = shown.Ledger(np.array([6]), {}, np.zeros((6, 1), bool), six, at, status, none, allowed, none, np.full(6, -1))
+    ledger = shown.Ledger(
+        steps=np.array([6]),
+        values={},
+        measured=np.zeros((6, 1), bool),
+        num_steps=six,
+        at=at,
+        status=status,
+        ended=none,
+        allowed=allowed,
+        stopped=none,
+        numbers={},
+        parents=np.zeros((6, 0), int),
+        generations=np.zeros(0, int),
+        history={},
+        best=np.full(6, -1),
+    )
     assert shown._rung(ledger, 2, None, 6, np.ones(3, bool)) == (None, 6, 2, 1, 0, 1)
     assert shown._rung(ledger, 2, 1, 6, np.array([False, True, True])) == (1, 6, 1, 0, 0, 1)
     assert shown._rung(ledger, 2, None, 162, np.ones(3, bool)) == (None, 162, 0, 0, 0, 0)

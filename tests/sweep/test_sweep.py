@@ -533,5 +533,5 @@ def test_labels_are_checked_before_anything_is_compiled(nothing_is_compiled):
 
 
 def test_no_argument_does_nothing():
-    """What is not built yet is not accepted: pruning, storing and other executors come with their issues."""
-    assert not {"prune", "store", "executor"} & set(inspect.signature(fn.sweep).parameters)
+    """What is not built yet is not accepted: other executors come with their issue."""
+    assert not {"executor"} & set(inspect.signature(fn.sweep).parameters)

@@ -1,0 +1,152 @@
+"""Stored sweeps that are ended at the worst moments go on with the same bits; each of these moments was once got wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+import funcnet as fn
+from experiments.faults.sweeps import EVERY, KINDS, differences, stored_often, sweep, undisturbed
+from funcnet import prune
+from funcnet.sweep import executors, judge
+from funcnet.sweep.files import Folder
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def stops_at(look):
+    """A progress function that is as good as Ctrl-C at its call of that number."""
+    left = [look]
+
+    def tell(progress):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def stops_once_ended(rows):
+    def tell(progress):
+        if progress.runs_done >= rows:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def is_stopped(kind, folder, tell, **changed):
+    with stored_often(), pytest.raises(KeyboardInterrupt, match="^$|the same call goes on from"):
+        sweep(kind, folder, progress=tell, **changed)
+
+
+def stored(folder):
+    with Folder(folder) as found:
+        return found.snapshot.content
+
+
+def trains(folder):
+    return sorted((cohort["rows"], cohort["at"], cohort["stand"]) for cohort in stored(folder)["cohorts"])
+
+
+@every_kind
+def test_a_resumed_sweep_that_ends_before_it_trains_keeps_what_was_on_its_way(kind, tmp_path):
+    is_stopped(kind, tmp_path, stops_once_ended(1))
+    before, programs = trains(tmp_path), stored(tmp_path)["programs"]
+    with stored_often():
+        sweep(kind, tmp_path, max_seconds=1e-9)
+    assert trains(tmp_path) == before and stored(tmp_path)["programs"] == programs
+    assert any(at > 0 for _, at, _ in before)
+    assert not differences(sweep(kind, tmp_path), undisturbed(kind))
+
+
+@every_kind
+def test_stopped_again_and_again_at_every_few_looks(kind, tmp_path):
+    for look in (3, 9, 5, 6, 4, 8):
+        try:
+            with stored_often():
+                sweep(kind, tmp_path, progress=stops_at(look))
+        except KeyboardInterrupt:
+            continue
+        break
+    assert not differences(sweep(kind, tmp_path), undisturbed(kind))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_more_steps_join_a_sweep_on_its_way(kind, tmp_path):
+    """Some runs have ended, others are on their way, and others have not begun."""
+    is_stopped(kind, tmp_path, stops_once_ended(2))
+    assert any(at > 0 for _, at, _ in trains(tmp_path))
+    assert not differences(sweep(kind, tmp_path, longer=2 * EVERY), undisturbed(kind, 0, 2 * EVERY))
+
+
+def test_more_steps_join_where_a_resumed_sweep_ended_before_its_first_programs(tmp_path):
+    """Of a program all of whose runs have ended nothing is compiled when the sweep goes on: it must be known all the same."""
+    is_stopped("mlp", tmp_path, stops_once_ended(7))
+    with stored_often():
+        sweep("mlp", tmp_path)
+        sweep("mlp", tmp_path, add=1)  # a variant of one of the two programs
+    assert not differences(sweep("mlp", tmp_path, add=1, longer=EVERY), undisturbed("mlp", 1, EVERY))
+
+
+def test_what_could_not_be_written_is_written_with_the_next(tmp_path, monkeypatch):
+    own, failed = Folder.write, []
+
+    def write(self, content, parts, keep=()):
+        if "states-1" in parts and not failed:
+            failed.append(parts)
+            raise OSError(28, "No space left on device")
+        own(self, content, parts, keep)
+
+    monkeypatch.setattr(Folder, "write", write)
+    with stored_often(), pytest.raises(fn.SweepFailed, match="the same call goes on from what is stored: .*No space left") as caught:
+        sweep("mlp", tmp_path)
+    assert "could not be written" not in str(caught.value) and failed and "states-1" in stored(tmp_path)["states"]
+    assert not differences(sweep("mlp", tmp_path), undisturbed("mlp"))
+
+
+@pytest.mark.parametrize(("kind", "call"), [("halving", 2), ("halving", 3), ("asha", 2), ("asha", 3), ("asha", 5), ("asha", 8)])
+def test_stopped_in_the_middle_of_a_decision(kind, call, tmp_path, monkeypatch):
+    own, calls = judge.Judge.rule, []
+
+    def rule(self):
+        own(self)
+        calls.append(None)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(judge.Judge, "rule", rule)
+    is_stopped(kind, tmp_path, False)
+    assert not differences(sweep(kind, tmp_path), undisturbed(kind))
+
+
+def test_asha_with_several_programs_does_not_depend_on_which_is_compiled_first(tmp_path, monkeypatch):
+    def swept(store=None, progress=False):
+        variants = fn.grid(learning_rate=np.geomspace(1e-3, 0.3, 9).tolist(), width=[5, 7])
+        return sweep("asha", store, progress=progress, prune=prune.asha(6), variants=variants)
+
+    expected, own, waits = swept(), executors.Threads.compiled, []
+
+    def compiled(self, request):
+        """The first group's programs come last."""
+        if request.group == 0 and len(waits) % 3 < 2:
+            waits.append(request)
+            return None
+        return own(self, request)
+
+    monkeypatch.setattr(executors.Threads, "compiled", compiled)
+    assert not differences(swept(), expected) and waits
+    with stored_often(), pytest.raises(fn.SweepStopped, match="after"):
+        swept(tmp_path, stops_once_ended(1))
+    assert not differences(swept(tmp_path), expected)
+
+
+def test_the_event_after_a_torn_line_has_a_line_of_its_own(tmp_path):
+    is_stopped("mlp", tmp_path, stops_once_ended(1))
+    log = tmp_path / "events.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-5])
+    sweep("mlp", tmp_path)
+    lines = log.read_text().splitlines()
+    torn = whole[:-5].count(b"\n")
+    events = [json.loads(line)["event"] for i, line in enumerate(lines) if i != torn]
+    assert events[torn] == "resumed" and events[-1] == "finished"
