@@ -272,6 +272,8 @@ def test_a_missing_library_is_told(name, missing, small, tmp_path, monkeypatch, 
     monkeypatch.setitem(sys.modules, missing, None)
     if missing == "sklearn":
         monkeypatch.setitem(sys.modules, "sklearn.experimental", None)
+    if missing == "hyperoptax":
+        pytest.importorskip("optax", reason="its training loop is optax's")
     contestant.main(name, tmp_path / "problem.npz", "one process", tmp_path, 0)
     assert missing in json.loads(capsys.readouterr().out)["cannot"]
 
