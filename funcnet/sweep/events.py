@@ -45,7 +45,9 @@ _LEVELS = {
 
 def log(event: str, /, **values: Any) -> None:
     """To Python's logging: warnings for what went wrong, information on the whole sweep; its details are for debugging."""
-    LOG.log(_LEVELS.get(event, logging.INFO), "sweep: %s%s", event, "".join(f", {name} {value}" for name, value in values.items()))
+    level = _LEVELS.get(event, logging.INFO)
+    if LOG.isEnabledFor(level):
+        LOG.log(level, "sweep: %s%s", event, "".join(f", {name} {value}" for name, value in values.items()))
 
 
 def to_file(folder: str | os.PathLike[str]) -> Teller:

@@ -10,7 +10,7 @@ import numpy as np
 
 from funcnet import inner
 from funcnet.data import Split
-from funcnet.sweep.lanes import LaneArrays, keys_of, on_device
+from funcnet.sweep.lanes import LaneArrays, Lanes, keys_of, on_device
 from funcnet.sweep.program import Compiled, Kind, Pending, Programs, compile_programs
 from funcnet.sweep.recent import Recent
 from funcnet.sweep.task import Done, Task, Workplace, run_task
@@ -53,6 +53,7 @@ class Threads:
         self._constants: dict[tuple[int, jax.Device], Constants] = {}  # as its programs take them
         self._keys: dict[tuple[int, jax.Device], RunKeys] = {}  # by replicate, of lanes that share one
         self._drawn: Recent | None = None
+        self._before: dict[Slot, tuple[LaneArrays, Lanes, RunKeys]] = {}  # of each slot's last task
 
     def ask(self, request: Request, example: LaneArrays) -> None:
         """Has programs compiled, which takes none of the slots.
@@ -92,7 +93,7 @@ class Threads:
         """
         if slot in self._free:
             self._free.remove(slot)
-        return self._pool.submit(run_task, task, self._workplace(task, shared, slot.device), seconds)
+        return self._pool.submit(run_task, task, self._workplace(task, shared, slot), seconds)
 
     def release(self, slot: Slot) -> None:
         """The slot's task is done, and no other follows at once."""
@@ -127,12 +128,21 @@ class Threads:
         self.made += found.new
         return found
 
-    def _workplace(self, task: Task, shared: bool, device: jax.Device) -> Workplace:
+    def _placed(self, task: Task, slot: Slot) -> tuple[Lanes, RunKeys]:
+        """The task's lanes and keys on the slot's device, where they still are from the task before, if they are the same."""
+        before = self._before.get(slot)
+        if before is None or before[0] is not task.lanes:
+            before = task.lanes, on_device(task.lanes, task.width, slot.device), self._keys_of(task.lanes, slot.device)
+            self._before[slot] = before
+        return before[1:]
+
+    def _workplace(self, task: Task, shared: bool, slot: Slot) -> Workplace:
+        device = slot.device
         found = self._compiled[Request(task.group, task.width, shared), device]
         own = task.group, device
         if own not in self._constants:
             self._constants[own] = jax.device_put(self._trials[task.group].constants, device)
-        lanes, keys = on_device(task.lanes, task.width, device), self._keys_of(task.lanes, device)
+        lanes, keys = self._placed(task, slot)
         draws = functools.partial(self._draws, found.programs, keys, lanes.num_examples, self._drawn_by(task, device))
         return Workplace(found.programs, self._constants[own], lanes, keys.init, draws, self._data[device], device)
 

@@ -25,6 +25,7 @@ class Kept:
         self.states: dict[int, list[Any]] = {}  # leaves by row
         self._best = math.inf  # mean of a variant over its replicates, the smaller the better
         self._plan, self._ledger, self._rank, self._keep, self._keep_best = plan, ledger, rank, keep, keep_best
+        self._last: list[int] = np.searchsorted(ledger.steps, ledger.num_steps).tolist()  # each row's last evaluation
         self._ended: dict[int, list[int]] = collections.defaultdict(list)  # by variant, its rows that are done
         self._losers: list[tuple[float, int]] = []  # heap of (-value, -variant) of the variants whose state is kept: the worst first
 
@@ -94,7 +95,7 @@ class Kept:
             return self._value(row, int(ledger.best[row]))
         if ledger.status[row] != COMPLETED:
             return math.inf
-        return self._value(row, int(np.searchsorted(ledger.steps, ledger.num_steps[row])))
+        return self._value(row, self._last[row])
 
     def _value(self, row: int, column: int) -> float:
         if self._rank.metric not in self._ledger.values:

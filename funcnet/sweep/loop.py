@@ -29,7 +29,7 @@ from funcnet.sweep.rehearsal import Rehearsal
 from funcnet.sweep.task import Done, Stand, Task, one_lane
 from funcnet.sweep.width import core_lanes, fitting, lane_width
 
-_LOOKS = 20  # times the host looks at a chunk while it trains, where a run is long
+_LOOKS = 8  # tasks of a chunk's way to its end, where a run is long
 
 
 class Settings(NamedTuple):
@@ -63,7 +63,14 @@ class Loop:
     """
 
     def __init__(
-        self, plan: Plan, rehearsal: Rehearsal, ledger: Ledger, executor: Threads, settings: Settings, judge: Judge | None, tell: Reporter
+        self,
+        plan: Plan,
+        rehearsal: Rehearsal,
+        ledger: Ledger,
+        executor: Threads,
+        settings: Settings,
+        judge: Judge | None,
+        tell: Reporter | None,
     ):
         self.plan, self.trials, self.ledger, self.executor = plan, rehearsal.trials, ledger, executor
         self.settings, self.judge, self.tell = settings, judge, tell
@@ -104,7 +111,7 @@ class Loop:
             self._changing = False
             if self._late():
                 self._stop()
-                self.tell(self.progress(0))
+                self._tell(0)
                 return
             self._changing = self._in_order
             if not (self._in_order and (to_lower or compiling)):
@@ -120,7 +127,7 @@ class Loop:
                 group = to_lower.popleft()
                 compiling.append(self._ask(group, self.restored[group].width if group in self.restored else self._width(group)))
                 continue
-            self.tell(self.progress(len(to_lower) + len(compiling)))
+            self._tell(len(to_lower) + len(compiling))
             found = [request for request in compiling if self.executor.compiled(request) is not None]
             awaited = [*self.executor.awaited(), *self.training]
             if not found and awaited:
@@ -148,7 +155,7 @@ class Loop:
         self._finish_trained()
         self._changing = False
         self._write_down(must=True)
-        self.tell(self.progress(0))
+        self._tell(0)
 
     def in_flight(self) -> list[Cohort]:
         """Every cohort that has not come to its end, as it last stood; those that train first, in the order in which they began."""
@@ -198,6 +205,10 @@ class Loop:
         for cohort in [*self.waiting, *self.ready]:
             if cohort.stand is not None:
                 self._note_unfinished(cohort)
+
+    def _tell(self, compiling: int) -> None:
+        if self.tell is not None:
+            self.tell(self.progress(compiling))
 
     def progress(self, compiling: int) -> Progress:
         """How far the sweep has come.
@@ -304,7 +315,8 @@ class Loop:
 
     def _submit(self, cohort: Cohort, slot: Slot) -> None:
         request = cohort.request
-        lanes = self._lanes(request, cohort.rows)
+        lanes = self._lanes(request, cohort.rows) if cohort.told is None else cohort.told
+        cohort = cohort._replace(told=lanes)
         task = Task(request.group, lanes, request.width, _on(cohort.stand, slot.device), cohort.at, self._stops(cohort))
         self.training[self.executor.submit(task, request.shared, slot, self._seconds_left())] = Active(cohort, slot)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet.sweep.executors import Request
+from funcnet.sweep.lanes import LaneArrays
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.task import Stand
 
@@ -24,6 +25,7 @@ class Cohort(NamedTuple):
     stand: Stand | None  # None before its first step
     at: int  # steps taken
     goal: int  # the step up to which its rows may train
+    told: LaneArrays | None = None  # what its lanes were told when it last trained, as long as that holds
 
     @property
     def lanes(self) -> list[int]:
@@ -101,7 +103,7 @@ def packed(
         full = (
             whole if len(own) == len(whole) == math.ceil(len(rows) / width) else [cohort for cohort in whole if len(cohort.lanes) == width]
         )
-        going += [cohort._replace(goal=goal) for cohort in full]
+        going += [cohort._replace(goal=goal, told=cohort.told if source is None else None) for cohort in full]
         kept = {id(cohort) for cohort in full}
         rest = sorted(row for row in rows if id(places[row][0]) not in kept)
         for i in range(0, len(rest), width):
@@ -119,6 +121,7 @@ def halved(cohort: Cohort, request: Request) -> list[Cohort]:
         cohort._replace(
             request=request,
             rows=tuple(cohort.rows[lane] for lane in part),
+            told=None,
             stand=_gathered([(cohort, lane) for lane in part], width),
         )
         for part in parts

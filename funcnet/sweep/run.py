@@ -174,7 +174,7 @@ def sweep(
                 )
                 facts = facts_of(variants, ledger, key, evolves=evolve is not None)
                 judge = None if policy is None else _judge(policy, ledger, plan, rehearsal, rank, facts)
-                return _carried_out(plan, rehearsal, ledger, executor, settings, judge, tell, kept)
+                return _carried_out(plan, rehearsal, ledger, executor, settings, judge, None if progress is False else tell, kept)
             finally:
                 if kept is not None:
                     kept.close()
@@ -189,7 +189,7 @@ def _carried_out(
     executor: Threads,
     settings: Settings,
     judge: Judge | None,
-    tell: Reporter,
+    tell: Reporter | None,
     store: Store | None,
 ) -> SweepResult:
     loop = Loop(plan, rehearsal, ledger, executor, settings, judge, tell)
