@@ -65,12 +65,19 @@ def run_task(task: Task, here: Workplace, seconds: float | None = None) -> Done:
     with jax.debug_nans(False), jax.debug_infs(False):  # a diverged lane's are no surprise; the sweep raises for them if asked
         stand, at = _begin(here, task.width) if task.stand is None else _put(here, task.stand, task.width), task.at
         for stop, evaluates in task.stops:
+            ahead = None
             while at < stop and np.any(stand.diverged < 0):
                 if deadline is not None and time.monotonic() >= deadline:
                     return Done(jax.block_until_ready(stand), measured, at)
-                end = min(stop, at + STRETCH - at % STRETCH)
-                stand = _steps(here, stand, at, end)
-                at = end
+                now = _begun(here, stand.state, at, stop) if ahead is None else ahead
+                # While the host looks at a stretch, the device goes on with the next, which is forgotten where a lane was lost.
+                ahead = _begun(here, now.after, now.end, stop) if now.end < stop and deadline is None else None
+                after = _looked_at(here, stand, now)
+                if after is None:
+                    stand, ahead = _step_by_step(here, stand, now), None
+                else:
+                    stand = stand._replace(state=after)
+                at = now.end
             at = stop
             if evaluates:
                 values: dict[str, np.ndarray] = jax.device_get(here.programs.evaluate(here.constants, here.lanes, stand.state, here.data))
@@ -91,38 +98,54 @@ def _put(here: Workplace, stand: Stand, width: int) -> Stand:
     return stand._replace(state=jax.device_put(stand.state, here.device))
 
 
-def _steps(here: Workplace, stand: Stand, begin: int, end: int) -> Stand:
-    """Steps begin .. end - 1, which lie in one stretch.
+class _Stretch(NamedTuple):
+    """Steps begin .. end - 1, which the device has begun."""
+
+    begin: int
+    end: int
+    after: State
+    met: jax.Array  # (lanes,), bool: nothing but finite losses
+
+
+def _begun(here: Workplace, state: State, begin: int, stop: int) -> _Stretch:
+    """The device begins with the steps from begin to the end of the stretch, or to stop if that is before."""
+    end = min(stop, begin + STRETCH - begin % STRETCH)
+    draws = here.draws(begin - begin % STRETCH)
+    return _Stretch(begin, end, *here.programs.advance(here.constants, here.lanes, state, here.data, draws, np.int32(begin), np.int32(end)))
+
+
+def _fine(here: Workplace, stand: Stand, done: _Stretch) -> np.ndarray:
+    """(lanes,), bool: which lanes are finite after these steps, as far as they were at the start."""
+    assert stand.watched is not None
+    met = np.asarray(done.met)
+    return met & np.all(np.asarray(here.programs.finite(done.after)) | ~stand.watched, axis=1) if done.after else met
+
+
+def _looked_at(here: Workplace, stand: Stand, done: _Stretch) -> State | None:
+    """The state after a stretch, if no lane was lost in it."""
+    return None if (~_fine(here, stand, done) & (stand.diverged < 0)).any() else done.after
+
+
+def _step_by_step(here: Workplace, stand: Stand, done: _Stretch) -> Stand:
+    """The same steps once more, to find where lanes were lost.
 
     To look after each step whether a lane is still finite costs as much as a small net's layer. So the lanes are looked at
     after a stretch; if one is lost, the stretch is taken again a step at a time, by the same program, and the lane's state is
     put aside as it was before that step. A neighbour takes the same steps twice, and has the same bits.
     """
-    draws = here.draws(begin - begin % STRETCH)
-
-    assert stand.watched is not None
-    ignored = ~stand.watched
-
-    def advanced(state: State, first: int, last: int) -> tuple[State, np.ndarray]:
-        after, met = here.programs.advance(here.constants, here.lanes, state, here.data, draws, np.int32(first), np.int32(last))
-        fine = np.asarray(met)
-        return after, fine & np.all(np.asarray(here.programs.finite(after)) | ignored, axis=1) if after else fine
-
-    after, fine = advanced(stand.state, begin, end)
-    suspects = ~fine & (stand.diverged < 0)
-    if not suspects.any():
-        return stand._replace(state=after)
+    suspects = ~_fine(here, stand, done) & (stand.diverged < 0)
     state, diverged, frozen = stand.state, stand.diverged.copy(), dict(stand.frozen)
-    for step in range(begin, end):
+    for step in range(done.begin, done.end):
         if not suspects.any():
-            state, _ = advanced(state, step, end)
+            state = _begun(here, state, step, done.end).after
             break
-        after, fine = advanced(state, step, step + 1)
+        one = _begun(here, state, step, step + 1)
+        fine = _fine(here, stand, one)
         for lane in np.flatnonzero(suspects & ~fine).tolist():
             frozen[lane] = one_lane(jax.device_get(state), lane)
             diverged[lane] = step
         suspects &= fine
-        state = after
+        state = one.after
     return Stand(state, stand.watched, diverged, frozen)
 
 
