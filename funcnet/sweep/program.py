@@ -214,7 +214,7 @@ def _finite_on_host(state: State) -> np.ndarray:
     found = np.ones((len(state[0]) if state else 0, len(state)), bool)
     with np.errstate(all="ignore"):
         for i, leaf in enumerate(state):
-            if leaf.dtype.kind not in "iub" and jnp.issubdtype(leaf.dtype, jnp.inexact):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact):
                 host = np.asarray(leaf)
                 if not np.isfinite(np.add.reduce(host, axis=None)):  # a finite sum is one of finite numbers: most often one look will do
                     found[:, i] = np.isfinite(host).reshape(len(host), -1).all(1)

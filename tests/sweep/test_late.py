@@ -311,7 +311,7 @@ def test_a_stop_while_a_chunk_is_noted_loses_none_of_it(where, monkeypatch):
     monkeypatch.setattr(engine, "local_slots", lambda: [Slot(jax.devices()[0], 0)])
     variants = fn.grid(learning_rate=[0.01, 0.02, 0.05, 0.1])
     with pytest.raises(fn.SweepStopped) as caught:
-        fn.sweep(made, variants, DATA, **SETTINGS, chunk_size=2)
+        fn.sweep(made, variants, DATA, **(SETTINGS | dict(progress=lambda progress: None)), chunk_size=2)
     result = caught.value.result
     assert stopped and result.table["status"].tolist()[:2] == ["completed"] * 2
     whole = fn.sweep(made, variants, DATA, **SETTINGS, chunk_size=2)
