@@ -324,7 +324,7 @@ class Loop:
         """Where the next task pauses, and whether it evaluates there."""
         lengths = set(self.ledger.num_steps[[cohort.rows[lane] for lane in cohort.lanes]].tolist())
         evaluations = set().union(*map(self._evaluations, lengths))
-        stride = STRETCH * max(2, math.ceil(max(lengths) / _LOOKS / STRETCH))
+        stride = STRETCH * math.ceil(max(lengths) / _LOOKS / STRETCH)
         end = min(cohort.goal, cohort.at + stride)
         ahead = sorted(step for step in evaluations if cohort.at < step <= end)
         if self.settings.keep_best and ahead:

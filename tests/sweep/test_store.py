@@ -1107,7 +1107,7 @@ def test_the_time_is_the_whole_searchs(tmp_path, strategy, monkeypatch, trained)
         with monkeypatch.context() as patched:
             for module in (engine, loop, search_module):
                 patched.setattr(module, "time", Clock(trained))
-            result = searched(strategy, max_seconds=3, store=folder)  # of 6 tasks
+            result = searched(strategy, max_seconds=5, store=folder)  # of 9 tasks
         assert result.table["variant"].tolist() == list(range(8)) and "unfinished" in result.table["status"][4:]
         assert set(result.table["status"][:4]) == {"completed"}
         assert_same(result, whole, range(4), [])
@@ -1121,7 +1121,7 @@ def test_a_round_whose_time_is_over_before_it_began_is_not_asked_for(trained, mo
     with monkeypatch.context() as patched:
         for module in (engine, loop, search_module):
             patched.setattr(module, "time", Clock(trained))
-        result = searched(strategy, max_seconds=2)  # the tasks of one round
+        result = searched(strategy, max_seconds=3)
     assert len(result) == 4
     assert list(strategy.ask(4)) == list(SPACE.sample(8, key=KEY))[4:]
 
