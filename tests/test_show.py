@@ -339,6 +339,8 @@ def flip(path):
 
 def test_damage_is_said_and_nothing_is_renamed(copy, capsys):
     folder = copy("one")
+    with Folder(folder) as opened:  # a second one
+        opened.write(opened.snapshot.content, {}, keep=list(opened.snapshot.parts))
     manifests = sorted(folder.glob("snapshot-*.json"))
     flip(manifests[-1])
     before = stands(folder)

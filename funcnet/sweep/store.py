@@ -26,7 +26,7 @@ from funcnet.sweep.rehearsal import Rehearsal
 from funcnet.sweep.task import Stand
 from funcnet.sweep.written import Names, written
 
-_SHARE = 0.03  # of the time, that writing may take
+_SHARE = 0.02  # of the time, that writing may take
 _LEAST = 1.0  # seconds between two snapshots
 _MOST_PARTS = 64  # of states, before they are written anew as one
 _BEST = "best"  # the part of the states of runs on their way, which each snapshot has anew
@@ -55,7 +55,7 @@ class Store:
         self.identity = _identity(plan, rehearsal, data, settings, policy)
         self.folder = Folder(path, where=_WHERE)
         self._known = _Known({}, 0)
-        self._said, self._cost = 0.0, 0.0
+        self._said, self._cost = time.monotonic(), 0.0
         self.seconds = 0.0  # spent writing
         self._written: tuple[int, int, int] | None = None  # how far the loop was
         try:
