@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from funcnet import check
-from funcnet.policy import Decisions, Policy, Seen
+from funcnet.policy import Decisions, Policy, Seen, check_metric
 
 Exploit: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Explore: TypeAlias = Callable[[str, float, float, float, bool, np.random.Generator], float]
@@ -76,7 +76,7 @@ def population(
     """
     exploit = truncation() if exploit is None else _function("exploit", exploit, truncation, binary_tournament)
     explore = perturb() if explore is None else _function("explore", explore, perturb)
-    _check_metric(metric, mode)
+    check_metric("population", metric, mode)
 
     def init(seen: Seen) -> dict[str, int]:
         if seen.steps.min() >= seen.num_steps.max():
@@ -289,10 +289,3 @@ def _described(function: Any) -> str:
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     plain = [cell for cell in cells if isinstance(cell, int | float | list | tuple)]
     return f"{getattr(function, '__qualname__', type(function).__qualname__)}{tuple(plain)}".replace(".<locals>", "")
-
-
-def _check_metric(metric: Any, mode: Any) -> None:
-    if metric is not None and not isinstance(metric, str):
-        raise TypeError(check.message("population", "metric must be a name", repr(metric), 'such as "validation/loss"'))
-    if mode is not None:
-        check.one_of("population", "mode", mode, ("min", "max"))

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from funcnet import check
+
 
 class Seen(NamedTuple):
     """What has been measured so far; an entry for each variant, in the order given."""
@@ -54,3 +56,11 @@ class Policy(NamedTuple):
     mode: str | None = None  # "min" or "max"
     settings: str = ""  # its arguments, as text: a stored sweep is gone on with by the rule that it was begun with
     in_order: bool = False  # whether it decides by the order in which results arrive, which the sweep then keeps to
+
+
+def check_metric(where: str, metric: Any, mode: Any) -> None:
+    """Checks what a rule is told to decide by."""
+    if metric is not None and not isinstance(metric, str):
+        raise TypeError(check.message(where, "metric must be a name", repr(metric), 'such as "validation/loss"'))
+    if mode is not None:
+        check.one_of(where, "mode", mode, ("min", "max"))

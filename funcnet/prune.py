@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from funcnet import check
-from funcnet.policy import Decisions, Policy, Seen
+from funcnet.policy import Decisions, Policy, Seen, check_metric
 
 _NEVER = np.iinfo(np.int64).max  # a step that no variant comes to
 
@@ -67,7 +67,7 @@ def patience(evaluations: int, min_delta: float = 0.0, *, metric: str | None = N
     evaluations = check.whole("patience", "evaluations", evaluations, 1)
     check.in_range("patience", "min_delta", min_delta, 0)
     min_delta = check.as_number("patience", "min_delta", min_delta)
-    _check_metric("patience", metric, mode)
+    check_metric("patience", metric, mode)
 
     def init(seen: Seen) -> dict[str, np.ndarray]:
         variants = len(seen.allowed)
@@ -125,7 +125,7 @@ def threshold(below: float | None = None, above: float | None = None, *, metric:
     if not low < high:
         fix = "a variant goes on between the two"
         raise ValueError(check.message("threshold", f"below must be smaller than above = {above}", below, fix))
-    _check_metric("threshold", metric, mode)
+    check_metric("threshold", metric, mode)
 
     def decide(state: tuple[()], seen: Seen) -> tuple[tuple[()], Decisions]:
         value, unfinished = _value(seen), _unfinished(seen)
@@ -362,7 +362,7 @@ def asha(first: int, eta: float = 3, *, metric: str | None = None, mode: str | N
     Source: Li et al. (2020), Algorithm 2.
     """
     first, eta = _check_rungs("asha", first, eta)
-    _check_metric("asha", metric, mode)
+    check_metric("asha", metric, mode)
 
     def init(seen: Seen) -> tuple[()]:
         _check_seen("asha", first, _rungs(first, eta, int(seen.num_steps.max())), seen)
@@ -395,7 +395,7 @@ def asha(first: int, eta: float = 3, *, metric: str | None = None, mode: str | N
 
 
 def _percentile(name: str, share: float, metric: str | None, mode: str | None) -> Policy:
-    _check_metric(name, metric, mode)
+    check_metric(name, metric, mode)
 
     def decide(state: tuple[()], seen: Seen) -> tuple[tuple[()], Decisions]:
         unfinished = _unfinished(seen)
@@ -420,7 +420,7 @@ def _percentile(name: str, share: float, metric: str | None, mode: str | None) -
 
 def _halving(name: str, first: int, eta: float, deal: Callable[[Seen], np.ndarray], metric: str | None, mode: str | None) -> Policy:
     """Successive halving in brackets, which know nothing of each other; bracket b leaves out the first b rungs."""
-    _check_metric(name, metric, mode)
+    check_metric(name, metric, mode)
 
     def init(seen: Seen) -> dict[str, np.ndarray]:
         _check_seen(name, first, _rungs(first, eta, int(seen.num_steps.max())), seen)
@@ -549,13 +549,6 @@ def _check_seen(where: str, first: int, rungs: list[int], seen: Seen) -> None:
     missing = sorted({*rungs} - {*seen.steps.tolist()})
     if missing:
         raise ValueError(check.message(where, "variants must be measured at every rung", f"none at {missing}", "Policy.looks gives them"))
-
-
-def _check_metric(where: str, metric: Any, mode: Any) -> None:
-    if metric is not None and not isinstance(metric, str):
-        raise TypeError(check.message(where, "metric must be a name", repr(metric), 'such as "validation/loss"'))
-    if mode is not None:
-        check.one_of(where, "mode", mode, ("min", "max"))
 
 
 def _finite(where: str, name: str, value: Any) -> float:

@@ -94,8 +94,9 @@ class SweepResult:
 
     Attributes:
       table: dict of NumPy arrays of one length: "variant", "replicate", each hyperparameter, the final metrics
-        ("train/loss", "validation/loss", ...; NaN where a run diverged), "status" ("completed", "diverged" or, where the
-        sweep was interrupted, "unfinished") and "steps", the steps completed with everything finite.
+        ("train/loss", "validation/loss", ...; NaN where a run diverged), "status" ("completed", "pruned", "diverged"
+        or, where the sweep ended before it, "unfinished") and "steps", the steps completed with everything finite; "best_step"
+        and "pruned_by" where `keep_best` and `prune` were given.
       curves: dict of NumPy arrays, rows x evaluations, NaN where a row was not evaluated; "step", of shape
         (evaluations,), says after how many steps each was made.
       timing: seconds and counts of the sweep itself: "seconds", "compile_seconds" (summed over the threads that

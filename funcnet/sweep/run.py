@@ -212,7 +212,7 @@ def _carried_out(
         done = int((loop.ledger.ended & (loop.ledger.status != UNFINISHED)).sum())
         what = f"sweep: {type(error).__name__} after {done} of {len(plan.rows)} runs, which the error's .result holds{goes_on}"
         said = f"{what}: {error}" if str(error) else what
-        raise _interruption(error)(said, _result(loop, rehearsal, store)) from error
+        raise interruption_of(error)(said, _result(loop, rehearsal, store)) from error
     executor.close()
     loop.event(
         "finished" if loop.ledger.ended.all() and UNFINISHED not in loop.ledger.status else "out of time", seconds=round(loop.seconds(), 3)
@@ -263,7 +263,8 @@ def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResul
     )
 
 
-def _interruption(error: BaseException) -> type[SweepInterrupted]:
+def interruption_of(error: BaseException) -> type[SweepInterrupted]:
+    """The class of an error that hands out rows, by what went wrong."""
     if isinstance(error, KeyboardInterrupt):
         return SweepStopped
     return SweepNotFinite if isinstance(error, FloatingPointError) else SweepFailed

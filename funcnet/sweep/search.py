@@ -17,7 +17,7 @@ from funcnet.space import Variants, as_variants
 from funcnet.suggest import Strategy
 from funcnet.sweep.ranking import known_mode, statistics
 from funcnet.sweep.result import SweepResult
-from funcnet.sweep.run import SweepFailed, SweepInterrupted, SweepNotFinite, SweepStopped, sweep
+from funcnet.sweep.run import SweepFailed, SweepInterrupted, interruption_of, sweep
 from funcnet.training import Training
 
 
@@ -122,7 +122,7 @@ def search(
             if found is None:
                 raise
             what = f"search: {type(error).__name__} in round {number + 1} of {rounds}, after {len(found)} runs, which the error's .result holds"
-            raise _interruption(error)(f"{what}: {error}" if str(error) else what, found) from error
+            raise interruption_of(error)(f"{what}: {error}" if str(error) else what, found) from error
     assert found is not None
     return found
 
@@ -203,10 +203,3 @@ def _kept(result: SweepResult, keep: int | None) -> SweepResult:
     kept = copy.copy(result)
     kept._states = {row: state for row, state in result._states.items() if int(table["variant"][row]) in wanted}
     return kept
-
-
-def _interruption(error: BaseException) -> type[SweepInterrupted]:
-    """The class of an error that hands out rows, by what went wrong between two sweeps."""
-    if isinstance(error, KeyboardInterrupt):
-        return SweepStopped
-    return SweepNotFinite if isinstance(error, FloatingPointError) else SweepFailed
