@@ -12,7 +12,7 @@ demo: $(VENV)/experiments
 test: $(VENV)/experiments $(VENV)/test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-lint: $(VENV)/test
+lint: $(VENV)/experiments $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

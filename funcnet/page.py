@@ -324,24 +324,18 @@ def _figure(picture: _Picture, i: int) -> str:
 
 def _without_formulas(axis: Any) -> None:
     """Numbers along a logarithmic axis as plain text: a formula would need what else would be taken for one, such as $ in a name."""
-    from matplotlib.ticker import Formatter, LogFormatter
+    from matplotlib.ticker import FuncFormatter, LogFormatter
 
-    class Plain(Formatter):
-        def __init__(self, own: Formatter):
-            self.own = own
+    def plain(own: Any) -> Any:
+        return FuncFormatter(lambda x, place=None: f"{x:g}" if own(x, place) else "")  # where its own would say anything
 
-        def set_axis(self, axis: Any) -> None:
-            self.own.set_axis(axis)
-
-        def set_locs(self, locs: Any) -> None:
-            self.own.set_locs(locs)
-
-        def __call__(self, x: float, pos: int | None = None) -> str:
-            return f"{x:g}" if self.own(x, pos) else ""
-
-    for get, put in ((axis.get_major_formatter, axis.set_major_formatter), (axis.get_minor_formatter, axis.set_minor_formatter)):
-        if isinstance(get(), LogFormatter):
-            put(Plain(get()))
+    for minor, get, put in (
+        (False, axis.get_major_formatter, axis.set_major_formatter),
+        (True, axis.get_minor_formatter, axis.set_minor_formatter),
+    ):
+        if isinstance(own := get(), LogFormatter):
+            own.set_locs(axis.get_ticklocs(minor=minor))  # from which it finds what it says anything at
+            put(plain(own))
 
 
 @contextlib.contextmanager
