@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from funcnet import check, inner
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, no_params
+from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, no_params, weight_initializer
 from funcnet.tree import Params, at_least_float32, wide_dtype
 
 Sizes: TypeAlias = int | Sequence[int]
@@ -53,12 +53,12 @@ def conv(
     """
     channels = check.whole("conv", "channels", channels, 1)
     _check_window("conv", window, stride, padding)
-    draw = initializer_fn("conv", initializer)
+    draw = weight_initializer("conv", initializer)
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
         inputs, *spatial = check_shape("conv", in_shape, (2, 3))
         sizes = _per_axis("conv", "window", window, len(spatial))
-        weight = draw_weight(draw, key, inputs, channels, sizes)
+        weight = draw(key, (channels, inputs, *sizes), jnp.result_type(float))
         return {"weight": weight, "bias": jnp.zeros(channels, weight.dtype)}
 
     @examples_last(argnums=(1,))

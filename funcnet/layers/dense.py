@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from funcnet import check
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, product
+from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, initializer_fn, product, weight_initializer
 from funcnet.tree import Params
 
 
@@ -14,7 +14,8 @@ def dense(width: int, *, initializer: str | Initializer = "glorot_uniform") -> L
 
     Args:
       width: number of outputs, at least 1.
-      initializer: of the weight, by name (`INITIALIZERS`) or one of `jax.nn.initializers`; the bias starts at zero.
+      initializer: of the weight, by name (`INITIALIZERS`) or as a function like those of `jax.nn.initializers`, which is given
+        their layout, (inputs, width); the bias starts at zero.
 
     Returns:
       A `Layer`, (inputs,) -> (width,), with params {"weight": (width, inputs), "bias": (width,)}.
@@ -31,11 +32,11 @@ def dense(width: int, *, initializer: str | Initializer = "glorot_uniform") -> L
     Source: Glorot and Bengio (2010) for the default initializer.
     """
     width = check.whole("dense", "width", width, 1)
-    draw = initializer_fn("dense", initializer)
+    draw = weight_initializer("dense", initializer)
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
         (inputs,) = check_shape("dense", in_shape, (1,))
-        weight = draw_weight(draw, key, inputs, width)
+        weight = draw(key, (width, inputs), jnp.result_type(float))
         return {"weight": weight, "bias": jnp.zeros(width, weight.dtype)}
 
     @examples_last(argnums=(1,))

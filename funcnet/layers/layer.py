@@ -167,18 +167,7 @@ def check_shape(where: str, in_shape: Shape, axes: tuple[int, ...] = ()) -> Shap
     return tuple(int(size) for size in in_shape)
 
 
-def initializer_fn(where: str, name_or_fn: str | Initializer) -> Initializer:
-    """JAX's initializer of that name, or the function itself.
-
-    It is called with JAX's layout of weights, (window..., inputs, outputs), so that its fan-in is the real one.
-    """
-    if callable(name_or_fn):
-        return name_or_fn
-    check.one_of(where, "initializer", name_or_fn, INITIALIZERS)
-    return INITIALIZERS[name_or_fn]()
-
-
-INITIALIZERS: dict[str, Callable[[], Initializer]] = {
+INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     "glorot_uniform": jax.nn.initializers.glorot_uniform,
     "glorot_normal": jax.nn.initializers.glorot_normal,
     "he_uniform": jax.nn.initializers.he_uniform,
@@ -193,12 +182,45 @@ INITIALIZERS: dict[str, Callable[[], Initializer]] = {
     "ones": lambda: jax.nn.initializers.ones,
 }
 
+# Where a weight of shape (outputs, inputs, *window) has its inputs and outputs, for those whose scale depends on them.
+_FANS = {"in_axis": 1, "out_axis": 0}
+_AXES: dict[str, dict[str, int]] = {
+    "glorot_uniform": _FANS,
+    "glorot_normal": _FANS,
+    "he_uniform": _FANS,
+    "he_normal": _FANS,
+    "lecun_uniform": _FANS,
+    "lecun_normal": _FANS,
+    "orthogonal": {"column_axis": 0},
+}
 
-def draw_weight(initializer: Initializer, key: jax.Array, inputs: int, outputs: int, window: Shape = ()) -> jax.Array:
-    """A weight of shape (outputs, inputs, *window), drawn in JAX's layout (*window, inputs, outputs)."""
-    check.random_key("init", key)
-    weight = initializer(key, (*window, inputs, outputs), jnp.result_type(float))
-    return jnp.moveaxis(weight, (-1, -2), (0, 1))
+
+def initializer_fn(where: str, name_or_fn: str | Initializer) -> Initializer:
+    """JAX's initializer of that name, or the function itself, for an array that is stored as JAX lays it out."""
+    if callable(name_or_fn):
+        return name_or_fn
+    check.one_of(where, "initializer", name_or_fn, INITIALIZERS)
+    return INITIALIZERS[name_or_fn]()
+
+
+def weight_initializer(where: str, name_or_fn: str | Initializer) -> Initializer:
+    """Draws weights of shape (outputs, inputs, *window), by one of JAX's initializers.
+
+    One of `INITIALIZERS` draws them as they lie. A function is given the shape in JAX's layout, (*window, inputs, outputs), since it
+    finds the fan-in there.
+    """
+    if not callable(name_or_fn):
+        check.one_of(where, "initializer", name_or_fn, INITIALIZERS)
+        own = INITIALIZERS[name_or_fn](**_AXES.get(name_or_fn, {}))
+
+    def draw(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
+        check.random_key("init", key)
+        if not callable(name_or_fn):
+            return own(key, shape, dtype)
+        outputs, inputs, *window = shape
+        return jnp.moveaxis(name_or_fn(key, (*window, inputs, outputs), dtype), (-1, -2), (0, 1))
+
+    return draw
 
 
 def compute_dtype(x: jax.Array, weight: jax.Array) -> jnp.dtype:

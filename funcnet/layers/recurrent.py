@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.activations import Activation, activation_fn
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, draw_weight, initializer_fn, product
+from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, product, weight_initializer
 from funcnet.tree import Params
 
 _UNROLL = 8  # steps written out in the loop's body: on a CPU each turn of a loop costs as much as a small product
@@ -93,16 +93,17 @@ def recurrent(
     check.one_of("recurrent", "cell", cell, CELLS)
     gates, step, carries = CELLS[cell]
     fn = activation_fn(activation, "recurrent")
-    draw_input = initializer_fn("recurrent", initializer)
-    draw_recurrent = initializer_fn("recurrent", recurrent_initializer)
+    draw_input = weight_initializer("recurrent", initializer)
+    draw_recurrent = weight_initializer("recurrent", recurrent_initializer)
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
         _, inputs = check_shape("recurrent", in_shape, (2,))
         check.random_key("init", key)
         input_key, recurrent_key = jax.random.split(key)
+        dtype = jnp.result_type(float)
 
         def each_gate(draw: Initializer, key: jax.Array, inputs: int) -> jax.Array:
-            return jnp.concatenate([draw_weight(draw, key, inputs, width) for key in jax.random.split(key, gates)])
+            return jnp.concatenate([draw(key, (width, inputs), dtype) for key in jax.random.split(key, gates)])
 
         weight = each_gate(draw_input, input_key, inputs)
         bias = jnp.zeros(gates * width, weight.dtype)

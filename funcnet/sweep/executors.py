@@ -10,12 +10,12 @@ import numpy as np
 
 from funcnet import inner
 from funcnet.data import Split
-from funcnet.sweep.lanes import LaneArrays, Lanes, keys_of, on_device
+from funcnet.sweep.lanes import LaneArrays, Lanes, on_device
 from funcnet.sweep.program import Compiled, Kind, Pending, Programs, compile_programs
 from funcnet.sweep.recent import Recent
 from funcnet.sweep.task import Done, Task, Workplace, run_task
 from funcnet.sweep.trial import Constants, Trial
-from funcnet.training import Draws, RunKeys
+from funcnet.training import Draws
 
 _DRAWN_BYTES = 2**26  # of draws that are remembered on a device, since the chunks of a replicate share them
 
@@ -43,17 +43,18 @@ class Threads:
 
     def __init__(self, trials: list[Trial], data: Split, key: jax.Array, slots: list[Slot]):
         self.slots, self.seconds, self.made = slots, 0.0, 0  # spent compiling, summed over the threads; programs compiled
-        self._trials, self._key = trials, key
+        self._trials = trials
         self._free = list(slots)
         self._pool = ThreadPoolExecutor(len(slots), thread_name_prefix="funcnet")
-        self._data = {device: jax.device_put(data, device) for device in {slot.device for slot in slots}}
+        devices = {slot.device for slot in slots}
+        self._data = {device: jax.device_put(data, device) for device in devices}
+        self._key = {device: jax.device_put(key, device) for device in devices}
         self._requested: dict[tuple[Request, jax.Device], Pending] = {}
         self._compiled: dict[tuple[Request, jax.Device], Compiled] = {}
         self._examples: dict[Request, LaneArrays] = {}
         self._constants: dict[tuple[int, jax.Device], Constants] = {}  # as its programs take them
-        self._keys: dict[tuple[int, jax.Device], RunKeys] = {}  # by replicate, of lanes that share one
         self._drawn: Recent | None = None
-        self._before: dict[Slot, tuple[LaneArrays, Lanes, RunKeys]] = {}  # of each slot's last task
+        self._before: dict[Slot, tuple[LaneArrays, Lanes]] = {}  # of each slot's last task
 
     def ask(self, request: Request, example: LaneArrays) -> None:
         """Has programs compiled, which takes none of the slots.
@@ -113,8 +114,7 @@ class Threads:
 
     def _ask(self, request: Request, device: jax.Device) -> None:
         example, trial = self._examples[request], self._trials[request.group]
-        lanes, keys = on_device(example, request.width, device), self._keys_of(example, device)
-        kind = Kind(lanes, keys, self._data[device], request.shared, device)
+        kind = Kind(on_device(example, request.width, device), self._key[device], self._data[device], request.shared, device)
         self._requested[request, device] = compile_programs(trial, kind)
 
     def _found(self, request: Request, device: jax.Device) -> Compiled | None:
@@ -128,13 +128,12 @@ class Threads:
         self.made += found.new
         return found
 
-    def _placed(self, task: Task, slot: Slot) -> tuple[Lanes, RunKeys]:
-        """The task's lanes and keys on the slot's device, where they still are from the task before, if they are the same."""
+    def _placed(self, task: Task, slot: Slot) -> Lanes:
+        """The task's lanes on the slot's device, where they still are from the task before, if they are the same."""
         before = self._before.get(slot)
         if before is None or before[0] is not task.lanes:
-            before = task.lanes, on_device(task.lanes, task.width, slot.device), self._keys_of(task.lanes, slot.device)
-            self._before[slot] = before
-        return before[1:]
+            before = self._before[slot] = task.lanes, on_device(task.lanes, task.width, slot.device)
+        return before[1]
 
     def _workplace(self, task: Task, shared: bool, slot: Slot) -> Workplace:
         device = slot.device
@@ -142,18 +141,9 @@ class Threads:
         own = task.group, device
         if own not in self._constants:
             self._constants[own] = jax.device_put(self._trials[task.group].constants, device)
-        lanes, keys = self._placed(task, slot)
-        draws = functools.partial(self._draws, found.programs, keys, lanes.num_examples, self._drawn_by(task, device))
-        return Workplace(found.programs, self._constants[own], lanes, keys.init, draws, self._data[device], device)
-
-    def _keys_of(self, lanes: LaneArrays, device: jax.Device) -> RunKeys:
-        if lanes.replicate.ndim:
-            keys: RunKeys = jax.device_put(keys_of(self._key, lanes), device)
-            return keys
-        own = int(lanes.replicate), device
-        if own not in self._keys:
-            self._keys[own] = jax.device_put(keys_of(self._key, lanes), device)
-        return self._keys[own]
+        lanes = self._placed(task, slot)
+        draws = functools.partial(self._draws, found.programs, lanes, self._drawn_by(task, device), device)
+        return Workplace(found.programs, self._constants[own], lanes, self._key[device], draws, self._data[device], device)
 
     def _drawn_by(self, task: Task, device: jax.Device) -> tuple[Any, ...] | None:
         """What the draws of a task depend on beside the step, where chunks may share them."""
@@ -161,9 +151,9 @@ class Threads:
             return None
         return int(task.lanes.replicate), self._trials[task.group].batch_size, device
 
-    def _draws(self, programs: Programs, keys: RunKeys, num_examples: Any, drawn_by: tuple[Any, ...] | None, first: int) -> Draws:
+    def _draws(self, programs: Programs, lanes: Lanes, drawn_by: tuple[Any, ...] | None, device: jax.Device, first: int) -> Draws:
         def make() -> Draws:
-            return programs.draw(keys, num_examples, np.int32(first))
+            return programs.draw(self._key[device], lanes.replicate, lanes.variant, lanes.num_examples, np.int32(first))
 
         if drawn_by is None:
             return make()

@@ -17,17 +17,19 @@ class LaneArrays(NamedTuple):
     numbers: dict[str, np.ndarray]  # each (lanes,)
     names: dict[str, np.ndarray]  # each of shape (), int32: which of the group's names all lanes have
     num_examples: np.ndarray | None  # (lanes,), int32
-    replicate: np.ndarray  # (lanes,), or shape () where the lanes share one key
+    replicate: np.ndarray  # (lanes,), int32, or shape () where the lanes share one key
     variant: np.ndarray | None  # (lanes,), int32, where every variant has a key of its own
 
 
 class Lanes(NamedTuple):
-    """The same on a device, as programs take it; the keys are given separately."""
+    """The same on a device, as programs take it beside the sweep's key."""
 
     lane: jax.Array  # (lanes,), int32: 0, 1, ...
     numbers: dict[str, jax.Array]  # each (lanes,)
     names: dict[str, jax.Array]  # each of shape (), int32
     num_examples: jax.Array | None  # (lanes,), int32
+    replicate: jax.Array  # (lanes,), int32, or shape () where the lanes share one key
+    variant: jax.Array | None  # (lanes,), int32, where every variant has a key of its own
 
 
 def lane_arrays(
@@ -46,7 +48,7 @@ def lane_arrays(
         own = {name: _as_number(numbers[name][rows], value) for name, value in variants[0].numbers.items()}
     names = {name: np.int32(plan.groups[index].names[name].index(value)) for name, value in variants[0].names.items()}
     limits = [variant.num_examples for variant in variants]
-    replicate = np.asarray([plan.rows[row].replicate for row in rows])
+    replicate = np.asarray([plan.rows[row].replicate for row in rows], np.int32)
     return LaneArrays(
         own,
         names,  # type: ignore[arg-type]  # an array of shape () in all but its type
@@ -58,18 +60,18 @@ def lane_arrays(
 
 def on_device(arrays: LaneArrays, width: int, device: jax.Device) -> Lanes:
     """The lanes where their programs run."""
-    lanes: Any = Lanes(np.arange(width, dtype=np.int32), arrays.numbers, arrays.names, arrays.num_examples)  # type: ignore[arg-type]
+    lanes: Any = Lanes(np.arange(width, dtype=np.int32), *arrays)  # type: ignore[arg-type]
     placed: Lanes = jax.device_put(lanes, device)
     return placed
 
 
-def keys_of(key: jax.Array, arrays: LaneArrays) -> RunKeys:
+def keys_of(key: jax.Array, replicate: jax.Array, variant: jax.Array | None) -> RunKeys:
     """The lanes' keys, of the sweep's: folded with the replicate, and with the variant where each has its own."""
-    if arrays.replicate.ndim == 0:
-        return run_keys(jax.random.fold_in(key, arrays.replicate))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, arrays.replicate)
-    if arrays.variant is not None:
-        keys = jax.vmap(jax.random.fold_in)(keys, arrays.variant)
+    if replicate.ndim == 0:
+        return run_keys(jax.random.fold_in(key, replicate))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, replicate)
+    if variant is not None:
+        keys = jax.vmap(jax.random.fold_in)(keys, variant)
     return jax.vmap(run_keys)(keys)
 
 

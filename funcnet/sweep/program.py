@@ -20,7 +20,7 @@ import numpy as np
 
 from funcnet import inner
 from funcnet.data import Split
-from funcnet.sweep.lanes import Lanes
+from funcnet.sweep.lanes import Lanes, keys_of
 from funcnet.sweep.recent import Recent, signature
 from funcnet.sweep.trial import Arguments, Constants, Trial, training_of
 from funcnet.training import Draws, Metrics, RunKeys, Training, draw, metrics_of, take_step
@@ -45,8 +45,8 @@ State: TypeAlias = list[jax.Array]  # the leaves of a state, each with a leading
 class Programs(NamedTuple):
     """A group's programs. Constants are what the recipe closed over."""
 
-    init: Callable[..., State]  # (constants, lanes, key) -> state
-    draw: Callable[..., Draws]  # (keys, num_examples, first) -> what is random about each of the STRETCH steps from first on
+    init: Callable[..., State]  # (constants, lanes, key) -> state, of the sweep's key
+    draw: Callable[..., Draws]  # (key, replicate, variant, num_examples, first) -> what is random about the STRETCH steps from first on
     advance: Callable[..., tuple[State, jax.Array]]  # (constants, lanes, state, data, draws, begin, end) -> state, fine
     evaluate: Callable[..., Metrics]  # (constants, lanes, state, data) -> metrics, each (lanes,)
     finite: Callable[[State], Any]  # state -> (lanes, leaves), bool: which leaves hold finite numbers alone
@@ -65,7 +65,7 @@ class Kind(NamedTuple):
     """What a group's programs depend on beside what its recipe computes."""
 
     lanes: Lanes  # an example of them, or their shapes
-    keys: RunKeys  # likewise
+    key: jax.Array  # likewise, of a sweep's key
     data: Split  # likewise
     shared: bool  # whether the lanes share one key
     device: jax.Device
@@ -78,7 +78,7 @@ class ProgramKey(NamedTuple):
     batch_size: int | None
     limits_examples: bool
     lanes: Any  # structure, shapes and dtypes
-    keys: Any  # likewise
+    key: Any  # likewise
     data: Any  # likewise
     shared: bool
     device: jax.Device
@@ -86,7 +86,7 @@ class ProgramKey(NamedTuple):
 
 
 def program_key(trial: Trial, kind: Kind) -> ProgramKey:
-    shapes = signature(kind.lanes), signature(kind.keys), signature(kind.data)
+    shapes = signature(kind.lanes), signature(kind.key), signature(kind.data)
     return ProgramKey(trial.key, trial.batch_size, trial.limits_examples, *shapes, kind.shared, kind.device, inner.trace_context())
 
 
@@ -149,7 +149,7 @@ def lane_functions(trial: Trial, examples: int, shared: bool) -> Programs:
     # What is remembered holds nobody's arrays and functions: the whole trial may not be closed over.
     bare = trial._replace(constants=Constants((), (), ()), structure=None)
     batch_size, limits_examples = trial.batch_size, trial.limits_examples
-    axes = Lanes(0, 0, None, 0 if limits_examples else None)  # type: ignore[arg-type]
+    axes = Lanes(0, 0, None, 0 if limits_examples else None, None, None)  # type: ignore[arg-type]
 
     def training(constants: Constants, lane: Lanes) -> Training:
         return training_of(bare, constants, Arguments(lane.numbers, lane.names))
@@ -175,11 +175,17 @@ def lane_functions(trial: Trial, examples: int, shared: bool) -> Programs:
     draw_all = jax.vmap(draws_of, each, own) if separate else draws_of
     step_all = jax.vmap(one_step, (None, axes, 0, None, jax.tree.map(lambda axis: axis - 1, own) if separate else None))
 
-    def stretch(keys: RunKeys, num_examples: jax.Array | None, first: jax.Array) -> Draws:
-        return draw_all(keys, num_examples, first + jnp.arange(STRETCH, dtype=jnp.int32))
+    init_all = jax.vmap(init, (None, axes, None if shared else 0))
+
+    def begin(constants: Constants, lanes: Lanes, key: jax.Array) -> State:
+        state: State = init_all(constants, lanes, keys_of(key, lanes.replicate, lanes.variant).init)
+        return state
+
+    def stretch(key: jax.Array, replicate: jax.Array, variant: jax.Array | None, num_examples: jax.Array | None, first: jax.Array) -> Draws:
+        return draw_all(keys_of(key, replicate, variant), num_examples, first + jnp.arange(STRETCH, dtype=jnp.int32))
 
     return Programs(
-        jax.vmap(init, (None, axes, None if shared else 0)),
+        begin,
         stretch,
         functools.partial(_advance, step_all),
         jax.vmap(evaluate, (None, axes, 0, None)),
@@ -237,16 +243,17 @@ def _compile(trial: Trial, kind: Kind) -> list[Compiling]:
 
     functions = lane_functions(trial, len(kind.data.train.y), kind.shared)
     of_init, of_step, *of_evaluate = trial.key
-    constants, lanes, keys, data = shapes(trial.constants), shapes(kind.lanes), shapes(kind.keys), shapes(kind.data)
+    constants, lanes, key, data = shapes(trial.constants), shapes(kind.lanes), shapes(kind.key), shapes(kind.data)
     step = shapes(jax.ShapeDtypeStruct((), jnp.int32))
-    state = shapes(jax.eval_shape(functions.init, constants, lanes, keys.init))
-    draws = shapes(jax.eval_shape(functions.draw, keys, lanes.num_examples, step))
-    init_options, evaluate_options = _quick(device, state)
+    drawn_by = key, lanes.replicate, lanes.variant, lanes.num_examples, step
+    state = shapes(jax.eval_shape(functions.init, constants, lanes, key))
+    draws = shapes(jax.eval_shape(functions.draw, *drawn_by))
+    init_options, draw_options, evaluate_options = _quick(device, state, draws)
     # The first takes the longest.
     advance = start(functions.advance, of_step, (), constants, lanes, state, data, draws, step, step)
     evaluate = start(functions.evaluate, tuple(of_evaluate), evaluate_options, constants, lanes, state, data)
-    draw = start(functions.draw, None, (), keys, lanes.num_examples, step)
-    init = start(functions.init, of_init, init_options, constants, lanes, keys.init)
+    draw = start(functions.draw, None, draw_options, *drawn_by)
+    init = start(functions.init, of_init, init_options, constants, lanes, key)
     if device.platform == "cpu":
         return [init, draw, advance, evaluate]
     return [init, draw, advance, evaluate, start(functions.finite, None, (), state)]
@@ -258,20 +265,22 @@ def _compilers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="funcnet-compile")
 
 
-def _quick(device: jax.Device, run: Any) -> tuple[Options, Options]:
-    """The compiler's options for `init` and `evaluate`, which on a CPU would take longer to make fast than they run.
+def _quick(device: jax.Device, state: State, draws: Draws) -> tuple[Options, Options, Options]:
+    """The compiler's options for `init`, `draw` and `evaluate`, which on a CPU would take longer to make fast than they run.
 
     What runs now and then needs no last optimization; what runs once needs none at all, unless it is large.
     """
     if device.platform != "cpu":
-        return (), ()
-    written = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run))
+        return (), (), ()
+    state_size, draws_size = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state, draws))
     plain = ("xla_cpu_use_fusion_emitters", False), ("xla_cpu_parallel_codegen_split_count", 1)
     level = "xla_backend_optimization_level"
-    return (*plain, (level, 0 if written < _LARGE else 1)), ((level, 1),)
+    init = *plain, (level, 0 if state_size < _LARGE_STATE else 1)
+    return init, (*plain, (level, 1)) if draws_size < _LARGE_DRAWS else (), ((level, 1),)
 
 
-_LARGE = 2**24  # bytes
+_LARGE_STATE = 2**22  # numbers, some ten milliseconds of them
+_LARGE_DRAWS = 2**15  # numbers, a millisecond of them: where lanes draw alike, those of a stretch of 512 examples a step
 
 
 def _executable(lowered: Any, key: tuple[Any, ...], platform: str, options: Options) -> tuple[Executable, bool, float]:

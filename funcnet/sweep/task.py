@@ -48,7 +48,7 @@ class Workplace(NamedTuple):
     programs: Programs
     constants: Constants
     lanes: Lanes
-    init_keys: jax.Array  # one, or one a lane
+    key: jax.Array  # the sweep's
     draws: Callable[[int], Draws]  # of the stretch that begins at a step
     data: Split
     device: jax.Device
@@ -86,7 +86,7 @@ def run_task(task: Task, here: Workplace, seconds: float | None = None) -> Done:
 
 
 def _begin(here: Workplace, width: int) -> Stand:
-    state = here.programs.init(here.constants, here.lanes, here.init_keys)
+    state = here.programs.init(here.constants, here.lanes, here.key)
     return Stand(state, np.asarray(here.programs.finite(state)), np.full(width, -1), {})
 
 

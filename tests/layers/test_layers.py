@@ -41,14 +41,36 @@ def applied(layer, in_shape, x):
     return lambda: layer().apply(start(layer(), *in_shape), x)
 
 
+def of_jax(name):
+    return {"zeros": jax.nn.initializers.zeros, "ones": jax.nn.initializers.ones}.get(name) or getattr(jax.nn.initializers, name)()
+
+
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_initializers_are_jaxs_in_its_layout_of_weights(name):
-    """(window..., inputs, outputs): so a convolution's fan-in counts its window, and its inputs, not its outputs."""
-    theirs = {"zeros": jax.nn.initializers.zeros, "ones": jax.nn.initializers.ones}.get(name) or getattr(jax.nn.initializers, name)()
-    weight = start(conv(3, (2, 5), initializer=name), 4, 8, 8)["weight"]
-    assert weight.shape == (3, 4, 2, 5)
-    np.testing.assert_array_equal(weight, np.transpose(theirs(KEY, (2, 5, 4, 3), jnp.float32), (3, 2, 0, 1)))
-    np.testing.assert_array_equal(start(dense(3, initializer=name), 4)["weight"], theirs(KEY, (4, 3), jnp.float32).T)
+def test_initializers_draw_from_jaxs_distributions(name):
+    """A convolution's fan-in counts its window, and its inputs, not its outputs; so its weights' scale is that of JAX's layout."""
+    kernel, matrix = start(conv(60, (2, 5), initializer=name), 200, 8, 8)["weight"], start(dense(300, initializer=name), 700)["weight"]
+    assert kernel.shape == (60, 200, 2, 5) and matrix.shape == (300, 700)
+    for own, theirs in (
+        (kernel, of_jax(name)(KEY, (2, 5, 200, 60), jnp.float32)),
+        (matrix, of_jax(name)(KEY, (700, 300), jnp.float32)),
+    ):
+        own, theirs = np.ravel(own), np.ravel(theirs)
+        np.testing.assert_allclose(own.std(), theirs.std(), rtol=0.01)
+        np.testing.assert_allclose(own.mean(), theirs.mean(), atol=4 * theirs.std() / np.sqrt(own.size) + 1e-9)
+        np.testing.assert_allclose(
+            np.quantile(own, [0.0005, 0.25, 0.75, 0.9995]), np.quantile(theirs, [0.0005, 0.25, 0.75, 0.9995]), rtol=0.05
+        )
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(3, 40), (40, 3)])
+def test_orthogonal_weights_are_orthogonal(outputs, inputs):
+    """Whichever are fewer, an output's weights or an input's; a convolution's window counts among the inputs."""
+    for weight in (
+        start(dense(outputs, initializer="orthogonal"), inputs)["weight"],
+        start(conv(outputs, (2, 3), initializer="orthogonal"), inputs, 8, 8)["weight"].reshape(outputs, -1),
+    ):
+        product = weight @ weight.T if outputs < weight.shape[1] else weight.T @ weight
+        assert_close(product, np.eye(len(product)), atol=1e-5)
 
 
 def test_an_initializer_may_be_a_function():
@@ -62,6 +84,15 @@ def test_an_initializer_may_be_a_function():
     ):
         weight = next(leaf for leaf in jax.tree.leaves(start(layer, *shape)) if leaf.ndim > 1)
         np.testing.assert_array_equal(weight, np.full(weight.shape, 0.5))
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_a_function_is_given_jaxs_layout_of_weights(name):
+    """(window..., inputs, outputs): there it finds its fan-in."""
+    draw = of_jax(name)
+    weight = start(conv(3, (2, 5), initializer=draw), 4, 8, 8)["weight"]
+    np.testing.assert_array_equal(weight, np.transpose(draw(KEY, (2, 5, 4, 3), jnp.float32), (3, 2, 0, 1)))
+    np.testing.assert_array_equal(start(dense(3, initializer=draw), 4)["weight"], draw(KEY, (4, 3), jnp.float32).T)
 
 
 def test_biases_start_at_zero_and_keys_give_other_weights():

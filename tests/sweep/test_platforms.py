@@ -16,7 +16,6 @@ import funcnet as fn
 from funcnet.sweep.lanes import Lanes
 from funcnet.sweep.program import Kind, lane_functions
 from funcnet.sweep.trial import Arguments, try_out
-from funcnet.training import run_keys
 
 LANES = 4
 
@@ -54,15 +53,15 @@ def asked(name, shared=True, device=None):
     """What a recipe's programs depend on: its trial, and the kind of what they are given."""
     recipe, in_shape, names = RECIPES[name]
     key = jax.random.key(0)
-    keys = run_keys(key) if shared else jax.vmap(run_keys)(jax.random.split(key, LANES))
+    replicate = jnp.int32(0) if shared else jnp.arange(LANES, dtype=jnp.int32)
     numbers = {"learning_rate": jnp.full(LANES, 0.1), "drop": jnp.full(LANES, 0.2)}
-    lanes = Lanes(jnp.arange(LANES, dtype=jnp.int32), numbers, {name: jnp.int32(0) for name in names}, None)
+    lanes = Lanes(jnp.arange(LANES, dtype=jnp.int32), numbers, {name: jnp.int32(0) for name in names}, None, replicate, None)
     part = fn.Dataset(jnp.zeros((16, *in_shape)), jnp.zeros(16, jnp.int32))
     data = fn.Split(part, part)
     lane = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
     unknown = Arguments({name: lane[0] for name in numbers}, {name: lane[1] for name in names})
     trial = try_out(recipe, {}, unknown, names, data, 8, False, jax.eval_shape(lambda: key))
-    return trial, Kind(lanes, keys, data, shared, device)
+    return trial, Kind(lanes, key, data, shared, device)
 
 
 def programs(name, shared=True):
@@ -70,12 +69,13 @@ def programs(name, shared=True):
     trial, kind = asked(name, shared)
     functions = lane_functions(trial, len(kind.data.train.y), shared)
     own = trial.constants, kind.lanes
-    state = jax.eval_shape(functions.init, *own, kind.keys.init)
+    state = jax.eval_shape(functions.init, *own, kind.key)
     step = jax.ShapeDtypeStruct((), np.int32)
-    draws = jax.eval_shape(functions.draw, kind.keys, None, step)
+    drawn_by = kind.key, kind.lanes.replicate, None, None, step
+    draws = jax.eval_shape(functions.draw, *drawn_by)
     arguments = (
-        (*own, kind.keys.init),
-        (kind.keys, None, step),
+        (*own, kind.key),
+        drawn_by,
         (*own, state, kind.data, draws, step, step),
         (*own, state, kind.data),
         (state,),
