@@ -73,7 +73,7 @@ def one_split(dataset: fn.Dataset, strengths: np.ndarray, steps: tuple[int, int]
 
 def run(quick: bool, seed: int) -> report.Outcome:
     strengths = np.geomspace(1e-3, 0.5, 8 if quick else 16)
-    steps, splits = ((100, 400), 3) if quick else ((200, 1000), 20)
+    steps, splits = ((100, 400), 6) if quick else ((200, 1000), 20)
     sources = {"breast cancer": load_breast_cancer(), "wine": load_wine()}
     names = {name: [str(feature).replace("_", " ") for feature in source.feature_names] for name, source in sources.items()}
     keys = jax.random.split(jax.random.key(seed), splits)

@@ -79,7 +79,7 @@ def accuracy(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array |
       0.5
     """
     said, real, _ = _labels("accuracy", predictions, targets)
-    return 1 - _share("accuracy", said != real, weights)  # so that all right is exactly 1, however XLA divides
+    return _share("accuracy", said == real, weights)
 
 
 def top_k_accuracy(predictions: jax.Array, targets: jax.Array, k: int = 2, *, weights: jax.Array | None = None) -> jax.Array:
@@ -108,7 +108,7 @@ def top_k_accuracy(predictions: jax.Array, targets: jax.Array, k: int = 2, *, we
     real = _real("top_k_accuracy", targets, *predictions.shape)
     own = jnp.take_along_axis(predictions, jnp.maximum(real, 0)[:, None], axis=1)
     missed = (jnp.sum(predictions > own, axis=1) >= k) | (real < 0) | jnp.any(jnp.isnan(predictions), axis=1)
-    return 1 - _share("top_k_accuracy", missed, weights)
+    return _share("top_k_accuracy", ~missed, weights)
 
 
 def precision(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
@@ -393,11 +393,15 @@ def _total(values: jax.Array, weights: jax.Array | None) -> jax.Array:
 
 
 def _share(where: str, mask: jax.Array, weights: jax.Array | None) -> jax.Array:
-    """Share of the examples that the mask holds for; counted in whole numbers, as float32 counts no further than 2^24."""
+    """Share of the examples that the mask holds for, exactly 1 for all of them, however XLA divides.
+
+    They are counted in whole numbers, as float32 counts no further than 2^24.
+    """
     counts = _weights(where, weights, mask.size)
     if counts is None:
-        return jnp.sum(mask.astype(jnp.int32)).astype(jnp.result_type(float)) / mask.size
-    return _total(mask, counts) / jnp.sum(counts)
+        return jnp.where(jnp.all(mask), 1, jnp.sum(mask.astype(jnp.int32)).astype(jnp.result_type(float)) / mask.size)
+    total = jnp.sum(counts)
+    return jnp.where(jnp.all(mask | (counts == 0)) & (total > 0), 1, _total(mask, counts) / total)
 
 
 def _labels(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array, int]:

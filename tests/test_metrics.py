@@ -351,3 +351,16 @@ def test_a_metric_of_ones_own_needs_a_mode():
     ):
         metrics.mode_of("best", "validation/return", None)
     assert metrics.mode_of("best", "validation/return", "max") == "max"
+
+
+@pytest.mark.parametrize("examples", [1, 3, 5, 10, 41, 128])
+@pytest.mark.parametrize("metric", [metrics.accuracy, metrics.top_k_accuracy])
+def test_shares_stay_within_0_and_1_however_xla_divides(metric, examples):
+    """In a program a division by 5 may be a product that is fused with what follows: all wrong was -1.5e-8."""
+    logits, right, wrong = jnp.tile(jnp.array([1.0, 0.0, -1.0]), (examples, 1)), jnp.zeros(examples, int), jnp.full(examples, 2)
+    weights = jnp.asarray(RNG.uniform(size=examples), jnp.float32).at[0].set(0.3)
+    for run in (metric, jax.jit(metric)):
+        assert float(run(logits, right)) == 1 and float(run(logits, wrong)) == 0
+        assert float(run(logits, right, weights=weights)) == 1 and float(run(logits, wrong, weights=weights)) == 0
+        assert np.isnan(run(logits, right, weights=jnp.zeros(examples)))
+    assert jax.vmap(metric, (None, 0))(logits, jnp.stack([right, wrong])).tolist() == [1, 0]

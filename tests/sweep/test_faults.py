@@ -44,19 +44,28 @@ def stored(folder):
         return found.snapshot.content
 
 
+def stopped_on_the_way(kind, folder, tells):
+    """A store of a sweep that was stopped by the first of these that finds a chunk on its way."""
+    for i, tell in enumerate(tells):
+        own = folder / str(i)
+        is_stopped(kind, own, tell)
+        if any(at > 0 for _, at, _ in trains(own)):
+            return own
+    raise AssertionError(f"no chunk of {kind} was on its way")
+
+
 def trains(folder):
     return sorted((cohort["rows"], cohort["at"], cohort["stand"]) for cohort in stored(folder)["cohorts"])
 
 
 @every_kind
 def test_a_resumed_sweep_that_ends_before_it_trains_keeps_what_was_on_its_way(kind, tmp_path):
-    is_stopped(kind, tmp_path, stops_once_ended(1))
-    before, programs = trains(tmp_path), stored(tmp_path)["programs"]
+    folder = stopped_on_the_way(kind, tmp_path, map(stops_at, range(4, 30)))
+    before, programs = trains(folder), stored(folder)["programs"]
     with stored_often():
-        sweep(kind, tmp_path, max_seconds=1e-9)
-    assert trains(tmp_path) == before and stored(tmp_path)["programs"] == programs
-    assert any(at > 0 for _, at, _ in before)
-    assert not differences(sweep(kind, tmp_path), undisturbed(kind))
+        sweep(kind, folder, max_seconds=1e-9)
+    assert trains(folder) == before and stored(folder)["programs"] == programs
+    assert not differences(sweep(kind, folder), undisturbed(kind))
 
 
 @every_kind
@@ -74,9 +83,8 @@ def test_stopped_again_and_again_at_every_few_looks(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_more_steps_join_a_sweep_on_its_way(kind, tmp_path):
     """Some runs have ended, others are on their way, and others have not begun."""
-    is_stopped(kind, tmp_path, stops_once_ended(2))
-    assert any(at > 0 for _, at, _ in trains(tmp_path))
-    assert not differences(sweep(kind, tmp_path, longer=2 * EVERY), undisturbed(kind, 0, 2 * EVERY))
+    folder = stopped_on_the_way(kind, tmp_path, map(stops_once_ended, range(2, 10)))
+    assert not differences(sweep(kind, folder, longer=2 * EVERY), undisturbed(kind, 0, 2 * EVERY))
 
 
 def test_more_steps_join_where_a_resumed_sweep_ended_before_its_first_programs(tmp_path):
