@@ -17,9 +17,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=5, help="how many; each draws its own split and variants (default: %(default)s)")
     parser.add_argument("--variants", type=int, default=512, help="of a sweep (default: %(default)s)")
     parser.add_argument(
-        "--steps", type=int, default=810, help="minibatches to a variant's end, best 3, 9, 27 ... times --first (default: %(default)s)"
+        "--steps", type=int, default=1620, help="minibatches to a variant's end, best 3, 9, 27 ... times --first (default: %(default)s)"
     )
-    parser.add_argument("--first", type=int, default=30, help="minibatches to the first rung (default: %(default)s)")
+    parser.add_argument(
+        "--first", type=int, default=60, help="minibatches to the first rung; Hyperband's brackets begin at a third (default: %(default)s)"
+    )
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True, help="race against the peers, from cold starts")
     parser.add_argument(
         "--only", nargs="+", choices=PEERS, default=PEERS, metavar="PEER", help=f"which of {', '.join(PEERS)} (default: all)"

@@ -17,7 +17,7 @@ def pruner(name: str, problem: Problem) -> optuna.pruners.BasePruner:
         return optuna.pruners.MedianPruner()
     if name == "optuna_halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=problem.first, reduction_factor=ETA)
-    return optuna.pruners.HyperbandPruner(min_resource=problem.first, max_resource=problem.num_steps, reduction_factor=ETA)
+    return optuna.pruners.HyperbandPruner(min_resource=problem.first_of(name), max_resource=problem.num_steps, reduction_factor=ETA)
 
 
 def compete(
@@ -45,7 +45,7 @@ def compete(
             "l2": trial.suggest_float("l2", *L2, log=True),
             "dropout": trial.suggest_float("dropout", *DROPOUT),
         }
-        for step, accuracy in digits.training(**settings, seed=problem.seed * 100_000 + trial.number):
+        for step, accuracy in digits.training(**settings, seed=problem.seed * 100_000 + trial.number, every=problem.first_of(name)):
             if step < problem.num_steps:
                 trial.report(accuracy, step)
                 if trial.should_prune():

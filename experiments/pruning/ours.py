@@ -36,23 +36,24 @@ def recipe(learning_rate: float, l2: float, dropout: float) -> fn.Training:
     )
 
 
-def rules(first: int) -> dict[str, tuple[fn.Policy | None, int | None]]:
+def rules(problem: Problem) -> dict[str, tuple[fn.Policy | None, int | None]]:
     """Each rule, and how many steps lie between its evaluations; None where it says itself when it looks.
 
     Rules that look at every evaluation look three times as late as the first rung: they stop most of what they stop at once.
     """
+    first = problem.first
     return {
         WHOLE: (None, None),
-        "patience": (prune.patience(2), ETA * first),
+        "patience": (prune.patience(4), ETA * first),
         "median": (prune.median(), ETA * first),
         "percentile": (prune.percentile(0.25), ETA * first),
         "successive_halving": (prune.successive_halving(first, ETA), None),
-        "hyperband": (prune.hyperband(first, ETA), None),
+        "hyperband": (prune.hyperband(problem.first_of("hyperband"), ETA), None),
         "asha": (prune.asha(first, ETA), None),
     }
 
 
-RULES = tuple(rules(1))
+RULES = (WHOLE, "patience", "median", "percentile", "successive_halving", "hyperband", "asha")
 
 
 def variants(problem: Problem, turn: int = 0) -> fn.Variants:
@@ -63,7 +64,7 @@ def variants(problem: Problem, turn: int = 0) -> fn.Variants:
 
 def swept(problem: Problem, rule: str, turn: int = 0) -> fn.SweepResult:
     """One sweep, ranked by the accuracy at each variant's end."""
-    policy, eval_every = rules(problem.first)[rule]
+    policy, eval_every = rules(problem)[rule]
     return fn.sweep(
         recipe,
         variants(problem, turn),

@@ -69,7 +69,7 @@ class Measured(NamedTuple):
 
 def run(quick: bool = False, seed: int = 0) -> report.Outcome:
     """The rules alone, warm."""
-    sizes = dict(seeds=1, variants=27, num_steps=54, first=2) if quick else dict(seeds=5, variants=512, num_steps=810, first=30)
+    sizes = dict(seeds=1, variants=27, num_steps=54, first=2) if quick else dict(seeds=5, variants=512, num_steps=1620, first=60)
     return outcome(measure(drawn(seed=seed, **sizes)))
 
 

@@ -16,8 +16,8 @@ class Digits:
         self.problem = problem
         self.train, self.validation = _tensors(problem.train), _tensors(problem.validation)
 
-    def training(self, learning_rate: float, l2: float, dropout: float, seed: int) -> Iterator[tuple[int, float]]:
-        """Trains one net; after every `first` steps, and after the last, yields the steps taken and the validation accuracy in points."""
+    def training(self, learning_rate: float, l2: float, dropout: float, seed: int, every: int) -> Iterator[tuple[int, float]]:
+        """Trains one net; after every so many steps, and after the last, yields the steps taken and the validation accuracy in points."""
         draws = torch.Generator().manual_seed(seed)  # of minibatches: trials on threads share PyTorch's own
         (x, y), problem = self.train, self.problem
         net = nn.Sequential(nn.Linear(x.shape[1], WIDTH), nn.ReLU(), nn.Dropout(dropout), nn.Linear(WIDTH, CLASSES))
@@ -34,7 +34,7 @@ class Digits:
             loss.backward()
             optimizer.step()
             done = step + 1
-            if done % problem.first == 0 or done == problem.num_steps:
+            if done % every == 0 or done == problem.num_steps:
                 yield done, self.accuracy(net)
 
     def accuracy(self, net: nn.Module) -> float:

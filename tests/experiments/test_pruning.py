@@ -78,11 +78,12 @@ def test_scores_are_those_of_digits_counted_by_hand(small, found):
     assert whole.steps == 1
 
 
-def test_rules_take_the_steps_that_they_say_and_never_beat_the_whole_sweep(found):
+def test_rules_take_the_steps_that_they_say_and_never_beat_the_whole_sweep(small, found):
     """27 to 2 steps, 9 on to 6, 3 on to 18, and one to 54: each rung costs as much, but the first."""
     (halving,), (hyperband,), (asha,) = (found.runs[rule] for rule in ("successive_halving", "hyperband", "asha"))
     assert halving.steps == pytest.approx((27 * 2 + 9 * 4 + 3 * 12 + 1 * 36) / (27 * 54))
     assert halving.steps < hyperband.steps < 0.5 and asha.steps < 0.5
+    assert (small.first_of("hyperband"), small._replace(first=60).first_of("optuna_hyperband"), small.first_of("asha")) == (1, 20, 2)
     assert set(found.runs) == set(RULES) and all(run.steps < 1 for rule in RULES[2:] for run in found.runs[rule])
     for rule in RULES:
         assert found.behind(rule)[0] >= 0 and found.runs[rule][0].programs == 0  # timed warm: nothing is compiled
@@ -325,7 +326,7 @@ def digits(small):
 
 
 def test_torch_learns_and_is_evaluated_where_rungs_are(digits):
-    course = list(digits.training(1e-2, 1e-6, 0.1, seed=0))
+    course = list(digits.training(1e-2, 1e-6, 0.1, seed=0, every=2))
     assert [step for step, _ in course] == list(range(2, 55, 2))
     assert course[0][1] < 80 < course[-1][1] <= 100
     counts = np.array([accuracy for _, accuracy in course]) * 3.59
@@ -356,7 +357,7 @@ def test_torch_has_funcnets_penalty(digits, monkeypatch):
             patch.setattr("experiments.pruning.torch_net.torch.optim.Adam", plain)
             torch.manual_seed(0)
             digits.problem = digits.problem._replace(num_steps=1)
-            list(digits.training(0.1, l2, 0.0, seed=0))
+            list(digits.training(0.1, l2, 0.0, seed=0, every=2))
         *parameters, start = held
         moved[l2] = start, [parameter.detach() for parameter in parameters]
     (start, without), (_, within) = moved[0.0], moved[0.5]
@@ -375,7 +376,10 @@ def test_optuna_trains_to_the_end_or_to_a_rung(name, small, tmp_path):
     ended = [said for said in told if "answer" in said]
     assert len(told) == 16 and ended and all(said["steps"] == 54 for said in ended) and max(said["answer"] for said in ended) > 80
     stopped = {said["steps"] for said in told if "answer" not in said}
-    assert stopped and stopped <= ({2, 6, 18} if name != "optuna_median" else set(range(2, 54, 2)))
+    assert (
+        stopped
+        and stopped <= {"optuna_halving": {2, 6, 18}, "optuna_hyperband": {1, 3, 9, 27}, "optuna_median": set(range(2, 54, 2))}[name]
+    )
 
 
 def test_optunas_processes_share_one_study(small, tmp_path):
