@@ -56,6 +56,8 @@ class Policy(NamedTuple):
     mode: str | None = None  # "min" or "max"
     settings: str = ""  # its arguments, as text: a stored sweep is gone on with by the rule that it was begun with
     in_order: bool = False  # whether it decides by the order in which results arrive, which the sweep then keeps to
+    alone: bool = False  # whether it judges each variant by its own values alone, and its state's arrays have an entry for each variant:
+    # a stored sweep may then grow
 
 
 def check_metric(where: str, metric: Any, mode: Any) -> None:

@@ -82,7 +82,7 @@ def patience(evaluations: int, min_delta: float = 0.0, *, metric: str | None = N
         stop = new & (stale >= evaluations)
         return {"best": best, "stale": stale}, _decisions(seen, new & ~stop | unfinished & (seen.allowed == 0), stop, seen.steps)
 
-    return Policy("patience", init, decide, None, metric, mode, f"{evaluations=}, {min_delta=}")
+    return Policy("patience", init, decide, None, metric, mode, f"{evaluations=}, {min_delta=}", alone=True)
 
 
 def threshold(below: float | None = None, above: float | None = None, *, metric: str | None = None, mode: str | None = None) -> Policy:
@@ -134,7 +134,7 @@ def threshold(below: float | None = None, above: float | None = None, *, metric:
         stop = new & ((own < low) | (own > high))
         return (), _decisions(seen, new & ~stop | unfinished & (seen.allowed == 0), stop, seen.steps)
 
-    return Policy("threshold", _nothing, decide, None, metric, mode, f"{below=}, {above=}")
+    return Policy("threshold", _nothing, decide, None, metric, mode, f"{below=}, {above=}", alone=True)
 
 
 def median(*, metric: str | None = None, mode: str | None = None) -> Policy:

@@ -12,7 +12,7 @@ import funcnet
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SWEEP, STOP, CALLBACK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SWEEP, STOP, TENSORBOARD, MLFLOW, WANDB, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_complete_sweep_runs_as_it_stands(capsys):
@@ -44,7 +44,10 @@ def test_the_sweep_that_stops_early_runs_as_it_stands(tmp_path, monkeypatch):
     assert names["result"].timing["programs"] == 0 and names["result"].best().row == before.best().row
 
 
-def test_the_callback_is_one(monkeypatch):
+EVALUATION = funcnet.Evaluation(30, np.array([4, 7]), np.array([4, 7]), np.array([0, 0]), {"validation/loss": np.array([0.5, 0.25])})
+
+
+def test_the_callback_for_tensorboard_is_one(monkeypatch):
     said = []
 
     class SummaryWriter:
@@ -60,9 +63,30 @@ def test_the_callback_is_one(monkeypatch):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     names: dict = {}
-    exec(CALLBACK, names)
-    names["log"](funcnet.Evaluation(30, np.array([4, 7]), np.array([4, 7]), np.array([0, 0]), {"validation/loss": np.array([0.5, 0.25])}))
+    exec(TENSORBOARD, names)
+    names["log"](EVALUATION)
     assert said == [("loss/4", 0.5, 30), ("loss/7", 0.25, 30)]
+
+
+def test_the_callback_for_mlflow_is_one(monkeypatch):
+    said, module = [], types.ModuleType("mlflow")
+    module.log_metric = lambda key, value, step: said.append((key, value, step))
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    names: dict = {}
+    exec(MLFLOW, names)
+    names["log"](EVALUATION)
+    assert said == [("loss/4", 0.5, 30), ("loss/7", 0.25, 30)] and type(said[0][1]) is float
+
+
+def test_the_callback_for_weights_and_biases_is_one(monkeypatch):
+    said, module = [], types.ModuleType("wandb")
+    run = types.SimpleNamespace(define_metric=lambda name, step_metric: said.append((name, step_metric)), log=said.append)
+    module.init = lambda project: run
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    names: dict = {}
+    exec(WANDB, names)
+    names["log"](EVALUATION)
+    assert said == [("loss/*", "step"), {"step": 30, "loss/4": 0.5, "loss/7": 0.25}]
 
 
 def test_the_complete_sweep_has_at_most_20_lines():

@@ -55,10 +55,17 @@ class Judge:
         """Whether rows may take over from others."""
         return self._facts.evolves
 
-    def resume(self, state: Any) -> None:
-        """Goes on with the state of a stored sweep, whose measurements are in the ledger."""
-        self.state, self._begun = state, True
+    def resume(self, state: Any, variants: int) -> None:
+        """Goes on with the state of a stored sweep, whose measurements are in the ledger.
+
+        Args:
+          variants: how many it had; what is new behind them is decided about at once.
+        """
         self.news(range(len(self._ledger.at)))
+        grown = variants < len(self._lost)
+        self.state, self._begun = _grown(state, self.policy.init(self._seen()), variants) if grown else state, True
+        if grown:
+            self.rule()
 
     @property
     def begun(self) -> bool:
@@ -87,12 +94,8 @@ class Judge:
           (rows,), int: the row whose state each row takes over, or itself; None where nobody does.
         """
         ledger, replicates = self._ledger, self._replicates
-        allowed = ledger.allowed[::replicates].copy()
-        running = ~ledger.ended.reshape(-1, replicates).any(1) & ~self._lost
-        numbers = {name: values[::replicates] for name, values in ledger.numbers.items()}
-        facts, lengths = self._facts, ledger.num_steps[::replicates]
-        known = numbers, self._group, facts.bounds, facts.logarithmic, facts.seed
-        seen = Seen(ledger.steps, self._values, lengths, allowed, running, self._sign, *known)
+        seen = self._seen()
+        allowed, running, numbers = seen.allowed, seen.running, seen.numbers or {}
         if not self._begun:
             self.state, self._begun = self.policy.init(seen), True
         self.state, decisions = self.policy.decide(self.state, seen)
@@ -109,6 +112,14 @@ class Judge:
         given = {name: np.repeat(values, replicates) for name, values in (decisions.numbers or numbers).items()}
         ledger.take_over(int(allowed[moved].min()) if moved.any() else 0, source, given)
         return source
+
+    def _seen(self) -> Seen:
+        ledger, replicates, facts = self._ledger, self._replicates, self._facts
+        running = ~ledger.ended.reshape(-1, replicates).any(1) & ~self._lost
+        numbers = {name: values[::replicates] for name, values in ledger.numbers.items()}
+        known = numbers, self._group, facts.bounds, facts.logarithmic, facts.seed
+        lengths, allowed = ledger.num_steps[::replicates], ledger.allowed[::replicates].copy()
+        return Seen(ledger.steps, self._values, lengths, allowed, running, self._sign, *known)
 
     def _check_copy(self, decisions: Decisions, seen: Seen, where: str) -> None:
         if (decisions.copy is not None or decisions.numbers is not None) and not self.copies:
@@ -143,6 +154,17 @@ class Judge:
         for variant in np.flatnonzero(odd).tolist()[:1]:
             rule, fix = f"allowed must be a step at which variants are measured for variant {variant}", "Policy.looks adds steps"
             raise ValueError(check.message(where, rule, int(allowed[variant]), fix))
+
+
+def _grown(before: Any, fresh: Any, variants: int) -> Any:
+    """A policy's state for more variants: what it has noted of those that it knows, and of the others what it notes at the start."""
+    if isinstance(fresh, np.ndarray):
+        return np.concatenate([np.asarray(before, fresh.dtype), fresh[variants:]])
+    if isinstance(fresh, dict):
+        return {name: _grown(before[name], value, variants) for name, value in fresh.items()}
+    if isinstance(fresh, tuple | list):
+        return type(fresh)(_grown(one, other, variants) for one, other in zip(before, fresh, strict=True))
+    return before
 
 
 def check_policy(where: str, policy: Any) -> None:

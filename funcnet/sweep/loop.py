@@ -128,7 +128,7 @@ class Loop:
                 compiling.append(self._ask(group, self.restored[group].width if group in self.restored else self._width(group)))
                 continue
             self._tell(len(to_lower) + len(compiling))
-            found = [request for request in compiling if self.executor.compiled(request) is not None]
+            found = self._compiled(compiling)
             awaited = [*self.executor.awaited(), *self.training]
             if not found and awaited:
                 wait(awaited, return_when=FIRST_COMPLETED, timeout=min(1.0, max(0.0, self._seconds_left() or 1.0)))
@@ -248,6 +248,33 @@ class Loop:
         self.executor.ask(request, self._lanes(request, self.plan.groups[group].rows[:width]))
         return request
 
+    def _compiled(self, compiling: list[Request]) -> list[Request]:
+        """Those whose programs are there. Where a compiler runs out of memory, programs of half the width take their place."""
+        found = []
+        for i, request in enumerate(compiling):
+            try:
+                if self.executor.compiled(request) is not None:
+                    found.append(request)
+            except Exception as error:
+                if not is_out_of_memory(error) or request.width == 1:
+                    raise
+                half = self._half(request, error)
+                if request.group in self.restored:
+                    self.restored[request.group] = half
+                    own = {id(cohort) for cohort in self.resumed if cohort.request == request}
+                    parts = [part for cohort in self.resumed if id(cohort) in own for part in halved(cohort, half)]
+                    self.resumed = [*parts, *(cohort for cohort in self.resumed if id(cohort) not in own)]
+                compiling[i] = self._ask(request.group, half.width)
+        return found
+
+    def _half(self, request: Request, error: BaseException) -> Request:
+        """Half the width, since there was not memory enough: noted, and said."""
+        half = request._replace(width=request.width // 2)
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        self.event("out of memory", group=request.group, lanes=request.width, now=half.width, error=said)
+        self.halvings += 1
+        return half
+
     def _width(self, group: int) -> int:
         if self.settings.chunk_size is not None:
             return self.settings.chunk_size
@@ -347,9 +374,7 @@ class Loop:
         before = active.cohort.request
         if before.width == 1:
             return False
-        half = before._replace(width=before.width // 2)
-        self.event("out of memory", group=before.group, lanes=before.width, now=half.width, error=str(error).splitlines()[0][:200])
-        self.halvings += 1
+        half = self._half(before, error)
         del self.training[future]
         self.executor.release(active.slot)
         if self.requests[before.group].width > half.width:

@@ -22,7 +22,7 @@ from funcnet import inner
 from funcnet.data import Split
 from funcnet.sweep.lanes import Lanes, keys_of
 from funcnet.sweep.recent import Recent, signature
-from funcnet.sweep.trial import Arguments, Constants, Trial, training_of
+from funcnet.sweep.trial import Arguments, Constants, Trial, training_of, uncollected
 from funcnet.training import Draws, Metrics, RunKeys, Training, draw, metrics_of, take_step
 from funcnet.tree import finite_leaves
 
@@ -135,7 +135,8 @@ def compile_programs(trial: Trial, kind: Kind) -> Pending:
     """Lowers a group's programs now, in the caller's thread and configuration, and has them compiled on other threads."""
     key = program_key(trial, kind)
     began = time.perf_counter()
-    futures, new = _programs.get(key, lambda: _compile(trial, kind))
+    with uncollected():
+        futures, new = _programs.get(key, lambda: _compile(trial, kind))
     return Pending(key, futures, began, new)
 
 

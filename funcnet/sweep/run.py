@@ -118,7 +118,8 @@ def sweep(
       max_seconds: the sweep ends after so many seconds, with what there is: runs on their way have the status "unfinished".
       callback: a function that is called with an `Evaluation` whenever rows have been measured, as to hand on to TensorBoard.
       store: a folder, made if need be, in which the sweep is kept while it trains. Called again it goes on from there, after
-        a crash too; once finished it returns the result. More variants, after those of before, or more steps join it.
+        a crash too; once finished it returns the result. More variants, after those of before, or more steps join it, unless a rule
+        has compared variants.
 
     Returns:
       A `SweepResult`. A run that becomes non-finite is frozen, marked "diverged", and changes nothing for the others.

@@ -65,7 +65,7 @@ class Store:
             for sentence in self.folder.damaged:
                 self.event("damaged", what=sentence)
             if found is not None:
-                _check_same(found.content["identity"], self.identity, str(path), found.content["versions"])
+                _check_same(found.content["identity"], self.identity, str(path), found.content["versions"], policy)
             elif left := self.folder.damaged or _set_aside(path):
                 rule = f"{os.fspath(path)} must hold a snapshot that is whole"
                 fix = "another folder begins anew; this one holds what is left, under names that end in .damaged"
@@ -95,6 +95,8 @@ class Store:
             getattr(ledger, name)[:old] = before[name]
         if self._policy is not None:
             ledger.allowed[:old], ledger.stopped[:old] = before["allowed"], before["stopped"]
+            ledger.allowed[old:] = 0
+        if content["identity"]["rule"] is not None and content["identity"]["rule"]["evolves"]:
             ledger.generations, ledger.parents = before["generations"], before["parents"]
             ledger.numbers = {name: before[f"numbers/{name}"] for name in ledger.numbers}
             ledger.history = {name: before[f"history/{name}"] for name in ledger.history}
@@ -116,7 +118,7 @@ class Store:
         if longer:
             loop.resumed += self._prolonged(loop, longer)
         if loop.judge is not None:
-            loop.judge.resume(_read_tree(content["policy"], parts["policy"]))
+            loop.judge.resume(_read_tree(content["policy"], parts["policy"]), old // self._plan.replicates)
         loop.kept.recount()
         self._written = self._place(loop)
         self.found = None  # its memory
@@ -259,7 +261,8 @@ class Store:
         for row in rows:
             request = loop.restored[self._plan.group_of[row]]
             replicate = self._plan.rows[row].replicate if request.shared else 0
-            lot = request, int(loop.ledger.at[row]), int(loop.ledger.num_steps[row]), *self._plan.of_row(row).names.values(), replicate
+            goal = loop.ledger.num_steps if self._policy is None else loop.ledger.at  # a policy says how far they go
+            lot = request, int(loop.ledger.at[row]), int(goal[row]), *self._plan.of_row(row).names.values(), replicate
             lots.setdefault(lot, []).append(row)
         for (request, at, goal, *_), own in lots.items():
             for i in range(0, len(own), request.width):
@@ -369,7 +372,11 @@ def _identity(plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings,
     group_of = plan.group_of
     variants = [
         {
-            "hyperparameters": {name: written(value, names, f"{name} of variant {i}") for name, value in variant.hyperparameters.items()},
+            "hyperparameters": {
+                name: written(value, names, f"{name} of variant {i}")
+                for name, value in variant.hyperparameters.items()
+                if name != "num_steps" or name in variant.static or name in variant.numbers  # else it stands below, and may grow
+            },
             "num_steps": int(variant.num_steps),
             "batch_size": None if variant.batch_size is None else int(variant.batch_size),
             "group": group_of[i * plan.replicates],
@@ -406,7 +413,7 @@ def _data_digest(part: Any) -> str | None:
     return found.hexdigest()
 
 
-def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, versions: Mapping[str, str]) -> None:
+def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, versions: Mapping[str, str], policy: Policy | None) -> None:
     """Another sweep is refused, unless it is the stored one with more variants or more steps.
 
     What a recipe computes can be compared under one version of JAX alone; under another, only the shapes of its state are.
@@ -426,7 +433,8 @@ def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, 
     if len(new) < len(old):
         found.append(_Difference("variants", len(old), len(new)))
     for i, (one, other) in enumerate(zip(old, new, strict=False)):
-        if one["hyperparameters"] != other["hyperparameters"]:
+        before = {name: value for name, value in one["hyperparameters"].items() if name in other["hyperparameters"] or name != "num_steps"}
+        if before != other["hyperparameters"]:
             found.append(_Difference(f"variant {i}", one["hyperparameters"], other["hyperparameters"]))
             break
         if other["num_steps"] < one["num_steps"] or one["batch_size"] != other["batch_size"]:
@@ -441,14 +449,28 @@ def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, 
                 what = _GROUP_FACTS[different]
                 found.append(_Difference(f"{what} (of variant {first})", "something else", "this"))
                 break
-    grown = len(new) > len(old) or any(one["num_steps"] < other["num_steps"] for one, other in zip(old, new, strict=False))
-    if not found and grown and given["rule"] is not None:
-        rule = f"a sweep that prunes can't grow: {given['rule']['name']} has decided without what is new"
-        raise ValueError(check.message(_WHERE, rule, f"{len(old)} variants stored, {len(new)} given", "give another folder"))
+    longer = [one["num_steps"] for one, other in zip(old, new, strict=False) if one["num_steps"] < other["num_steps"]]
+    if not found and (longer or len(new) > len(old)) and policy is not None:
+        _check_grows(policy, longer, given["eval_every"], f"{len(old)} variants stored, {len(new)} given")
     if found:
         shown = "; ".join(f"{each.what}: stored {_short(each.stored)}, given {_short(each.given)}" for each in found)
         fix = "give another folder, or the arguments of before; more variants go after the stored ones"
         raise ValueError(check.message(_WHERE, f"{path} must hold this very sweep", f"another ({shown})", fix))
+
+
+def _check_grows(policy: Policy, longer: Sequence[int], eval_every: int | None, got: str) -> None:
+    """A policy must decide the same as if what is new had been there from the start.
+
+    Args:
+      longer: where runs ended that are to go on.
+    """
+    fix = "give another folder"
+    if not policy.alone:
+        raise ValueError(check.message(_WHERE, f"a sweep that prunes can't grow: {policy.name} has decided without what is new", got, fix))
+    odd = [steps for steps in longer if eval_every is None or steps % eval_every]
+    if odd:
+        rule = f"runs must have ended at a multiple of eval_every={eval_every} to go on under {policy.name}, which has looked there"
+        raise ValueError(check.message(_WHERE, rule, odd[0], fix))
 
 
 def _short(value: Any) -> str:

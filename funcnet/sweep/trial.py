@@ -112,7 +112,7 @@ def try_out(
         return values
 
     parts = {signature(part): part for part in (seen, *others)}
-    with _uncollected():
+    with uncollected():
         first, of_init, state = _traced(init, arguments, key)
         second, of_step, _ = _traced(step, arguments, state, batch, key)
         found = {kind: _traced(evaluate, arguments, state, part) for kind, part in parts.items()}
@@ -176,7 +176,7 @@ def _traced(function: Callable[..., Any], *arguments: Any) -> tuple[TracedFuncti
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Python's garbage collector waits. A trace makes a hundred thousand objects that die together when it is done: looked at
     on the way they count as old, and a look at all that is old, JAX's own objects among it, takes longer than the trace."""
     was_on = gc.isenabled()

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.bench import cold, harness, ours, profile, report
+from experiments.bench import cold, harness, ours, pairs, profile, report
 from experiments.bench.peers import NAMES, peer
 from experiments.bench.program import Peer, Program
 from experiments.bench.workloads import COLD, GOALS, WORKLOADS, products
@@ -378,3 +378,49 @@ def test_a_profile_accounts_for_a_workloads_time():
     assert all(found[kind] > 0 for kind in ("products", "sums", "elementwise"))
     assert found["products"] + found["sums"] + found["elementwise"] + found["copies"] + found["rest"] >= found["seconds"] * 0.999
     assert found["gflops"] == pytest.approx(WORKLOADS["W1"]().flops() / found["products"] / 1e9)
+
+
+# Two checkouts in turn.
+
+BESIDE = """
+import sys
+from pathlib import Path
+print("ready", flush=True)
+for line in sys.stdin:
+    seconds = float(Path("seconds").read_text())
+    Path("../order").open("a").write(Path.cwd().name)
+    print(seconds, flush=True)
+"""
+
+
+def checkout(folder, seconds):
+    (folder / "experiments" / "bench").mkdir(parents=True)
+    (folder / "seconds").write_text(str(seconds))
+    (folder / "experiments" / "bench" / "cold.py").write_text(
+        f"import time\nfrom pathlib import Path\ntime.sleep({seconds})\nprint('finished', flush=True)\n"
+    )
+    return folder
+
+
+def test_two_checkouts_take_turns_and_who_was_first_is_second_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "_BUILT", BESIDE)
+    trees = checkout(tmp_path / "a", 3.0), checkout(tmp_path / "b", 2.0)
+    measured = pairs.in_turn("W1", trees, 3)
+    assert measured == [(3.0, 2.0)] * 3 and (tmp_path / "order").read_text() == "abbaab"
+    assert pairs.line("W1", [(3.0, 2.0), (1.0, 2.0), (4.0, 2.0)]) == "W1 warm     3.000    2.000   1.500 [0.500, 2.000]"
+
+
+def test_cold_ones_are_timed_from_the_start_of_a_process_to_its_word(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "_RECORDED", "")
+    ((here, there),) = pairs.in_turn("W8", (checkout(tmp_path / "a", 0.6), checkout(tmp_path / "b", 0.0)), 1)
+    assert 0.6 < here and there < here - 0.3
+    (tmp_path / "b" / "experiments" / "bench" / "cold.py").write_text("raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match="W8 must finish in .*b, got exit code 3"):
+        pairs.in_turn("W8", (tmp_path / "a", tmp_path / "b"), 1)
+
+
+def test_what_is_no_checkout_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["pairs", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        pairs.main()
+    assert "OTHER must be a checkout of funcnet" in capsys.readouterr().err

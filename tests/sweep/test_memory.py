@@ -124,6 +124,59 @@ def test_a_chunk_that_needs_more_than_there_is_is_halved(error, changed, monkeyp
             np.testing.assert_array_equal(ours, theirs)
 
 
+def compilers_run_out(monkeypatch, most, error):
+    """Programs of more lanes than so many can't be compiled."""
+    own = executors.compile_programs
+
+    class Lost:
+        futures = ()
+
+        def done(self):
+            return True
+
+        def result(self):
+            raise error
+
+    monkeypatch.setattr(executors, "compile_programs", lambda trial, kind: Lost() if len(kind.lanes.lane) > most else own(trial, kind))
+
+
+@pytest.mark.parametrize("error", [FULL, MemoryError()], ids=["a device's", "Python's, without a word"])
+@pytest.mark.parametrize("changed", [{}, {"replicates": 2}, {"prune": fn.prune.successive_halving(6)}, {"randomness": "independent"}])
+def test_a_program_that_needs_more_than_there_is_to_compile_is_halved(error, changed, monkeypatch, caplog):
+    variants = fn.grid(learning_rate=RATES[:11], width=[5, 6])
+    whole = fn.sweep(recipe, variants, DATA, **SETTINGS, chunk_size=3, **changed)
+    compilers_run_out(monkeypatch, 3, error)
+    with caplog.at_level("WARNING", "funcnet"):
+        result = fn.sweep(recipe, variants, DATA, **SETTINGS, chunk_size=12, **changed)
+    assert "out of memory" in caplog.text and "lanes 12, now 6" in caplog.text
+    assert result.timing["lane_widths"] == [3, 3] and result.timing["halved"] == 4  # of two programs, from 12 to 6 to 3
+    for name, column in whole.table.items():
+        np.testing.assert_array_equal(column, result.table[name], err_msg=name)
+
+
+def test_one_that_not_even_a_single_lane_compiles_for_says_so(monkeypatch):
+    compilers_run_out(monkeypatch, 0, FULL)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        fn.sweep(recipe, fn.grid(learning_rate=RATES[:3]), DATA, **SETTINGS)
+
+
+def test_a_stored_sweep_goes_on_where_its_programs_no_longer_compile(monkeypatch, tmp_path):
+    variants = fn.grid(learning_rate=RATES[:11])
+    whole = fn.sweep(recipe, variants, DATA, **SETTINGS, chunk_size=2)
+
+    def stop(progress):
+        if progress.steps_done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fn.sweep(recipe, variants, DATA, **SETTINGS | dict(progress=stop), chunk_size=8, store=tmp_path)
+    compilers_run_out(monkeypatch, 2, FULL)
+    result = fn.sweep(recipe, variants, DATA, **SETTINGS, chunk_size=8, store=tmp_path)
+    assert result.timing["halved"] == 2 and result.table["status"].tolist() == ["completed"] * 11
+    for name in ("train/loss", "validation/loss"):
+        np.testing.assert_allclose(result.curves[name], whole.curves[name], rtol=1e-4)
+
+
 def test_one_that_runs_out_on_its_way_goes_on_from_where_it_stood(monkeypatch):
     """Not from the first step: what was computed is kept."""
     full, steps = OutOfMemory(monkeypatch, 12, FULL), collections.Counter()

@@ -715,6 +715,80 @@ def test_it_grows_and_trains_only_what_is_new(tmp_path, more, name, stop, traine
     assert_same(again, result)
 
 
+ALONE = {"patience": prune.patience(2, 0.05), "threshold": prune.threshold(above=2.0)}
+
+
+@pytest.mark.parametrize("stop", [None, 200])
+@pytest.mark.parametrize("more", MORE)
+@pytest.mark.parametrize("rule", ALONE)
+def test_under_a_rule_that_looks_at_each_variant_alone_it_grows(tmp_path, more, rule, stop, trained):
+    """As if what is new had been there from the start: whoever was stopped stays so, and whoever goes on is judged by all of its curve."""
+    settings = dict(prune=ALONE[rule], eval_every=10, replicates=2)
+    result, one, two = grown(line, {}, MORE[more], tmp_path, trained, stop, **settings)
+    del trained[:]
+    whole = swept(line, **(dict(variants=rates(*RATES[:4])) | settings | MORE[more]))
+    assert {"pruned", "completed"} <= set(whole.table["status"].tolist())
+    assert_same(result, whole)
+    assert 0 < two and one + two <= sum(trained) + 50 * len(whole)  # the second call packs anew, and nothing trains twice
+
+
+def test_a_policy_of_ones_own_that_looks_at_each_variant_alone_grows_with_its_state(tmp_path):
+    """Its state may be any tree: arrays have an entry for each variant."""
+
+    def init(seen):
+        return {"looks": (np.zeros(len(seen.allowed), int), "a word"), "none": None}
+
+    def decide(state, seen):
+        at = np.searchsorted(seen.steps, seen.allowed)
+        new = seen.running & (seen.allowed < seen.num_steps)
+        new &= (seen.allowed == 0) | ~np.isnan(seen.values[np.arange(len(at)), np.minimum(at, len(seen.steps) - 1)])
+        looks = state["looks"][0] + (new & (seen.allowed > 0))
+        stop = new & (looks >= 2) & (np.arange(len(looks)) % 2 == 1)  # every second one after two looks
+        ahead = np.minimum(seen.allowed + 50, seen.num_steps)
+        return {"looks": (looks, "a word"), "none": None}, Decisions(np.where(new & ~stop, ahead, seen.allowed), stop)
+
+    own = dict(prune=Policy("own", init, decide, alone=True))
+    swept(line, rates(*RATES[:3]), store=tmp_path, **own)
+    result = swept(line, rates(*RATES), store=tmp_path, **own)
+    assert result.table["status"].tolist() == ["completed", "pruned"] * 3 and result.table["steps"].tolist() == [150, 100] * 3
+    assert_same(result, swept(line, rates(*RATES), **own))
+
+
+def test_runs_that_a_rule_has_looked_at_elsewhere_go_on_no_further(tmp_path):
+    settings = dict(prune=ALONE["patience"], eval_every=40)
+    swept(line, store=tmp_path, **settings)
+    with pytest.raises(ValueError, match="at a multiple of eval_every=40 to go on under patience, which has looked there, got 150; give"):
+        swept(line, store=tmp_path, **settings, num_steps=200)
+
+
+def test_a_variants_own_length_may_grow(tmp_path, trained):
+    def of(*steps):
+        return [dict(learning_rate=rate, num_steps=own) for rate, own in zip(RATES[:3], steps, strict=True)]
+
+    swept(line, of(60, 100, 150), store=tmp_path)
+    before = sum(trained)
+    result = swept(line, of(100, 100, 200), store=tmp_path)
+    assert sum(trained) - before == 40 + 50
+    whole = swept(line, of(100, 100, 200))
+    assert_same(result, whole, range(3), whole.curves["step"].tolist())
+    with pytest.raises(ValueError, match="num_steps of variant 1: stored 100, given 90"):
+        swept(line, of(100, 90, 200), store=tmp_path)
+
+
+def test_a_length_that_the_recipe_is_told_does_not_grow(tmp_path):
+    """It is part of what the recipe computes."""
+
+    def recipe(learning_rate, num_steps):
+        return line(learning_rate, scale=1 / num_steps)
+
+    swept(recipe, fn.grid(learning_rate=RATES[:2]), store=tmp_path)
+    with pytest.raises(ValueError, match="must hold this very sweep"):
+        swept(recipe, fn.grid(learning_rate=RATES[:2]), store=tmp_path, num_steps=200)
+    swept(recipe, fn.grid(learning_rate=RATES[:2], num_steps=[60]), store=tmp_path / "own")
+    with pytest.raises(ValueError, match="must hold this very sweep"):
+        swept(recipe, fn.grid(learning_rate=RATES[:2], num_steps=[90]), store=tmp_path / "own")
+
+
 def test_it_grows_by_groups(tmp_path, trained):
     def recipe(learning_rate, width=1):
         return line(learning_rate, scale=width)
