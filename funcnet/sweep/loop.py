@@ -253,7 +253,7 @@ class Loop:
         found = []
         for i, request in enumerate(compiling):
             try:
-                if self.executor.compiled(request) is not None:
+                if self.executor.compiled(request) is not None and (not self._in_order or self._everywhere(request)):
                     found.append(request)
             except Exception as error:
                 if not is_out_of_memory(error) or request.width == 1:
@@ -266,6 +266,10 @@ class Loop:
                     self.resumed = [*parts, *(cohort for cohort in self.resumed if id(cohort) not in own)]
                 compiling[i] = self._ask(request.group, half.width)
         return found
+
+    def _everywhere(self, request: Request) -> bool:
+        """Whether programs are compiled for the devices of all slots: where decisions depend on order, none begins before the others."""
+        return all([self.executor.ready(request, slot, asks=True) for slot in self.executor.slots])
 
     def _half(self, request: Request, error: BaseException) -> Request:
         """Half the width, since there was not memory enough: noted, and said."""

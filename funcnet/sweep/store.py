@@ -65,7 +65,10 @@ class Store:
             for sentence in self.folder.damaged:
                 self.event("damaged", what=sentence)
             if found is not None:
-                _check_same(found.content["identity"], self.identity, str(path), found.content["versions"], policy)
+                _check_same(found.content["identity"], self.identity, str(path), found.content["versions"])
+                before, now = ([own["num_steps"] for own in each["variants"]] for each in (found.content["identity"], self.identity))
+                if policy is not None and before != now:
+                    _check_grows(policy, plan, found.parts["ledger"], f"{len(before)} variants stored, {len(now)} given")
             elif left := self.folder.damaged or _set_aside(path):
                 rule = f"{os.fspath(path)} must hold a snapshot that is whole"
                 fix = "another folder begins anew; this one holds what is left, under names that end in .damaged"
@@ -413,7 +416,7 @@ def _data_digest(part: Any) -> str | None:
     return found.hexdigest()
 
 
-def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, versions: Mapping[str, str], policy: Policy | None) -> None:
+def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, versions: Mapping[str, str]) -> None:
     """Another sweep is refused, unless it is the stored one with more variants or more steps.
 
     What a recipe computes can be compared under one version of JAX alone; under another, only the shapes of its state are.
@@ -449,28 +452,22 @@ def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, 
                 what = _GROUP_FACTS[different]
                 found.append(_Difference(f"{what} (of variant {first})", "something else", "this"))
                 break
-    longer = [one["num_steps"] for one, other in zip(old, new, strict=False) if one["num_steps"] < other["num_steps"]]
-    if not found and (longer or len(new) > len(old)) and policy is not None:
-        _check_grows(policy, longer, given["eval_every"], f"{len(old)} variants stored, {len(new)} given")
     if found:
         shown = "; ".join(f"{each.what}: stored {_short(each.stored)}, given {_short(each.given)}" for each in found)
         fix = "give another folder, or the arguments of before; more variants go after the stored ones"
         raise ValueError(check.message(_WHERE, f"{path} must hold this very sweep", f"another ({shown})", fix))
 
 
-def _check_grows(policy: Policy, longer: Sequence[int], eval_every: int | None, got: str) -> None:
-    """A policy must decide the same as if what is new had been there from the start.
-
-    Args:
-      longer: where runs ended that are to go on.
-    """
+def _check_grows(policy: Policy, plan: Plan, ledger: Mapping[str, np.ndarray], got: str) -> None:
+    """A policy must decide the same as if what is new had been there from the start."""
     fix = "give another folder"
     if not policy.alone:
         raise ValueError(check.message(_WHERE, f"a sweep that prunes can't grow: {policy.name} has decided without what is new", got, fix))
-    odd = [steps for steps in longer if eval_every is None or steps % eval_every]
+    looks = {step for variant in plan.variants for step in plan.evaluations(variant.num_steps)}
+    odd = [step for step in ledger["steps"][ledger["measured"].any(0)].tolist() if step not in looks]
     if odd:
-        rule = f"runs must have ended at a multiple of eval_every={eval_every} to go on under {policy.name}, which has looked there"
-        raise ValueError(check.message(_WHERE, rule, odd[0], fix))
+        rule = f"a sweep that grows under {policy.name} must look wherever it has looked before"
+        raise ValueError(check.message(_WHERE, rule, f"no look after step {odd[0]}", f"num_steps a multiple of eval_every; or {fix}"))
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,10 @@
 """Stored sweeps that are ended at the worst moments go on with the same bits; each of these moments was once got wrong."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from funcnet import prune
 from funcnet.sweep import executors, judge
 from funcnet.sweep.files import Folder
 
+ROOT = Path(__file__).parents[2]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -146,6 +151,52 @@ def test_asha_with_several_programs_does_not_depend_on_which_is_compiled_first(t
     with stored_often(), pytest.raises(fn.SweepStopped, match="after"):
         swept(tmp_path, stops_once_ended(1))
     assert not differences(swept(tmp_path), expected)
+
+
+ON_TWO_DEVICES = """
+import time
+import jax
+import numpy as np
+import funcnet as fn
+from experiments.faults.sweeps import differences, sweep
+from funcnet import prune
+from funcnet.sweep import executors
+
+assert jax.local_device_count() == 2
+own, late = executors.compile_programs, [0.0]
+
+
+class Later:
+    def __init__(self, pending, seconds):
+        self.pending, self.futures, self.until = pending, pending.futures, time.monotonic() + seconds
+
+    def done(self):
+        return self.pending.done() and time.monotonic() > self.until
+
+    def result(self):
+        return self.pending.result()
+
+
+def compile_programs(trial, kind):
+    pending = own(trial, kind)
+    return Later(pending, late[0]) if kind.device.id == 1 else pending
+
+
+executors.compile_programs = compile_programs
+found = []
+for late[0] in (0.0, 0.5, 1.0):
+    variants = fn.grid(learning_rate=np.geomspace(1e-3, 0.3, 18).tolist())
+    found.append(sweep("asha", None, prune=prune.asha(6), variants=variants))
+assert {"pruned", "completed"} <= set(found[0]["table status"].tolist())
+for other in found[1:]:
+    assert not differences(other, found[0]), differences(other, found[0])
+"""
+
+
+def test_asha_on_two_devices_does_not_depend_on_when_the_second_has_its_programs():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ON_TWO_DEVICES], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_event_after_a_torn_line_has_a_line_of_its_own(tmp_path):

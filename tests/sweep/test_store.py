@@ -718,7 +718,7 @@ def test_it_grows_and_trains_only_what_is_new(tmp_path, more, name, stop, traine
 ALONE = {"patience": prune.patience(2, 0.05), "threshold": prune.threshold(above=2.0)}
 
 
-@pytest.mark.parametrize("stop", [None, 200])
+@pytest.mark.parametrize("stop", [None, 200, 500, 700])  # of up to 1,200 steps, of all lanes together
 @pytest.mark.parametrize("more", MORE)
 @pytest.mark.parametrize("rule", ALONE)
 def test_under_a_rule_that_looks_at_each_variant_alone_it_grows(tmp_path, more, rule, stop, trained):
@@ -748,7 +748,8 @@ def test_a_policy_of_ones_own_that_looks_at_each_variant_alone_grows_with_its_st
         return {"looks": (looks, "a word"), "none": None}, Decisions(np.where(new & ~stop, ahead, seen.allowed), stop)
 
     own = dict(prune=Policy("own", init, decide, alone=True))
-    swept(line, rates(*RATES[:3]), store=tmp_path, **own)
+    with pytest.raises(KeyboardInterrupt):
+        swept(line, rates(*RATES[:3]), store=tmp_path, progress=stop_after(300), **own)  # all have been looked at twice, and one is stopped
     result = swept(line, rates(*RATES), store=tmp_path, **own)
     assert result.table["status"].tolist() == ["completed", "pruned"] * 3 and result.table["steps"].tolist() == [150, 100] * 3
     assert_same(result, swept(line, rates(*RATES), **own))
@@ -757,7 +758,9 @@ def test_a_policy_of_ones_own_that_looks_at_each_variant_alone_grows_with_its_st
 def test_runs_that_a_rule_has_looked_at_elsewhere_go_on_no_further(tmp_path):
     settings = dict(prune=ALONE["patience"], eval_every=40)
     swept(line, store=tmp_path, **settings)
-    with pytest.raises(ValueError, match="at a multiple of eval_every=40 to go on under patience, which has looked there, got 150; give"):
+    with pytest.raises(
+        ValueError, match="under patience must look wherever it has looked before, got no look after step 150; num_steps a multiple"
+    ):
         swept(line, store=tmp_path, **settings, num_steps=200)
 
 
