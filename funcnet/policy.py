@@ -46,6 +46,9 @@ class Policy(NamedTuple):
     those that stand among them for the sake of others. A value is the mean over the variant's replicates. One that has diverged
     has the value inf at every later evaluation. A metric that was measured as NaN has the value inf too: NaN says that nothing
     has been measured, and a policy may wait for it.
+
+    A sweep that is stored under a policy may get more variants or more steps only where each is judged by its own values alone, and
+    the policy says so (`alone`): then it decides as if what is new had been there from the start.
     """
 
     name: str  # as the table says by what a run was stopped, such as "median"
