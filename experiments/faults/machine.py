@@ -122,11 +122,13 @@ class StoredSweep(RuleBasedStateMachine):
             if self.folder.is_dir():
                 shutil.copytree(self.folder, left)
 
+        damaged = dict(self.damaged)
         with disk.at_call(call, die):
             self._run()
         if left.is_dir():
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)  # it is gone where nothing was left to go on from
             left.rename(self.folder)
+            self.damaged = damaged
             if (lock := self.folder / "lock.json").exists():
                 os.utime(lock, (0, 0))  # where it says nothing yet, its maker is given some seconds to say who it is
 
