@@ -204,23 +204,27 @@ def initializer_fn(where: str, name_or_fn: str | Initializer) -> Initializer:
 
 
 def weight_initializer(where: str, name_or_fn: str | Initializer) -> Initializer:
-    """Draws weights of shape (outputs, inputs, *window), by one of JAX's initializers.
+    """An initializer of weights of shape (outputs, inputs, *window), by one of JAX's.
 
     One of `INITIALIZERS` draws them as they lie. A function is given the shape in JAX's layout, (*window, inputs, outputs), since it
     finds the fan-in there.
     """
-    if not callable(name_or_fn):
+    if callable(name_or_fn):
+        own: Initializer = functools.partial(_from_jaxs_layout, name_or_fn)
+    else:
         check.one_of(where, "initializer", name_or_fn, INITIALIZERS)
         own = INITIALIZERS[name_or_fn](**_AXES.get(name_or_fn, {}))
 
     def draw(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
         check.random_key("init", key)
-        if not callable(name_or_fn):
-            return own(key, shape, dtype)
-        outputs, inputs, *window = shape
-        return jnp.moveaxis(name_or_fn(key, (*window, inputs, outputs), dtype), (-1, -2), (0, 1))
+        return own(key, shape, dtype)
 
     return draw
+
+
+def _from_jaxs_layout(initializer: Initializer, key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
+    outputs, inputs, *window = shape
+    return jnp.moveaxis(initializer(key, (*window, inputs, outputs), dtype), (-1, -2), (0, 1))
 
 
 def compute_dtype(x: jax.Array, weight: jax.Array) -> jnp.dtype:
