@@ -70,11 +70,11 @@ def machine_count(examples: int, kinds: list[str], seed: int) -> Count:
     except Exception as error:
         wrong = ("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]),)
     same = len(begun) - len(wrong)
-    return Count("state machine", "all", len(begun), same, 0, "", wrong, time.monotonic() - began)
+    return Count("state machine", "all", len(begun), same, "", wrong, time.monotonic() - began)
 
 
 def line(count: Count) -> str:
-    outcome = f"{count.same:5d} same" + (f" {count.refused:4d} refused" if count.refused else 13 * " ")
+    outcome = f"{count.same:5d} same"
     return f"{count.what:26s} {count.kind:8s} {count.times:5d} {outcome} {count.seconds:7.1f} s  {count.notes}"
 
 

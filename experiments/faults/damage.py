@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -72,7 +73,7 @@ def damaged(part: str, way: str, offsets: int, stores: list[Victim], above: Path
     draw, began = random.Random(f"{seed} {part} {way}"), time.monotonic()
     able = [store for store in stores if part in store.files]
     times = offsets if way in _AT_AN_OFFSET else len(able)
-    same = refused = reported = done = 0
+    same = reported = done = 0
     wrong = []
     for i in range(times):
         store = able[i % len(able)]
@@ -86,13 +87,12 @@ def damaged(part: str, way: str, offsets: int, stores: list[Victim], above: Path
         os.utime(folder / "lock.json", (0, 0)) if (folder / "lock.json").exists() else None
         how, note = _gone_on(store, folder, part)
         same += how == "same"
-        refused += how == "refused"
         reported += note == "reported"
         if how == "wrong":
             wrong.append(f"{store.kind}: {what}: {note}")
         shutil.rmtree(folder)
     notes = f"{reported} in the event log"
-    return Count(f"{way}: {part}", "all", done, same, refused, notes, tuple(wrong), time.monotonic() - began)
+    return Count(f"{way}: {part}", "all", done, same, notes, tuple(wrong), time.monotonic() - began)
 
 
 def _damage(folder: Path, store: Victim, part: str, way: str, draw: random.Random, stores: list[Victim]) -> str | None:
@@ -126,32 +126,29 @@ def _another(store: Victim, part: str, draw: random.Random, stores: list[Victim]
 
 
 def _gone_on(store: Victim, folder: Path, part: str) -> tuple[str, str]:
-    """What becomes of a damaged store: "same", "refused" or "wrong", and a note."""
+    """What becomes of a damaged store: "same" or "wrong", and a note."""
     name = store.files[part]
-    shared = name in store.older.values() and part not in ("events", "lock")  # no snapshot is without it
     try:
-        found = sweep(store.kind, folder)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = sweep(store.kind, folder)
     except StoreInUse as error:
         if part != "lock" or "lock.json" not in str(error):
             return "wrong", str(error)
         (folder / "lock.json").unlink()  # as the error says
         return _judged(store, sweep(store.kind, folder))
-    except ValueError as error:
-        if shared and "must hold a snapshot that is whole" in str(error) and name in str(error):
-            return "refused", ""
-        return "wrong", str(error)
     except Exception as error:
         return "wrong", f"{type(error).__name__}: {error}"
     how, note = _judged(store, found)
     if how == "wrong":
         return how, note
-    if shared:
-        return "wrong", "no snapshot was whole, and nobody said so"
     log = (folder / "events.jsonl").read_text(errors="replace")
     is_told = bool(re.search(rf'"event": "damaged", "what": "[^\n]*{re.escape(name)}', log))
     expected = part not in ("events", "lock", "manifest") or (part == "manifest" and (folder / f"{name}.damaged").exists())
     if expected and not is_told:
         return "wrong", "nothing in the event log"
+    if is_told != any(name in str(warning.message) for warning in caught):
+        return "wrong", "no warning"
     return how, "reported" if is_told else ""
 
 

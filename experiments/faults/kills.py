@@ -28,9 +28,8 @@ class Count(NamedTuple):
     kind: str
     times: int
     same: int  # ended with the same bits
-    refused: int = 0  # where nothing was left to go on from: raised the error that says so
     notes: str = ""
-    wrong: tuple[str, ...] = ()  # what did neither
+    wrong: tuple[str, ...] = ()  # what did not
     seconds: float = 0.0
 
 
@@ -116,7 +115,7 @@ def at_random_moments(kind: str, kills: int, above: Path, cache: Path, seed: int
                 wrong.append(f"killed after {moments} of {seconds:.2f} s: {note}")
             shutil.rmtree(folder, ignore_errors=True)
     notes = f"{outcomes['killed']} kills; {outcomes['done']} came too late"
-    return Count("SIGKILL at random", kind, outcomes["sweeps"], outcomes["same"], 0, notes, tuple(wrong), time.monotonic() - began)
+    return Count("SIGKILL at random", kind, outcomes["sweeps"], outcomes["same"], notes, tuple(wrong), time.monotonic() - began)
 
 
 def at_write_points(kind: str, deaths: int, above: Path, cache: Path) -> Iterator[Count]:
@@ -136,7 +135,7 @@ def at_write_points(kind: str, deaths: int, above: Path, cache: Path) -> Iterato
         shutil.rmtree(copy)
     shutil.rmtree(above / "watched")
     notes = f"{len(points)} calls, {len(names)} folders that differ"
-    yield Count("every write point", kind, len(names), len(names) - len(wrong), 0, notes, tuple(wrong), time.monotonic() - began)
+    yield Count("every write point", kind, len(names), len(names) - len(wrong), notes, tuple(wrong), time.monotonic() - began)
     began, wrong = time.monotonic(), []
     chosen = _evenly([i + 1 for i, name in enumerate(points) if "write" not in name], deaths)
     with Workers(kind, cache) as workers:
@@ -148,7 +147,7 @@ def at_write_points(kind: str, deaths: int, above: Path, cache: Path) -> Iterato
                 wrong.append(f"SIGKILL before call {call}, {points[call - 1]}: {note}")
             shutil.rmtree(above / "store", ignore_errors=True)
     notes = f"{killed} killed"
-    yield Count("SIGKILL at write points", kind, len(chosen), len(chosen) - len(wrong), 0, notes, tuple(wrong), time.monotonic() - began)
+    yield Count("SIGKILL at write points", kind, len(chosen), len(chosen) - len(wrong), notes, tuple(wrong), time.monotonic() - began)
 
 
 def _evenly(items: Sequence[int], count: int) -> list[int]:

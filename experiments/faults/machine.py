@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -212,7 +213,9 @@ class StoredSweep(RuleBasedStateMachine):
     def _refused(self, said: str, **changed: object) -> None:
         """It raises, and changes nothing: what comes after is as right."""
         try:
-            sweep(self.kind, self.folder, **({"add": self.add, "longer": self.longer} | changed))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some file may be damaged
+                sweep(self.kind, self.folder, **({"add": self.add, "longer": self.longer} | changed))
         except ValueError as error:
             assert re.search(said, str(error)), error
         else:
@@ -222,8 +225,10 @@ class StoredSweep(RuleBasedStateMachine):
         """Runs until it ends, or is ended: None. Where nothing is left to go on from, it says so; it logs what was damaged."""
         newest, good = self._manifests()[-1:], self._good()
         lost, found = bool(newest) and not good, None
+        caught: list[warnings.WarningMessage] = []
         try:
-            with stored_often():
+            with stored_often(), warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
                 found = sweep(self.kind, self.folder, add=self.add, longer=self.longer, **changed)
         except ValueError as error:
             if not lost or "must hold a snapshot that is whole" not in str(error):
@@ -238,6 +243,7 @@ class StoredSweep(RuleBasedStateMachine):
             assert not lost, "no snapshot was left, and nobody said so"
             told = (self.folder / "events.jsonl").read_text()
             assert all(f'"damaged", "what": "{path.name}' in told for path in newest if path not in good), (newest, told)
+            assert len(caught) == len(newest) - len(set(newest) & set(good)), caught
         return found
 
     def _finish(self) -> None:

@@ -1,7 +1,8 @@
 """Snapshots in a folder, which a crash at any moment leaves readable: parts, dicts of NumPy arrays, and a JSON content.
 
-A snapshot is its manifest, `snapshot-00000012.json`, and the part files that it names, such as `part-00000012-ledger.npz`. A part that
-has not changed keeps its file, so a manifest may name files of earlier numbers. Nothing is ever changed in place:
+A snapshot is its manifest, `snapshot-00000012.json`, and the part files that it names, such as `part-00000012-ledger.npz`. No two
+snapshots in a row share a file, so that damage to one of them leaves the other whole: a part that stays as it is, is copied once, and the
+two copies take turns, so a manifest may name files of earlier numbers. Nothing is ever changed in place:
 
 1. each new part is written to a draft, flushed to the disk and renamed; then the folder is flushed;
 2. the manifest likewise: from here on there is a new snapshot;
@@ -150,6 +151,7 @@ class Folder:
         self._guard = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._current: _Manifest | None = None  # without its content once it was written, not read
+        self._before: _Manifest | None = None  # the one before, likewise; it may be damaged
         if not os.fspath(path):
             raise ValueError(check.message(where, "path must be a folder's name", repr(path)))
         self._folder = os.path.join(os.getcwd(), os.fsdecode(path))  # wherever the process goes later
@@ -181,7 +183,8 @@ class Folder:
             and None, at most 100 within each other.
           parts: arrays by part and name, of new parts and of those that changed. A part's name has up to 64 letters, digits, '_' and
             '-'. Arrays are of booleans or numbers, bfloat16 and its kind too; their shapes, dtypes and bits come back as they are.
-          keep: names of parts of the snapshot before this one that belong to this one too. Their files are not written again.
+          keep: names of parts of the snapshot before this one that belong to this one too. They are written a second time, from file
+            to file, and then not again: the copies take turns.
 
         Raises:
           TypeError: content holds what JSON can't, or an array is none of numbers.
@@ -202,16 +205,17 @@ class Folder:
             self._check_held("write")
             if not isinstance(parts, Mapping):
                 raise TypeError(check.message(self._where, "parts must be a dict of dicts of arrays", type(parts).__name__))
-            entries = self._kept(keep, parts)
+            kept = self._kept(keep, parts)
             arrays = self._checked(parts)
             _check_json(self._where, content)
             with self._explained():
                 self._clear()
                 number = self._next_number()
                 try:
+                    entries = {name: self._copy_of(name, entry, number) for name, entry in kept.items()}
                     for name, own in arrays.items():
                         entries[name] = self._write_part(f"part-{number:08d}-{name}.npz", own)
-                    if arrays:
+                    if any(_number(entry.file) == number for entry in entries.values()):
                         _flush_folder(self._folder)
                     sealed = _sealed(self._where, number, content, entries)
                     self._put(f"snapshot-{number:08d}.json", lambda sink: sink.write(sealed))
@@ -220,9 +224,9 @@ class Folder:
                     with contextlib.suppress(OSError):
                         self._clear()  # on a full disk, room for what comes next
                     raise
-            before, self._current, self._snapshot = self._current, _Manifest(number, {}, entries), None
+            self._before, self._current, self._snapshot = self._current, _Manifest(number, {}, entries), None
             with contextlib.suppress(OSError):  # the snapshot is there whatever becomes of the old ones; the next write tries again
-                self._remove(_unnamed(self._names(), [before, self._current]))
+                self._remove(_unnamed(self._names(), [self._before, self._current]))
 
     def close(self) -> None:
         """Lets others open the folder. What was read stays; a second call does nothing."""
@@ -249,6 +253,8 @@ class Folder:
                 self._current, self._snapshot = manifest, Snapshot(manifest.content, parts)
                 break
             wrong[name], bad[name] = reasons, files
+        if self._current is not None:
+            self._before = self._older(names, self._current.number)
         renamed = {file: self._set_aside(file) for file in dict.fromkeys(file for files in bad.values() for file in files)}
         for name, reasons in wrong.items():
             now = [f"{file} is now {renamed[file]}" for file in bad[name] if renamed[file]]
@@ -258,6 +264,14 @@ class Folder:
             self.damaged.append(
                 f"no snapshot in {self._folder} is good" + f"; other parts are now {', '.join(map(str, others))}" * bool(others)
             )
+
+    def _older(self, names: list[str], number: int) -> _Manifest | None:
+        """The manifest before that of a number, as far as it can be read."""
+        for name in _manifests(names):
+            if _number(name) < number:
+                with contextlib.suppress(_Damage, _Newer):
+                    return _read_manifest(os.path.join(self._folder, name), _number(name))
+        return None
 
     def _read_again(self, number: int) -> Snapshot:
         try:
@@ -292,15 +306,42 @@ class Folder:
             if name in parts:
                 raise ValueError(check.message(self._where, "a part must be written or kept", f"{name!r} in both parts and keep"))
             entries[name] = known[name]
-            try:
-                found = os.stat(os.path.join(self._folder, known[name].file), follow_symlinks=False)
-            except FileNotFoundError:
-                found = None
-            if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != known[name].size:
-                got = "no such file" if found is None else f"another file of {found.st_size} bytes"
-                rule = f"{known[name].file}, which is kept, must be as it was written"
-                raise StoreDamaged(check.message(self._where, rule, got, f"write the part {name!r} again"))
+            if wrong := self._differs(known[name]):
+                raise self._changed(name, known[name], wrong)
         return entries
+
+    def _differs(self, entry: _Entry) -> str:
+        """What a part's file is instead, as far as its size can tell; nothing where it is as it was written."""
+        try:
+            found = os.stat(os.path.join(self._folder, entry.file), follow_symlinks=False)
+        except FileNotFoundError:
+            return "no such file"
+        is_same = stat.S_ISREG(found.st_mode) and found.st_size == entry.size
+        return "" if is_same else f"another file of {found.st_size} bytes"
+
+    def _changed(self, name: str, entry: _Entry, got: str) -> StoreDamaged:
+        rule = f"{entry.file}, which is kept, must be as it was written"
+        return StoreDamaged(check.message(self._where, rule, got, f"write the part {name!r} again"))
+
+    def _copy_of(self, name: str, entry: _Entry, number: int) -> _Entry:
+        """A part of the current snapshot in another file: that of the snapshot before it, or else a new one."""
+        other = None if self._before is None else self._before.entries.get(name)
+        if other is not None and other.file != entry.file and other._replace(file=entry.file) == entry and not self._differs(other):
+            return other
+
+        def fill(sink: "_Sink") -> None:
+            with _opened(os.path.join(self._folder, entry.file)) as file:
+                while chunk := file.read(_CHUNK):
+                    sink.write(chunk)
+
+        file = f"part-{number:08d}-{name}.npz"
+        try:
+            size, sha256 = self._put(file, fill)
+        except _Damage as damage:
+            raise self._changed(name, entry, f"one that {damage}") from None
+        if (size, sha256) != (entry.size, entry.sha256):
+            raise self._changed(name, entry, "one of other bytes")
+        return entry._replace(file=file)
 
     def _checked(self, parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, np.ndarray]]:
         """The parts as plain arrays, once all names and dtypes are known to be fine."""

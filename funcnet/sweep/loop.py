@@ -107,6 +107,7 @@ class Loop:
             self.ledger.allowed[:] = 0
             self.judge.rule()
             self._deciding = False
+        self._write_down(must=True)  # what to go on from, should the next snapshot be damaged; and a full disk is found out now
         while to_lower or compiling or self.ready or self.waiting or self.trained or self.training:
             self._changing = False
             if self._late():

@@ -65,6 +65,7 @@ class Store:
             for sentence in self.folder.damaged:
                 self.event("damaged", what=sentence)
             if found is not None:
+                _warn_of(self.folder.damaged, found.content["steps_done"])
                 _check_same(found.content["identity"], self.identity, str(path), found.content["versions"])
                 before, now = ([own["num_steps"] for own in each["variants"]] for each in (found.content["identity"], self.identity))
                 if policy is not None and before != now:
@@ -160,27 +161,33 @@ class Store:
         }
         cohorts = [_written_cohort(cohort, arrays["cohorts"], i) for i, cohort in enumerate(loop.in_flight())]
         state = None if loop.judge is None else _written_tree(loop.judge.state, arrays["policy"])
-        states, known = self._states(loop, arrays)
         content = {
             "identity": self.identity,
             "versions": _versions(),
-            "number": known.number,
             "metrics": list(ledger.values),
             "programs": {str(group): [request.width, request.shared] for group, request in (loop.restored | loop.requests).items()},
             "cohorts": cohorts,
             "policy": state,
-            "states": states,
             "steps_done": loop.steps_done,
             "seconds": loop.seconds(),
             "finished": bool(ledger.ended.all()),
         }
-        self.folder.write(content, arrays, keep=[part for part in states if part not in arrays])
-        self._known = known  # only now: a write may fail, and another succeed
+        try:
+            self._write(loop, content, arrays)
+        except StoreDamaged:  # a file of states, which are all here still
+            self._known = _Known({}, self._known.number)
+            self._write(loop, content, arrays)
         self.event("stored", runs_done=int(ledger.ended.sum()), steps_done=loop.steps_done, seconds=round(loop.seconds(), 3))
         self._written = now
         self._said = time.monotonic()
         self._cost = self._said - began
         self.seconds += self._cost
+
+    def _write(self, loop: Loop, content: dict[str, Any], arrays: dict[str, dict[str, np.ndarray]]) -> None:
+        own = dict(arrays)
+        states, known = self._states(loop, own)
+        self.folder.write({**content, "number": known.number, "states": states}, own, keep=[part for part in states if part not in own])
+        self._known = known  # only now: a write may fail, and another succeed
 
     @staticmethod
     def _place(loop: Loop) -> tuple[int, int, int]:
@@ -280,6 +287,12 @@ class Store:
             del loop.kept.states[row]
         self._known = _Known({}, self._known.number)
         return cohorts
+
+
+def _warn_of(damaged: Sequence[str], steps: int) -> None:
+    if damaged:
+        rule, fix = "every file of the store must be as it was written", f"going on from the snapshot before, of {steps} steps"
+        warnings.warn(check.message(_WHERE, rule, "; ".join(damaged), fix), RuntimeWarning, stacklevel=4)
 
 
 def _set_aside(path: Any) -> list[str]:

@@ -45,7 +45,7 @@ def second_parts():
 
 @pytest.fixture
 def two(tmp_path):
-    """A folder of two snapshots; the second keeps `data` of the first."""
+    """A folder of two snapshots; the second keeps `data` of the first, in a file of its own."""
     path = tmp_path / "store"
     with Folder(path) as folder:
         folder.write({"step": 1}, first_parts())
@@ -53,9 +53,9 @@ def two(tmp_path):
     return path
 
 
-MANIFEST, PART, KEPT = "snapshot-00000002.json", "part-00000002-params.npz", "part-00000001-data.npz"
+MANIFEST, PART, KEPT, COPY = "snapshot-00000002.json", "part-00000002-params.npz", "part-00000001-data.npz", "part-00000002-data.npz"
 OF_FIRST = {"snapshot-00000001.json", "part-00000001-params.npz", KEPT}
-OF_SECOND = {MANIFEST, PART, KEPT}
+OF_SECOND = {MANIFEST, PART, COPY}
 
 
 def names(path):
@@ -201,27 +201,64 @@ def test_equal_arrays_make_equal_files_that_numpy_reads(two, tmp_path):
     own = manifest.pop("sha256")
     assert own == hashlib.sha256(json.dumps(manifest, separators=(",", ":")).encode()).hexdigest()
     assert manifest["format"] == 1 and manifest["number"] == 2 and manifest["content"] == {"step": 2}
-    for name, file in {"params": PART, "data": KEPT}.items():
+    for name, file in {"params": PART, "data": COPY}.items():
         raw = (two / file).read_bytes()
         dtypes = {"b": "bfloat16"} if name == "params" else {}
         assert manifest["parts"][name] == {"file": file, "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "dtypes": dtypes}
 
 
-def test_a_kept_part_is_not_written_again_and_two_snapshots_stay(two):
+def test_a_kept_part_is_written_twice_and_two_snapshots_stay(two):
+    """The copies take turns, so that no two snapshots in a row share a file."""
     (two / "notes.txt").write_text("mine")
     (two / "part-1-x.npz").write_text("mine")
-    before = (two / KEPT).stat()
+    before = {name: (two / name).stat() for name in (KEPT, COPY)}
+    assert (two / KEPT).read_bytes() == (two / COPY).read_bytes()
     with Folder(two) as folder:
         folder.write({"step": 3}, {"params": {"w": numbers(4)}}, keep=(name for name in ["data"]))
-        after = (two / KEPT).stat()
-        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
         third = {"snapshot-00000003.json", "part-00000003-params.npz", KEPT}
         mine = {"notes.txt", "part-1-x.npz", "lock.json"}
         assert names(two) == OF_SECOND | third | mine
-        folder.write({"step": 4}, {})
-        assert names(two) == third | {"snapshot-00000004.json"} | mine
+        folder.write({"step": 4}, {}, keep=["data"])
+        for name, own in before.items():
+            after = (two / name).stat()
+            assert (after.st_ino, after.st_mtime_ns) == (own.st_ino, own.st_mtime_ns)
+        assert names(two) == third | {"snapshot-00000004.json", COPY} | mine
+        assert_equal(folder.snapshot.parts, {"data": first_parts()["data"]})
         folder.write({"step": 5}, {})
-        assert names(two) == {"snapshot-00000004.json", "snapshot-00000005.json"} | mine
+        assert names(two) == {"snapshot-00000004.json", COPY, "snapshot-00000005.json"} | mine
+        folder.write({"step": 6}, {})
+        assert names(two) == {"snapshot-00000005.json", "snapshot-00000006.json"} | mine
+
+
+def test_a_part_of_before_that_is_another_is_no_copy(tmp_path):
+    """Of one name and size; also where the snapshot before can't be read any more."""
+    with Folder(tmp_path) as folder:
+        for step, start in enumerate((0.0, 1.0, None)):
+            new = {} if start is None else {"data": {"x": np.full(9, start)}}
+            folder.write({"step": step}, new, keep=[] if new else ["data"])
+        assert_equal(folder.snapshot.parts, {"data": {"x": np.full(9, 1.0)}})
+        assert {"part-00000002-data.npz", "part-00000003-data.npz"} < names(tmp_path)
+    (tmp_path / "snapshot-00000002.json").write_text("no manifest")
+    with Folder(tmp_path) as folder:
+        folder.write({"step": 4}, {}, keep=["data"])
+    assert "part-00000004-data.npz" in names(tmp_path)
+    with Folder(tmp_path) as folder:
+        assert_equal(folder.snapshot.parts, {"data": {"x": np.full(9, 1.0)}})
+
+
+def test_a_folder_whose_snapshots_share_a_file_goes_on_with_two(tmp_path):
+    """As it was written before copies took turns."""
+    with Folder(tmp_path) as folder:
+        folder.write({"step": 1}, first_parts())
+    manifest = json.loads((tmp_path / "snapshot-00000001.json").read_bytes())
+    del manifest["sha256"]
+    (tmp_path / "snapshot-00000002.json").write_bytes(sealed(manifest | {"number": 2, "content": {"step": 2}}))
+    with Folder(tmp_path) as folder:
+        assert folder.damaged == [] and folder.snapshot.content == {"step": 2}
+        folder.write({"step": 3}, {}, keep=["data", "params"])
+        files_of = {own["file"] for own in json.loads((tmp_path / "snapshot-00000003.json").read_bytes())["parts"].values()}
+        assert files_of == {"part-00000003-data.npz", "part-00000003-params.npz"}
+        assert_equal(folder.snapshot.parts, first_parts())
 
 
 def test_the_folder_is_made_and_stays_where_it_was(tmp_path, monkeypatch):
@@ -358,16 +395,35 @@ def test_keep_names_parts_of_the_snapshot_before(two):
 @pytest.mark.parametrize("change", ["removed", "shorter", "a link"])
 def test_a_kept_file_that_is_gone_is_said(two, change):
     with Folder(two) as folder:
-        raw = (two / KEPT).read_bytes()
-        (two / KEPT).unlink()
+        raw = (two / COPY).read_bytes()
+        (two / COPY).unlink()
         if change == "shorter":
-            (two / KEPT).write_bytes(raw[:-1])
+            (two / COPY).write_bytes(raw[:-1])
         elif change == "a link":
             (two / "other").write_bytes(raw)
-            (two / KEPT).symlink_to(two / "other")
+            (two / COPY).symlink_to(two / "other")
         got = "no such file" if change == "removed" else f"another file of {len(raw) - 1 if change == 'shorter' else '.*'} bytes"
-        with pytest.raises(StoreDamaged, match=f"{KEPT}, which is kept, must be as it was written, got {got}; write the part 'data' again"):
+        with pytest.raises(StoreDamaged, match=f"{COPY}, which is kept, must be as it was written, got {got}; write the part 'data' again"):
             folder.write({"step": 3}, {}, keep=["data"])
+        folder.write({"step": 3}, {"data": first_parts()["data"]})
+        assert_equal(folder.snapshot.parts, {"data": first_parts()["data"]})
+
+
+@pytest.mark.parametrize("change", ["a bit", "removed", "a folder"])
+def test_a_kept_file_is_checked_as_it_is_copied(two, change, monkeypatch):
+    """Where it has changed since its size was looked at, or without another size."""
+    (two / KEPT).unlink()  # so that there must be another copy
+    with Folder(two) as folder:
+        if change == "a bit":
+            flip(two / COPY, 200, 0)
+        else:
+            monkeypatch.setattr(Folder, "_differs", lambda self, entry: "" if entry.file == COPY else "gone")
+            (two / COPY).unlink()
+            (two / COPY).mkdir() if change == "a folder" else None
+        got = {"a bit": "one of other bytes", "removed": "one that is missing", "a folder": "one that"}[change]
+        with pytest.raises(StoreDamaged, match=f"{COPY}, which is kept, must be as it was written, got {got}"):
+            folder.write({"step": 3}, {}, keep=["data"])
+        assert not {name for name in names(two) if "0003" in name}
         folder.write({"step": 3}, {"data": first_parts()["data"]})
         assert_equal(folder.snapshot.parts, {"data": first_parts()["data"]})
 
@@ -504,7 +560,8 @@ def test_swapped_files_are_noticed(tmp_path):
 
 
 def test_none_is_good(two):
-    flip(two / KEPT, 100, 0)  # which both need
+    for name in (KEPT, COPY):
+        flip(two / name, 100, 0)
     looked = looked_on(two)
     with Folder(two) as folder:
         assert_agree(looked, folder)
@@ -970,7 +1027,7 @@ def third(folder):
     folder.write({"step": 3}, {"ledger": {"x": np.arange(5)}, "params": {"w": numbers(4)}}, keep=["data"])
 
 
-OF_THIRD = {"snapshot-00000003.json", "part-00000003-ledger.npz", "part-00000003-params.npz", KEPT}
+OF_THIRD = {"snapshot-00000003.json", "part-00000003-ledger.npz", "part-00000003-params.npz", KEPT}  # the copies take turns
 
 
 @pytest.mark.parametrize("during", [False, True])
@@ -999,7 +1056,10 @@ def test_death_at_any_call_of_a_write_leaves_a_whole_snapshot(two, tmp_path, mon
             )
             folder.write({"step": 4}, {}, keep=["data"])
             number = 4 if step == 3 else 3 + ("part-00000003-ledger.npz" in names(path))
-            assert names(path) - {"lock.json"} == (OF_THIRD if step == 3 else OF_SECOND) | {f"snapshot-{number:08d}.json"}
+            assert names(path) - {"lock.json"} == (OF_THIRD if step == 3 else OF_SECOND) | {
+                f"snapshot-{number:08d}.json",
+                COPY if step == 3 else KEPT,
+            }
         shutil.rmtree(path)
     assert found == sorted(found) and found.count(2) > 12 and found.count(3) > 3  # the new one is there from one call on
 
@@ -1021,13 +1081,16 @@ def test_death_as_a_folder_is_opened_changes_nothing(two, tmp_path, monkeypatch,
             os.utime(path / "lock.json", (0, 0))  # some seconds later
         with Folder(path) as folder:
             assert_first(folder.snapshot)
-            assert names(path) - {"lock.json"} <= OF_FIRST | {MANIFEST, PART, f"{MANIFEST}.damaged", f"{PART}.damaged"}
+            assert names(path) - {"lock.json"} <= OF_FIRST | OF_SECOND | {f"{MANIFEST}.damaged", f"{PART}.damaged"}
         shutil.rmtree(path)
     assert at > 10
 
 
-def test_the_order_of_calls(two, monkeypatch):
+@pytest.mark.parametrize("copied", [False, True])
+def test_the_order_of_calls(two, monkeypatch, copied):
     """A file is flushed before it is named, the parts' names before the manifest's, and that before anything is removed."""
+    if copied:
+        (two / KEPT).unlink()  # so that there must be another copy, and nothing else is new
     calls, paths = [], {}
 
     def act(name, own, args, kwargs):
@@ -1041,13 +1104,17 @@ def test_the_order_of_calls(two, monkeypatch):
 
     with Folder(two) as folder:
         monkeypatch.setattr(files, "os", System(act, ("open", "write", "fsync", "replace", "unlink")))
-        third(folder)
+        folder.write({"step": 3}, {}, keep=["data"]) if copied else third(folder)
     own = [call for call in calls if call[0] not in ("open",)]
-    ledger, params, manifest = "part-00000003-ledger.npz", "part-00000003-params.npz", "snapshot-00000003.json"
-    written = [[("write", f"{name}.draft"), ("fsync", f"{name}.draft"), ("replace", name)] for name in (ledger, params, manifest)]
+    parts = ["part-00000003-data.npz"] if copied else ["part-00000003-ledger.npz", "part-00000003-params.npz"]
+    writes = [[("write", f"{name}.draft"), ("fsync", f"{name}.draft"), ("replace", name)] for name in [*parts, "snapshot-00000003.json"]]
     flushed = [("fsync", "store")]
-    removed = [("unlink", "snapshot-00000001.json"), ("unlink", "part-00000001-params.npz"), ("unlink", "lock.json")]
-    assert own == written[0] + written[1] + flushed + written[2] + flushed + removed
+    removed = [
+        ("unlink", "snapshot-00000001.json"),
+        ("unlink", "part-00000001-params.npz"),
+        ("unlink", "lock.json"),
+    ]  # part-00000001-data.npz is snapshot 3's
+    assert own == sum(writes[:-1], []) + flushed + writes[-1] + flushed + removed
 
 
 class Disk:
