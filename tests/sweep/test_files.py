@@ -1114,7 +1114,7 @@ def test_the_order_of_calls(two, monkeypatch, copied):
         ("unlink", "part-00000001-params.npz"),
         ("unlink", "lock.json"),
     ]  # part-00000001-data.npz is snapshot 3's
-    assert own == sum(writes[:-1], []) + flushed + writes[-1] + flushed + removed
+    assert own == [*itertools.chain(*writes[:-1])] + flushed + writes[-1] + flushed + removed
 
 
 class Disk:
