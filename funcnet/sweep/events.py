@@ -38,6 +38,7 @@ _LEVELS = {
     "stored": logging.DEBUG,
     "damaged": logging.WARNING,
     "out of memory": logging.WARNING,
+    "device failed": logging.WARNING,
     "failed": logging.ERROR,
     "compiled": logging.DEBUG,
 }

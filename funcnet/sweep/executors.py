@@ -2,8 +2,9 @@
 
 import functools
 import os
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from funcnet import inner
 from funcnet.data import Split
 from funcnet.sweep.lanes import LaneArrays, Lanes, on_device
+from funcnet.sweep.memory import data_bytes, free_memory
 from funcnet.sweep.program import Compiled, Kind, Pending, Programs, compile_programs
 from funcnet.sweep.recent import Recent
-from funcnet.sweep.task import Done, Task, Workplace, run_task
+from funcnet.sweep.task import Done, Stand, Task, Workplace, run_task
 from funcnet.sweep.trial import Constants, Trial
 from funcnet.training import Draws
 
@@ -35,26 +37,115 @@ class Request(NamedTuple):
     shared: bool  # whether the lanes share one key
 
 
+class Ready(Protocol):
+    """Programs that are compiled, as far as the loop must know them."""
+
+    @property
+    def bytes_needed(self) -> int: ...
+
+
+class Executor(Protocol):
+    """What the loop asks of a place where tasks run."""
+
+    slots: list[Slot]  # those that are there now; the loop gives each of them a task at a time
+    platform: str  # "cpu", "gpu" or "tpu"
+    looks: int  # tasks of a chunk's way to its end, where a run is long
+    budget: float  # bytes that one chunk may take
+    seconds: float  # spent compiling
+    made: int  # programs compiled
+
+    def ask(self, request: Request, example: LaneArrays) -> None: ...
+    def compiled(self, request: Request) -> Ready | None: ...
+    def free(self) -> list[Slot]: ...
+    def ready(self, request: Request, slot: Slot, *, asks: bool) -> bool: ...
+    def submit(self, task: Task, shared: bool, slot: Slot, seconds: float | None = None) -> Future[Done]: ...
+    def release(self, slot: Slot) -> None: ...
+    def retire(self, slot: Slot) -> bool: ...
+    def awaited(self) -> list[Future[Any]]: ...
+    def close(self, *, cancel: bool = False) -> None: ...
+
+
+class Site:
+    """What the tasks of a sweep find in a process: the data and the key on each device, programs, and the draws that chunks share."""
+
+    def __init__(self, trials: Mapping[int, Trial], data: Mapping[jax.Device, Split], key: Mapping[jax.Device, jax.Array]):
+        self.trials, self._data, self._key = trials, data, key
+        self._constants: dict[tuple[int, jax.Device], Constants] = {}  # as its programs take them
+        self._drawn: Recent | None = None
+        self._before: dict[int, tuple[LaneArrays, Lanes]] = {}  # by slot: of its last task
+
+    def compile(self, request: Request, example: LaneArrays, device: jax.Device) -> Pending:
+        """Programs for a device.
+
+        Args:
+          example: of the lanes that they will be given.
+        """
+        lanes = on_device(example, request.width, device)
+        return compile_programs(self.trials[request.group], Kind(lanes, self._key[device], self._data[device], request.shared, device))
+
+    def workplace(self, programs: Programs, task: Task, device: jax.Device, slot: int) -> Workplace:
+        """What a task of these programs finds on a device."""
+        own = task.group, device
+        if own not in self._constants:
+            self._constants[own] = jax.device_put(self.trials[task.group].constants, device)
+        lanes = self._placed(task, device, slot)
+        draws = functools.partial(self._draws, programs, lanes, self._drawn_by(task, device), device)
+        return Workplace(programs, self._constants[own], lanes, self._key[device], draws, self._data[device], device)
+
+    def _placed(self, task: Task, device: jax.Device, slot: int) -> Lanes:
+        """The task's lanes on the slot's device, where they still are from the task before, if they are the same."""
+        before = self._before.get(slot)
+        if before is None or before[0] is not task.lanes:
+            before = self._before[slot] = task.lanes, on_device(task.lanes, task.width, device)
+        return before[1]
+
+    def _drawn_by(self, task: Task, device: jax.Device) -> tuple[Any, ...] | None:
+        """What the draws of a task depend on beside the step, where chunks may share them."""
+        if task.lanes.replicate.ndim or task.lanes.num_examples is not None:
+            return None
+        return int(task.lanes.replicate), self.trials[task.group].batch_size, device
+
+    def _draws(self, programs: Programs, lanes: Lanes, drawn_by: tuple[Any, ...] | None, device: jax.Device, first: int) -> Draws:
+        def make() -> Draws:
+            return programs.draw(self._key[device], lanes.replicate, lanes.variant, lanes.num_examples, np.int32(first))
+
+        if drawn_by is None:
+            return make()
+        if self._drawn is None:
+            size = sum(4 * leaf.size for leaf in jax.tree.leaves(make()))
+            self._drawn = Recent(max(2, _DRAWN_BYTES // max(1, size)))
+        drawn: Draws = self._drawn.get((*drawn_by, first), make)[0]
+        return drawn
+
+
 class Threads:
     """Trains chunks on this process's devices, one thread a slot.
 
     Programs are compiled for the first device when they are asked for, and for another one when it first has nothing to do.
     """
 
-    def __init__(self, trials: list[Trial], data: Split, key: jax.Array, slots: list[Slot]):
-        self.slots, self.seconds, self.made = slots, 0.0, 0  # spent compiling, summed over the threads; programs compiled
-        self._trials = trials
-        self._free = list(slots)
-        self._pool = ThreadPoolExecutor(len(slots), thread_name_prefix="funcnet")
-        devices = {slot.device for slot in slots}
-        self._data = {device: jax.device_put(data, device) for device in devices}
-        self._key = {device: jax.device_put(key, device) for device in devices}
+    looks = 8
+
+    def __init__(self, trials: list[Trial], data: Split, key: jax.Array, slots: list[Slot], memory_budget: int | None = None):
+        """Puts the data on every device.
+
+        Args:
+          slots: where tasks may run.
+          memory_budget: bytes that the data and all chunks of one device may take; by default most of what is free.
+        """
+        self.slots, self.seconds, self.made = list(slots), 0.0, 0
+        device = self.slots[0].device
+        self.platform = device.platform
+        left = max(0, (memory_budget or free_memory(device)) - data_bytes(data))
+        self.budget = left / sum(slot.device == device for slot in self.slots)
+        self._free = list(self.slots)
+        self._pool = ThreadPoolExecutor(len(self.slots), thread_name_prefix="funcnet")
+        devices = {slot.device for slot in self.slots}
+        placed = {device: jax.device_put(data, device) for device in devices}
+        self._site = Site(dict(enumerate(trials)), placed, {device: jax.device_put(key, device) for device in devices})
         self._requested: dict[tuple[Request, jax.Device], Pending] = {}
         self._compiled: dict[tuple[Request, jax.Device], Compiled] = {}
         self._examples: dict[Request, LaneArrays] = {}
-        self._constants: dict[tuple[int, jax.Device], Constants] = {}  # as its programs take them
-        self._drawn: Recent | None = None
-        self._before: dict[Slot, tuple[LaneArrays, Lanes]] = {}  # of each slot's last task
 
     def ask(self, request: Request, example: LaneArrays) -> None:
         """Has programs compiled, which takes none of the slots.
@@ -67,7 +158,10 @@ class Threads:
 
     def compiled(self, request: Request) -> Compiled | None:
         """The programs that were asked for, on the first device; None while they are compiled."""
-        return self._found(request, self.slots[0].device)
+        device = self.slots[0].device
+        if (request, device) not in self._requested:  # the device that was the first one is retired
+            self._ask(request, device)
+        return self._found(request, device)
 
     def free(self) -> list[Slot]:
         """The slots that have nothing to do."""
@@ -94,11 +188,22 @@ class Threads:
         """
         if slot in self._free:
             self._free.remove(slot)
-        return self._pool.submit(run_task, task, self._workplace(task, shared, slot), seconds)
+        task = task._replace(stand=_on(task.stand, slot.device))
+        programs = self._compiled[Request(task.group, task.width, shared), slot.device].programs
+        return self._pool.submit(run_task, task, self._site.workplace(programs, task, slot.device, slot.number), seconds)
 
     def release(self, slot: Slot) -> None:
         """The slot's task is done, and no other follows at once."""
-        self._free.append(slot)
+        if slot in self.slots:
+            self._free.append(slot)
+
+    def retire(self, slot: Slot) -> bool:
+        """The slot's device has failed, and gets no task more, if there is another device: whether there is."""
+        left = [other for other in self.slots if other.device != slot.device]
+        if left:
+            self.slots = left
+            self._free = [other for other in self._free if other.device != slot.device]
+        return bool(left)
 
     def awaited(self) -> list[Future[Any]]:
         """What is being compiled."""
@@ -113,9 +218,7 @@ class Threads:
         self._pool.shutdown(wait=True, cancel_futures=cancel)
 
     def _ask(self, request: Request, device: jax.Device) -> None:
-        example, trial = self._examples[request], self._trials[request.group]
-        kind = Kind(on_device(example, request.width, device), self._key[device], self._data[device], request.shared, device)
-        self._requested[request, device] = compile_programs(trial, kind)
+        self._requested[request, device] = self._site.compile(request, self._examples[request], device)
 
     def _found(self, request: Request, device: jax.Device) -> Compiled | None:
         place = request, device
@@ -128,40 +231,12 @@ class Threads:
         self.made += found.new
         return found
 
-    def _placed(self, task: Task, slot: Slot) -> Lanes:
-        """The task's lanes on the slot's device, where they still are from the task before, if they are the same."""
-        before = self._before.get(slot)
-        if before is None or before[0] is not task.lanes:
-            before = self._before[slot] = task.lanes, on_device(task.lanes, task.width, slot.device)
-        return before[1]
 
-    def _workplace(self, task: Task, shared: bool, slot: Slot) -> Workplace:
-        device = slot.device
-        found = self._compiled[Request(task.group, task.width, shared), device]
-        own = task.group, device
-        if own not in self._constants:
-            self._constants[own] = jax.device_put(self._trials[task.group].constants, device)
-        lanes = self._placed(task, slot)
-        draws = functools.partial(self._draws, found.programs, lanes, self._drawn_by(task, device), device)
-        return Workplace(found.programs, self._constants[own], lanes, self._key[device], draws, self._data[device], device)
-
-    def _drawn_by(self, task: Task, device: jax.Device) -> tuple[Any, ...] | None:
-        """What the draws of a task depend on beside the step, where chunks may share them."""
-        if task.lanes.replicate.ndim or task.lanes.num_examples is not None:
-            return None
-        return int(task.lanes.replicate), self._trials[task.group].batch_size, device
-
-    def _draws(self, programs: Programs, lanes: Lanes, drawn_by: tuple[Any, ...] | None, device: jax.Device, first: int) -> Draws:
-        def make() -> Draws:
-            return programs.draw(self._key[device], lanes.replicate, lanes.variant, lanes.num_examples, np.int32(first))
-
-        if drawn_by is None:
-            return make()
-        if self._drawn is None:
-            size = sum(4 * leaf.size for leaf in jax.tree.leaves(make()))
-            self._drawn = Recent(max(2, _DRAWN_BYTES // max(1, size)))
-        drawn: Draws = self._drawn.get((*drawn_by, first), make)[0]
-        return drawn
+def _on(stand: Stand | None, device: jax.Device) -> Stand | None:
+    """A stand whose numbers lie on a device. This thread puts them there: the user's `with jax.enable_x64()` holds in no other."""
+    if stand is None or all(isinstance(leaf, jax.Array) and leaf.devices() == {device} for leaf in stand.state):
+        return stand
+    return stand._replace(state=jax.device_put(stand.state, device))
 
 
 def local_slots() -> list[Slot]:

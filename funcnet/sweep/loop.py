@@ -5,6 +5,7 @@ import contextlib
 import functools
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from funcnet import check
 from funcnet.sweep.assignment import brief
 from funcnet.sweep.events import Callback, Evaluation, Teller, log
-from funcnet.sweep.executors import Request, Slot, Threads
+from funcnet.sweep.executors import Executor, Request, Slot
 from funcnet.sweep.judge import Judge
 from funcnet.sweep.kept import Kept, Rank
 from funcnet.sweep.lanes import LaneArrays, lane_arrays
@@ -29,15 +30,12 @@ from funcnet.sweep.rehearsal import Rehearsal
 from funcnet.sweep.task import Done, Stand, Task, one_lane
 from funcnet.sweep.width import core_lanes, fitting, lane_width
 
-_LOOKS = 8  # tasks of a chunk's way to its end, where a run is long
-
 
 class Settings(NamedTuple):
     """How a plan is carried out."""
 
     key: jax.Array
     chunk_size: int | None
-    budget: int  # bytes that chunks may take
     randomness: str
     keep: int | None
     keep_best: bool
@@ -67,7 +65,7 @@ class Loop:
         plan: Plan,
         rehearsal: Rehearsal,
         ledger: Ledger,
-        executor: Threads,
+        executor: Executor,
         settings: Settings,
         judge: Judge | None,
         tell: Reporter | None,
@@ -142,11 +140,13 @@ class Loop:
                 else:
                     self._take_up(request)
             for future in self._done():
-                if self._halved(future):
+                if self._halved(future) or self._handed_on(future):
                     continue
                 slot, cohort = self._noted(future)
-                if cohort.at < cohort.goal:
+                if cohort.at < cohort.goal and slot in self.executor.slots:
                     self._submit(cohort, slot)
+                elif cohort.at < cohort.goal:  # its device is used no more
+                    self.ready.insert(0, cohort)
                 else:
                     self.trained.append(cohort)
                     self.executor.release(slot)
@@ -270,7 +270,7 @@ class Loop:
 
     def _everywhere(self, request: Request) -> bool:
         """Whether programs are compiled for the devices of all slots: where decisions depend on order, none begins before the others."""
-        return all([self.executor.ready(request, slot, asks=True) for slot in self.executor.slots])
+        return all([self._is_ready(request, slot, asks=True) for slot in list(self.executor.slots)])
 
     def _half(self, request: Request, error: BaseException) -> Request:
         """Half the width, since there was not memory enough: noted, and said."""
@@ -284,7 +284,7 @@ class Loop:
         if self.settings.chunk_size is not None:
             return self.settings.chunk_size
         slots = self.executor.slots
-        most = core_lanes(self.trials[group].step_bytes) if slots[0].device.platform == "cpu" else 8192
+        most = core_lanes(self.trials[group].step_bytes) if self.executor.platform == "cpu" else 8192
         lots = lots_of(self.plan, self.plan.groups[group].rows, self.ledger.allowed, shared=False)
         return lane_width([len(lot) for lot in lots], len(slots), most)
 
@@ -292,9 +292,7 @@ class Loop:
         """How many lanes fit in the memory, as the compiled programs say."""
         width, found = request.width, self.executor.compiled(request)
         if self.settings.chunk_size is None and found is not None:
-            device = self.executor.slots[0].device
-            budget = self.settings.budget / sum(slot.device == device for slot in self.executor.slots)
-            width = fitting(width, found.bytes_needed, budget)
+            width = fitting(width, found.bytes_needed, self.executor.budget)
         return width
 
     def _lanes(self, request: Request, rows: Sequence[int]) -> LaneArrays:
@@ -338,25 +336,35 @@ class Loop:
                 self._judge()
             asks = True  # for a device's first programs; the others wait for them
             for i, cohort in enumerate(self.ready):
-                if self.executor.ready(cohort.request, slot, asks=asks):
+                if self._is_ready(cohort.request, slot, asks=asks):
                     self._submit(self.ready.pop(i), slot)
                     break
                 if self._in_order:
                     break
                 asks = False
 
+    def _is_ready(self, request: Request, slot: Slot, *, asks: bool) -> bool:
+        """Whether a slot may begin; a device for which nothing can be compiled is used no more, if there is another."""
+        try:
+            return slot in self.executor.slots and self.executor.ready(request, slot, asks=asks)
+        except Exception as error:
+            if is_out_of_memory(error) or not self.executor.retire(slot):
+                raise
+            self._tell_failed(slot, error, [])
+            return False
+
     def _submit(self, cohort: Cohort, slot: Slot) -> None:
         request = cohort.request
         lanes = self._lanes(request, cohort.rows) if cohort.told is None else cohort.told
         cohort = cohort._replace(told=lanes)
-        task = Task(request.group, lanes, request.width, _on(cohort.stand, slot.device), cohort.at, self._stops(cohort))
+        task = Task(request.group, lanes, request.width, cohort.stand, cohort.at, self._stops(cohort))
         self.training[self.executor.submit(task, request.shared, slot, self._seconds_left())] = Active(cohort, slot)
 
     def _stops(self, cohort: Cohort) -> tuple[tuple[int, bool], ...]:
         """Where the next task pauses, and whether it evaluates there."""
         lengths = set(self.ledger.num_steps[[cohort.rows[lane] for lane in cohort.lanes]].tolist())
         evaluations = set().union(*map(self._evaluations, lengths))
-        stride = STRETCH * math.ceil(max(lengths) / _LOOKS / STRETCH)
+        stride = STRETCH * math.ceil(max(lengths) / self.executor.looks / STRETCH)
         end = min(cohort.goal, cohort.at + stride)
         ahead = sorted(step for step in evaluations if cohort.at < step <= end)
         if self.settings.keep_best and ahead:
@@ -391,6 +399,31 @@ class Loop:
         self.ready[:0] = [part for cohort in [active.cohort, *narrowed] for part in halved(cohort, half)]
         return True
 
+    def _handed_on(self, future: Future[Done]) -> bool:
+        """Where a task has failed and there is another device, its cohort trains there, and the device that failed is used no more.
+
+        What fails on a second device too is not the device's fault.
+        """
+        error, (cohort, slot) = future.exception(), self.training[future]
+        if not isinstance(error, Exception) or cohort.failed or not self.executor.retire(slot):
+            return False
+        stand, at = cohort.stand, cohort.at
+        try:
+            stand = None if stand is None else stand._replace(state=jax.device_get(stand.state))
+        except Exception:  # it was on the device that failed: from the start, then, which comes to the same
+            if self.judge is not None and self.judge.copies:  # but not where states come from others
+                return False
+            stand, at = None, 0
+        del self.training[future]
+        said = self._tell_failed(slot, error, [cohort.rows[lane] for lane in cohort.lanes])
+        self.ready.insert(0, cohort._replace(stand=stand, at=at, failed=said))
+        return True
+
+    def _tell_failed(self, slot: Slot, error: Exception, rows: list[int]) -> str:
+        said = f"{slot.device}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        self.event("device failed", error=said, rows=rows)
+        return said
+
     def _noted(self, future: Future[Done]) -> tuple[Slot, Cohort]:
         """Notes what a task has measured; returns the cohort as it stands now, and its slot."""
         done = future.result()
@@ -402,7 +435,10 @@ class Loop:
             self.ledger.note(rows, step, own)
             self._call_back(step, rows, own)
         steps = (done.at - cohort.at) * len(lanes)
-        cohort = cohort._replace(stand=done.stand, at=done.at)
+        if cohort.failed:
+            rule, fix = "every device must train what it is given", "its chunk was handed to another device, and it is used no more"
+            warnings.warn(check.message("sweep", rule, cohort.failed, fix), RuntimeWarning, stacklevel=5)
+        cohort = cohort._replace(stand=done.stand, at=done.at, failed="")
         if self.settings.keep_best and done.measured:
             self._keep_best(cohort, max(done.measured))
         self.steps_done += steps  # here, as what fails above is done again
@@ -542,13 +578,6 @@ def _states(stand: Stand, lanes: Sequence[int]) -> dict[int, list[Any]]:
     """Leaves by lane, of the last state in which everything was finite."""
     host = jax.device_get(stand.state) if lanes else []
     return {lane: stand.frozen[lane] if lane in stand.frozen else one_lane(host, lane) for lane in lanes}
-
-
-def _on(stand: Stand | None, device: jax.Device) -> Stand | None:
-    """A stand whose numbers lie on a device. This thread puts them there: the user's `with jax.enable_x64()` holds in no other."""
-    if stand is None or all(isinstance(leaf, jax.Array) for leaf in stand.state):
-        return stand
-    return stand._replace(state=jax.device_put(stand.state, device))
 
 
 def _on_host(cohort: Cohort) -> Cohort:

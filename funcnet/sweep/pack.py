@@ -26,6 +26,7 @@ class Cohort(NamedTuple):
     at: int  # steps taken
     goal: int  # the step up to which its rows may train
     told: LaneArrays | None = None  # what its lanes were told when it last trained, as long as that holds
+    failed: str = ""  # on which device its last task failed, and how
 
     @property
     def lanes(self) -> list[int]:

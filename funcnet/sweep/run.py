@@ -14,12 +14,11 @@ from funcnet.data import Dataset, Split, as_split
 from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
 from funcnet.sweep.events import Callback
-from funcnet.sweep.executors import Threads, local_slots
+from funcnet.sweep.executors import Executor, Threads, local_slots
 from funcnet.sweep.judge import Facts, Judge, check_policy, facts_of
 from funcnet.sweep.kept import Rank
 from funcnet.sweep.ledger import UNFINISHED, Ledger, new_ledger
 from funcnet.sweep.loop import Loop, Settings
-from funcnet.sweep.memory import data_bytes, free_memory
 from funcnet.sweep.pack import key_kind, one_key_for_all
 from funcnet.sweep.plan import Plan, Recipe, make_plan
 from funcnet.sweep.progress import Progress, Reporter, reporter
@@ -161,18 +160,14 @@ def sweep(
         policy = prune if evolve is None else evolve
         if policy is not None:
             plan = _with_looks(plan, policy, "prune" if evolve is None else "evolve")
-        slots = local_slots()
         raises = inner.flag("jax_debug_nans") or inner.flag("jax_debug_infs")
-        budget = max(0, (memory_budget or free_memory(slots[0].device)) - data_bytes(data))
-        settings = Settings(key, chunk_size, budget, randomness, keep, keep_best, rank, raises, deadline, callback, evolve is not None)
+        settings = Settings(key, chunk_size, randomness, keep, keep_best, rank, raises, deadline, callback, evolve is not None)
         tell, close = reporter(progress)
         try:
             kept = None if store is None else Store(store, plan, rehearsal, data, settings, policy)
             try:
-                executor, ledger = (
-                    Threads(rehearsal.trials, data, key, slots),
-                    new_ledger(plan, rehearsal.metrics, kept.steps if kept else []),
-                )
+                executor = Threads(rehearsal.trials, data, key, local_slots(), memory_budget)
+                ledger = new_ledger(plan, rehearsal.metrics, kept.steps if kept else [])
                 facts = facts_of(variants, ledger, key, evolves=evolve is not None)
                 judge = None if policy is None else _judge(policy, ledger, plan, rehearsal, rank, facts)
                 return _carried_out(plan, rehearsal, ledger, executor, settings, judge, None if progress is False else tell, kept)
@@ -187,7 +182,7 @@ def _carried_out(
     plan: Plan,
     rehearsal: Rehearsal,
     ledger: Ledger,
-    executor: Threads,
+    executor: Executor,
     settings: Settings,
     judge: Judge | None,
     tell: Reporter | None,
