@@ -1,5 +1,6 @@
 """Data: a set of examples, its parts, and the order in which training meets them."""
 
+import hashlib
 import math
 import warnings
 from typing import Any, NamedTuple
@@ -366,3 +367,14 @@ def _column_name(name: str, array: np.ndarray, values: Any, column: int) -> str:
         return f"column {labels[column]!r} of {name}"
     place = np.unravel_index(column, array.shape[1:])
     return f"column {column} of {name}" if array.ndim == 2 else f"{name} at {tuple(int(i) for i in place)}"
+
+
+def part_digest(part: Dataset | None) -> str | None:
+    """A SHA-256 of a part's arrays: their dtypes, shapes and bytes; None of none."""
+    if part is None:
+        return None
+    found = hashlib.sha256()
+    for array in map(np.ascontiguousarray, part):
+        found.update(f"{array.dtype.str} {array.shape} ".encode())
+        found.update(array.view(np.uint8).data if array.size else b"")
+    return found.hexdigest()

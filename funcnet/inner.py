@@ -3,11 +3,12 @@
 A new JAX may move or drop any of these. No other module uses them, and tests/test_inner.py says which one went missing.
 """
 
+import contextlib
 import functools
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -77,6 +78,45 @@ def trace_context() -> tuple[Any, ...]:
 def flag(name: str) -> Any:
     """One of JAX's settings, as it is in this thread."""
     return getattr(jax.config, name)
+
+
+# Settings that decide what a trace computes, each of which JAX has a `with` statement for.
+_SETTINGS = (
+    "enable_x64",
+    "default_matmul_precision",
+    "default_prng_impl",
+    "numpy_dtype_promotion",
+    "numpy_rank_promotion",
+    "threefry_partitionable",
+    "softmax_custom_jvp",
+)
+
+
+def settings() -> dict[str, Any]:
+    """JAX's settings that decide what a trace computes, as they are in this thread, to be sent to another process.
+
+    Example:
+      >>> with jax.default_matmul_precision("float32"):
+      ...     settings()["default_matmul_precision"]
+      'float32'
+    """
+    return {name: flag(f"jax_{name}") for name in _SETTINGS}
+
+
+@contextlib.contextmanager
+def under(given: Mapping[str, Any]) -> Iterator[None]:
+    """A `with` in which JAX's settings are those that another process has told.
+
+    Example:
+      >>> with under({"default_matmul_precision": "float32"}):
+      ...     settings()["default_matmul_precision"]
+      'float32'
+    """
+    with contextlib.ExitStack() as stack:
+        for name, value in given.items():
+            if flag(f"jax_{name}") != value:
+                stack.enter_context(getattr(jax, name)(value))
+        yield
 
 
 def no_mesh() -> Any:

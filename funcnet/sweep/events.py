@@ -39,6 +39,8 @@ _LEVELS = {
     "damaged": logging.WARNING,
     "out of memory": logging.WARNING,
     "device failed": logging.WARNING,
+    "worker failed": logging.WARNING,
+    "worker died": logging.WARNING,
     "failed": logging.ERROR,
     "compiled": logging.DEBUG,
 }

@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -19,13 +19,14 @@ from funcnet.sweep.task import Done, Stand, Task, Workplace, run_task
 from funcnet.sweep.trial import Constants, Trial
 from funcnet.training import Draws
 
+_PAUSES = 8  # of a chunk on its way to its end, where a run is long
 _DRAWN_BYTES = 2**26  # of draws that are remembered on a device, since the chunks of a replicate share them
 
 
 class Slot(NamedTuple):
     """A place where one chunk trains at a time."""
 
-    device: jax.Device
+    device: Any  # None where it is another process's
     number: int
 
 
@@ -49,7 +50,6 @@ class Executor(Protocol):
 
     slots: list[Slot]  # those that are there now; the loop gives each of them a task at a time
     platform: str  # "cpu", "gpu" or "tpu"
-    looks: int  # tasks of a chunk's way to its end, where a run is long
     budget: float  # bytes that one chunk may take
     seconds: float  # spent compiling
     made: int  # programs compiled
@@ -61,7 +61,9 @@ class Executor(Protocol):
     def submit(self, task: Task, shared: bool, slot: Slot, seconds: float | None = None) -> Future[Done]: ...
     def release(self, slot: Slot) -> None: ...
     def retire(self, slot: Slot) -> bool: ...
+    def pauses(self, request: Request, steps: int) -> int: ...
     def awaited(self) -> list[Future[Any]]: ...
+    def finish(self, futures: Sequence[Future[Done]]) -> None: ...
     def close(self, *, cancel: bool = False) -> None: ...
 
 
@@ -123,8 +125,6 @@ class Threads:
 
     Programs are compiled for the first device when they are asked for, and for another one when it first has nothing to do.
     """
-
-    looks = 8
 
     def __init__(self, trials: list[Trial], data: Split, key: jax.Array, slots: list[Slot], memory_budget: int | None = None):
         """Puts the data on every device.
@@ -204,6 +204,14 @@ class Threads:
             self.slots = left
             self._free = [other for other in self._free if other.device != slot.device]
         return bool(left)
+
+    def pauses(self, request: Request, steps: int) -> int:
+        """Into how many tasks a chunk's way of so many steps is cut: at each the loop sees how far it has come."""
+        return _PAUSES
+
+    def finish(self, futures: Sequence[Future[Done]]) -> None:
+        """Waits for tasks."""
+        wait(futures)
 
     def awaited(self) -> list[Future[Any]]:
         """What is being compiled."""

@@ -232,7 +232,7 @@ class Loop:
 
     def _stop(self) -> None:
         """The time is over: the tasks on their way end at their next stretch, and everything is as it stands."""
-        wait(list(self.training))
+        self.executor.finish(list(self.training))
         self.end_early()
         self.give_up()
         self.ready, self.waiting = [], []
@@ -364,7 +364,8 @@ class Loop:
         """Where the next task pauses, and whether it evaluates there."""
         lengths = set(self.ledger.num_steps[[cohort.rows[lane] for lane in cohort.lanes]].tolist())
         evaluations = set().union(*map(self._evaluations, lengths))
-        stride = STRETCH * math.ceil(max(lengths) / self.executor.looks / STRETCH)
+        steps = max(lengths)
+        stride = STRETCH * math.ceil(steps / self.executor.pauses(cohort.request, steps) / STRETCH)
         end = min(cohort.goal, cohort.at + stride)
         ahead = sorted(step for step in evaluations if cohort.at < step <= end)
         if self.settings.keep_best and ahead:

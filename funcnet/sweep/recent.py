@@ -53,6 +53,11 @@ class Recent:
                 future.set_exception(error)
         return future.result(), mine
 
+    def __contains__(self, key: Any) -> bool:
+        """Whether a result is there now, or being made."""
+        with self._lock:
+            return _Key(key) in self._futures
+
     def clear(self) -> None:
         """Forgets everything."""
         with self._lock:

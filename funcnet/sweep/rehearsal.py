@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
@@ -13,7 +12,7 @@ from funcnet.data import Split
 from funcnet.space import Variants
 from funcnet.sweep.assignment import Variant, brief
 from funcnet.sweep.plan import Group, Plan, Recipe
-from funcnet.sweep.trial import Arguments, Trial, measured, state_of, try_out
+from funcnet.sweep.trial import Trial, measured, state_of, try_out, unknown
 from funcnet.training import Training, as_training, check_data
 
 
@@ -84,11 +83,8 @@ def _trial_or_reason(recipe: Recipe, group: Group, first: Variant, data: Split, 
     kind = jax.ShapeDtypeStruct((), key.dtype)
 
     def trial(concrete: Collection[str]) -> Trial:
-        kinds = {name: jnp.int32 if isinstance(value, int) else jnp.result_type(float) for name, value in first.numbers.items()}
-        unknown = {name: jax.ShapeDtypeStruct((), kind) for name, kind in kinds.items() if name not in concrete}
         known = {name: first.numbers[name] for name in concrete}
-        names: Any = {name: jax.ShapeDtypeStruct((), jnp.int32) for name in group.names}
-        arguments: Any = Arguments(unknown, names)  # type: ignore[arg-type]
+        arguments = unknown({name: value for name, value in first.numbers.items() if name not in concrete}, group.names)
         return try_out(recipe, {**group.static, **known}, arguments, group.names, data, group.batch_size, group.limits_examples, kind)
 
     def works(concrete: Collection[str]) -> bool:

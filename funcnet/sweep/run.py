@@ -13,7 +13,7 @@ from funcnet import check, inner
 from funcnet.data import Dataset, Split, as_split
 from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
-from funcnet.sweep.events import Callback
+from funcnet.sweep.events import Callback, log
 from funcnet.sweep.executors import Executor, Threads, local_slots
 from funcnet.sweep.judge import Facts, Judge, check_policy, facts_of
 from funcnet.sweep.kept import Rank
@@ -24,6 +24,7 @@ from funcnet.sweep.plan import Plan, Recipe, make_plan
 from funcnet.sweep.progress import Progress, Reporter, reporter
 from funcnet.sweep.ranking import default_metric, wanted_mode
 from funcnet.sweep.rehearsal import Rehearsal, rehearse
+from funcnet.sweep.remote import Remote
 from funcnet.sweep.result import Lineage, SweepResult
 from funcnet.sweep.store import Store
 
@@ -78,6 +79,7 @@ def sweep(
     max_seconds: float | None = None,
     store: str | os.PathLike[str] | None = None,
     callback: Callback | None = None,
+    executor: Any = None,
 ) -> SweepResult:
     """Trains every variant of a recipe, many at once.
 
@@ -119,6 +121,10 @@ def sweep(
       store: a folder, made if need be, in which the sweep is kept while it trains. Called again it goes on from there, after
         a crash too; once finished it returns the result. More variants, after those of before, or more steps join it, unless a rule
         has compared variants.
+      executor: any `concurrent.futures.Executor`, whose workers train the chunks: a `ProcessPoolExecutor` (of spawned processes), Dask's
+        `Client.get_executor()`, `mpi4py.futures.MPIPoolExecutor`. It stays the caller's. The result is, bit for bit, that of the same
+        lane width (`chunk_size`) here, on machines of one kind. The recipe travels by cloudpickle where it is installed, else by
+        reference; each worker gets the data once. `memory_budget` is one worker's.
 
     Returns:
       A `SweepResult`. A run that becomes non-finite is frozen, marked "diverged", and changes nothing for the others.
@@ -166,11 +172,15 @@ def sweep(
         try:
             kept = None if store is None else Store(store, plan, rehearsal, data, settings, policy)
             try:
-                executor = Threads(rehearsal.trials, data, key, local_slots(), memory_budget)
+                if executor is None:
+                    place: Executor = Threads(rehearsal.trials, data, key, local_slots(), memory_budget)
+                else:
+                    told, fits = log if kept is None else kept.event, chunk_size is None
+                    place = Remote(executor, plan, rehearsal.trials, data, key, memory_budget, told, fits=fits)
                 ledger = new_ledger(plan, rehearsal.metrics, kept.steps if kept else [])
                 facts = facts_of(variants, ledger, key, evolves=evolve is not None)
                 judge = None if policy is None else _judge(policy, ledger, plan, rehearsal, rank, facts)
-                return _carried_out(plan, rehearsal, ledger, executor, settings, judge, None if progress is False else tell, kept)
+                return _carried_out(plan, rehearsal, ledger, place, settings, judge, None if progress is False else tell, kept)
             finally:
                 if kept is not None:
                     kept.close()
@@ -239,6 +249,8 @@ def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResul
         "store_seconds": 0.0 if store is None else store.seconds,
         "lane_widths": [loop.widths.get(group, 0) for group in range(len(plan.groups))],
     }
+    if isinstance(loop.executor, Remote):
+        timing["workers"] = sorted(loop.executor.workers)
     names = {plan.rows[row].variant: group.names for group in plan.groups for row in group.rows}
     structures = {row: rehearsal.trials[i].structure for i, group in enumerate(plan.groups) for row in group.rows}
     first, rank = plan.variants[0], loop.settings.rank

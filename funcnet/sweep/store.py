@@ -1,6 +1,5 @@
 """What a sweep needs to go on where it was: what it computes, how far it came, and the states of its runs, in a folder."""
 
-import hashlib
 import os
 import time
 import warnings
@@ -13,7 +12,7 @@ import jaxlib.version
 import numpy as np
 
 from funcnet import check, inner
-from funcnet.data import Split
+from funcnet.data import Split, part_digest
 from funcnet.policy import Policy
 from funcnet.sweep.events import to_file
 from funcnet.sweep.executors import Request
@@ -23,7 +22,7 @@ from funcnet.sweep.loop import Loop, Settings
 from funcnet.sweep.pack import Cohort, key_kind
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.rehearsal import Rehearsal
-from funcnet.sweep.task import Stand
+from funcnet.sweep.task import Stand, bare, clothed
 from funcnet.sweep.written import Names, written
 
 _SHARE = 0.02  # of the time, that writing may take
@@ -228,7 +227,7 @@ class Store:
         arrays = {}
         for group, own in self._by_group(rows).items():
             for i, leaves in enumerate(zip(*(states[row] for row in own), strict=True)):
-                arrays[f"{group}/{i}"] = np.stack([_bare(leaf) for leaf in leaves])
+                arrays[f"{group}/{i}"] = np.stack([bare(leaf) for leaf in leaves])
         return arrays
 
     def _restore_states(self, loop: Loop, group: int, rows: Sequence[int], arrays: Mapping[str, np.ndarray]) -> None:
@@ -239,7 +238,7 @@ class Store:
     def _leaves(self, group: int, get: Any) -> list[Any]:
         """Leaves with an axis of lanes or rows, those that are random keys as such."""
         avals = inner.outputs(self._rehearsal.trials[group].init.jaxpr)
-        return [_clothed(get(i), aval.dtype) for i, aval in enumerate(avals)]
+        return [clothed(get(i), aval.dtype) for i, aval in enumerate(avals)]
 
     def _cohort(self, own: Mapping[str, Any], arrays: Mapping[str, np.ndarray], i: int) -> Cohort:
         request = Request(*own["request"])
@@ -307,9 +306,9 @@ def _stack(leaves: Sequence[Any]) -> Any:
 def _written_cohort(cohort: Cohort, arrays: dict[str, np.ndarray], i: int) -> dict[str, Any]:
     stand = cohort.stand
     if stand is not None:
-        arrays |= {f"{i}/{j}": _bare(leaf) for j, leaf in enumerate(stand.state)}
+        arrays |= {f"{i}/{j}": bare(leaf) for j, leaf in enumerate(stand.state)}
         arrays |= {f"{i}/{name}": array for name, array in (("diverged", stand.diverged), ("watched", stand.watched)) if array is not None}
-        arrays |= {f"{i}/frozen{lane}/{j}": _bare(leaf) for lane, leaves in stand.frozen.items() for j, leaf in enumerate(leaves)}
+        arrays |= {f"{i}/frozen{lane}/{j}": bare(leaf) for lane, leaves in stand.frozen.items() for j, leaf in enumerate(leaves)}
     return {
         "request": list(cohort.request),
         "rows": list(cohort.rows),
@@ -318,19 +317,6 @@ def _written_cohort(cohort: Cohort, arrays: dict[str, np.ndarray], i: int) -> di
         "stand": stand is not None,
         "frozen": [] if stand is None else list(stand.frozen),
     }
-
-
-def _bare(leaf: Any) -> np.ndarray:
-    """A leaf as a NumPy array, a random key as its data."""
-    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
-def _clothed(array: np.ndarray, dtype: Any) -> Any:
-    """The leaf of a state again."""
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=dtype._impl.name)
-    return array
 
 
 def _written_tree(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
@@ -405,7 +391,7 @@ def _identity(plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings,
         rule = {**own, "evolves": settings.evolves}
     return {
         "key": {"kind": key_kind(settings.key), "data": np.asarray(jax.random.key_data(settings.key)).ravel().tolist()},
-        "data": {name: _data_digest(getattr(data, name)) for name in ("train", "validation")},
+        "data": {name: part_digest(getattr(data, name)) for name in ("train", "validation")},
         "randomness": settings.randomness,
         "replicates": int(plan.replicates),
         "eval_every": None if plan.eval_every is None else int(plan.eval_every),
@@ -417,16 +403,6 @@ def _identity(plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings,
         "groups": groups,
         "variants": variants,
     }
-
-
-def _data_digest(part: Any) -> str | None:
-    if part is None:
-        return None
-    found = hashlib.sha256()
-    for array in map(np.ascontiguousarray, part):
-        found.update(f"{array.dtype.str} {array.shape} ".encode())
-        found.update(array.view(np.uint8).data if array.size else b"")
-    return found.hexdigest()
 
 
 def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, versions: Mapping[str, str]) -> None:

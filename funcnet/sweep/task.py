@@ -1,10 +1,11 @@
 """A task: one chunk over some steps, from where it stands. It could run anywhere: what goes in and what comes back is data."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from funcnet.data import Split
@@ -152,3 +153,35 @@ def _step_by_step(here: Workplace, stand: Stand, done: _Stretch) -> Stand:
 def one_lane(state: list[Any], lane: int) -> list[Any]:
     """A lane's leaves, copied so that they don't keep the others' memory alive; a random key, which NumPy can't hold, stays one."""
     return [leaf[lane] if isinstance(leaf, jax.Array) else leaf[lane, ...].copy() for leaf in state]
+
+
+def bare(leaf: Any) -> np.ndarray:
+    """A leaf as a NumPy array, which a file or another process can have; of a random key it's the data."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def clothed(array: np.ndarray, dtype: Any) -> Any:
+    """The leaf again, which is a random key if the dtype is one's."""
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=dtype._impl.name)
+    return array
+
+
+def bare_stand(stand: Stand) -> Stand:
+    """A stand in NumPy's arrays alone."""
+    frozen = {lane: [bare(leaf) for leaf in leaves] for lane, leaves in stand.frozen.items()}
+    return stand._replace(state=[bare(leaf) for leaf in stand.state], frozen=frozen)
+
+
+def clothed_stand(stand: Stand, dtypes: Sequence[Any]) -> Stand:
+    """A stand as tasks have it, of one in NumPy's arrays.
+
+    Args:
+      dtypes: of the state's leaves.
+    """
+
+    def all_of(leaves: Sequence[Any]) -> list[Any]:
+        return [clothed(leaf, dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
+
+    return stand._replace(state=all_of(stand.state), frozen={lane: all_of(leaves) for lane, leaves in stand.frozen.items()})

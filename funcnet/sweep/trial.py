@@ -6,7 +6,7 @@ so that nothing that a recipe looks at (a global, a closure, an attribute) can c
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -129,6 +129,18 @@ def try_out(
         batch_size,
         limits_examples,
     )
+
+
+def unknown(numbers: Mapping[str, float | int], names: Iterable[str]) -> Arguments:
+    """Shapes and dtypes of a lane's arguments.
+
+    Args:
+      numbers: of any of the lanes: whole numbers are int32 in all of them, others are as JAX's settings have it.
+      names: the hyperparameters that are names.
+    """
+    kinds = {name: jnp.int32 if isinstance(value, int) else jnp.result_type(float) for name, value in numbers.items()}
+    shapes: Any = {name: jax.ShapeDtypeStruct((), kind) for name, kind in kinds.items()}
+    return Arguments(shapes, {name: jax.ShapeDtypeStruct((), jnp.int32) for name in names})  # type: ignore[misc]
 
 
 def state_of(trial: Trial) -> PyTree:
