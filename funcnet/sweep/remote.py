@@ -7,7 +7,6 @@ says so, and the task is sent again with it. A task whose worker has died, or th
 import contextlib
 import hashlib
 import itertools
-import math
 import pickle
 import time
 import warnings
@@ -102,7 +101,7 @@ class Remote:
         self.slots = [Slot(None, i) for i in range(self._pool.workers())]
         self._free, self._counted = list(self.slots), time.monotonic()
         sharing = min(first.cores, len(self.slots)) if first.platform == "cpu" else 1
-        self.budget = math.inf  # each worker sees for itself
+        self.budget = 2.0**62  # each worker sees for itself
         self._budget = max(0.0, (memory_budget or first.free) - data_bytes(self._data)) / sharing
 
     def ask(self, request: Request, example: LaneArrays) -> None:
@@ -301,7 +300,7 @@ class Remote:
 
     def _done(self, sent: _Sent, worker: str, answer: Answer) -> None:
         if sent.failed:
-            rule, fix = "workers must carry out what they are given", f"done by {worker} instead"
+            rule, fix = "workers must carry out what they are given", f"at a second try {worker} did"
             warnings.warn(check.message(_WHERE, rule, sent.failed, fix), RuntimeWarning, stacklevel=7)
         if worker not in self.workers:
             self._event("worker", name=worker, of=len(self.slots))
@@ -315,7 +314,8 @@ class Remote:
         """Another worker may do it; but a chunk that is too wide is so everywhere, and what fails twice has failed."""
         if sent.failed or isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise error
-        said = f"{worker}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]  # the last one says what, of a traceback
+        said = f"{worker}: {type(error).__name__}: {' ... '.join(dict.fromkeys((lines[0][:200], lines[-1][:200])))}"
         self._event("worker failed", error=said)
         self._send(sent._replace(failed=said))
 
