@@ -100,6 +100,7 @@ from funcnet.space import traced as traced
 from funcnet.space import uniform as uniform
 from funcnet.sweep import Best as Best
 from funcnet.sweep import Evaluation as Evaluation
+from funcnet.sweep import ExecutorLost as ExecutorLost
 from funcnet.sweep import Progress as Progress
 from funcnet.sweep import StoreDamaged as StoreDamaged
 from funcnet.sweep import StoreInUse as StoreInUse
@@ -108,6 +109,7 @@ from funcnet.sweep import SweepInterrupted as SweepInterrupted
 from funcnet.sweep import SweepNotFinite as SweepNotFinite
 from funcnet.sweep import SweepResult as SweepResult
 from funcnet.sweep import SweepStopped as SweepStopped
+from funcnet.sweep import WorkerRefused as WorkerRefused
 from funcnet.sweep import clear_caches as clear_caches
 from funcnet.sweep import load_result as load_result
 from funcnet.sweep import load_store as load_store

@@ -174,15 +174,15 @@ class Remote:
         self._pool.close()
 
     def _first(self) -> Worker:
-        began, theirs = time.monotonic(), self._submitted(introduce, self._versions)
-        told = False
-        while not wait([theirs], timeout=0.5).done:
-            if not told and time.monotonic() - began > _PATIENCE:
-                told = True
-                rule, fix = "must have a worker that answers", "start one, or interrupt; this waits for as long as it takes"
-                warnings.warn(check.message(_WHERE, rule, f"none in {_PATIENCE:.0f} seconds", fix), RuntimeWarning, stacklevel=4)
+        theirs = self._submitted(introduce, self._versions)
         try:
+            if not wait([theirs], timeout=_PATIENCE).done:
+                rule, fix = "must have a worker that answers", "start one, or interrupt; this waits for as long as it takes"
+                warnings.warn(check.message(_WHERE, rule, f"none in {_PATIENCE:g} seconds", fix), RuntimeWarning, stacklevel=4)
             what, name, own = theirs.result()
+        except KeyboardInterrupt:
+            theirs.cancel()
+            raise
         except (CancelledError, BrokenExecutor, OSError) as error:
             raise self._lost(error) from error
         except (ImportError, AttributeError) as error:
@@ -216,7 +216,7 @@ class Remote:
             if not self._pool.remade():
                 raise self._lost(error) from error
             theirs = self._pool.submit(function, *arguments)
-        except RuntimeError as error:  # it has been shut down
+        except (RuntimeError, OSError) as error:  # it has been shut down, or can't be reached
             raise self._lost(error) from error
         if not isinstance(theirs, Future):
             rule = "submit must return a concurrent.futures.Future"

@@ -533,3 +533,14 @@ def test_the_ranks_of_mpi_give_the_same_bits(tmp_path):
         stored = swept(recipe, variants, data, store=tmp_path / name, **settings)  # it is read
         assert stored.timing["programs"] == 0
         assert_same(swept(recipe, variants, data, **settings), stored)
+
+
+def test_an_executor_without_workers_is_said_and_waited_for(monkeypatch):
+    monkeypatch.setattr(remote, "_PATIENCE", 0.2)
+    started = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1) as busy:
+        busy.submit(started.wait)
+        threading.Timer(1.0, started.set).start()
+        with pytest.warns(RuntimeWarning, match="sweep: executor: must have a worker that answers, got none in 0.2 seconds; start one"):
+            result = swept(recipes.line, executor=busy)
+    assert_same(swept(recipes.line), result)
