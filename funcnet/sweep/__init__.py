@@ -24,6 +24,8 @@ policy      what decides which variants go on
 from funcnet.sweep.events import Evaluation as Evaluation
 from funcnet.sweep.files import StoreDamaged as StoreDamaged
 from funcnet.sweep.files import StoreInUse as StoreInUse
+from funcnet.sweep.foreseen import Plan as Plan
+from funcnet.sweep.foresight import plan as plan
 from funcnet.sweep.program import clear_caches as clear_caches
 from funcnet.sweep.progress import Progress as Progress
 from funcnet.sweep.result import Best as Best

@@ -21,13 +21,12 @@ from funcnet.sweep.kept import Kept, Rank
 from funcnet.sweep.lanes import LaneArrays, lane_arrays
 from funcnet.sweep.ledger import COMPLETED, DIVERGED, PRUNED, STATUSES, UNFINISHED, Ledger
 from funcnet.sweep.memory import is_out_of_memory
-from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, halved, lot_by, lots_of, one_key_for_all, packed, shares_keys
+from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, fitting_width, halved, lot_by, packed, request_of, wanted_width
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.program import STRETCH
 from funcnet.sweep.progress import Progress, Reporter
 from funcnet.sweep.rehearsal import Rehearsal
 from funcnet.sweep.task import Done, Stand, Task, one_lane
-from funcnet.sweep.width import core_lanes, fitting, lane_width
 
 _LOOKS = 8  # tasks of a chunk's way to its end, where a run is long
 
@@ -239,13 +238,11 @@ class Loop:
 
     def _ask(self, group: int, width: int) -> Request:
         """Has a group's programs compiled for chunks of a width."""
-        must = one_key_for_all(self.settings.key)
         if group in self.restored and self.restored[group].width == width:
             request = self.restored[group]
             self.executor.ask(request, self._lanes(request, self.plan.groups[group].rows[:1]))
             return request
-        shared = shares_keys(self.plan, self.plan.groups[group].rows, self.ledger.allowed, width, self.settings.randomness, must=must)
-        request = Request(group, width, shared)
+        request = request_of(self.plan, group, self.ledger.allowed, width, self.settings.randomness, self.settings.key)
         self.executor.ask(request, self._lanes(request, self.plan.groups[group].rows[:width]))
         return request
 
@@ -281,21 +278,15 @@ class Loop:
         return half
 
     def _width(self, group: int) -> int:
-        if self.settings.chunk_size is not None:
-            return self.settings.chunk_size
-        slots = self.executor.slots
-        most = core_lanes(self.trials[group].step_bytes) if slots[0].device.platform == "cpu" else 8192
-        lots = lots_of(self.plan, self.plan.groups[group].rows, self.ledger.allowed, shared=False)
-        return lane_width([len(lot) for lot in lots], len(slots), most)
+        step_bytes, slots = self.trials[group].step_bytes, self.executor.slots
+        return wanted_width(self.plan, group, self.ledger.allowed, step_bytes, slots, self.settings.chunk_size)
 
     def _fitting(self, request: Request) -> int:
         """How many lanes fit in the memory, as the compiled programs say."""
-        width, found = request.width, self.executor.compiled(request)
-        if self.settings.chunk_size is None and found is not None:
-            device = self.executor.slots[0].device
-            budget = self.settings.budget / sum(slot.device == device for slot in self.executor.slots)
-            width = fitting(width, found.bytes_needed, budget)
-        return width
+        found = self.executor.compiled(request)
+        if found is None:
+            return request.width
+        return fitting_width(request.width, found.bytes_needed, self.settings.budget, self.executor.slots, self.settings.chunk_size)
 
     def _lanes(self, request: Request, rows: Sequence[int]) -> LaneArrays:
         first = next(row for row in rows if row != NOBODY)
