@@ -69,7 +69,7 @@ def _flops_of(equation: Any) -> float:
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = equation.invars[0].aval.shape
-        return 2 * made * math.prod(left[axis] for axis in contracted)
+        return float(2 * made * math.prod(left[axis] for axis in contracted))
     if name == "conv_general_dilated":
         return _convolution(equation)
     if name in _SUMS or name.startswith("reduce_window"):
@@ -93,7 +93,7 @@ def _convolution(equation: Any) -> float:
         apart = params["lhs_dilation"][i]
         met *= int(((places >= 0) & (places <= (image[axis] - 1) * apart) & (places % apart == 0)).sum())
     inputs = kernel[numbers.rhs_spec[1]]  # of one group
-    return 2.0 * batch * channels * inputs * met
+    return float(2 * batch * channels * inputs * met)
 
 
 def _bytes_of(equation: Any) -> float:

@@ -49,8 +49,8 @@ class Plan:
       device: what the plan is for.
       budget: bytes that one chunk may take.
       seconds: `Seconds`: rehearse, compile, train, and their total.
-      measured: whether `seconds.train` is from steps that were timed on the device. If not it is a bound that no sweep is faster than:
-        all operations at the chip's peak, or all bytes at its memory's.
+      measured: whether `seconds.train` is from steps that were timed on the device. If not it is a roofline's: operations at the
+        chip's peak or bytes at its memory's bandwidth, and no measurement.
       at_most: whether the sweep has a rule that may end runs early; all counts are those of one that doesn't.
     """
 
@@ -89,7 +89,8 @@ class Plan:
 
     def __repr__(self) -> str:
         facts, headers, cells = self._shown()
-        lines = [f"{name}: {words}" for name, words in facts]
+        first = max(len(name) for name, _ in facts)
+        lines = [f"{name.ljust(first)}  {words}" for name, words in facts]
         widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
         lines += ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in [headers, *cells]]
         left = len(self.programs) - len(cells)
@@ -101,24 +102,23 @@ class Plan:
         def line(tag: str, row: Sequence[str]) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in row) + "</tr>"
 
-        summary = "<br>".join(f"{html.escape(name)}: {html.escape(words)}" for name, words in facts)
+        summary = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(words)}</td></tr>" for name, words in facts)
         body, left = "".join(line("td", row) for row in cells), len(self.programs) - len(cells)
         more = f"<p>and {left} more</p>" if left else ""
-        return f"<p>{summary}</p><table><thead>{line('th', headers)}</thead><tbody>{body}</tbody></table>{more}"
+        return f"<table>{summary}</table><table><thead>{line('th', headers)}</thead><tbody>{body}</tbody></table>{more}"
 
     def _shown(self) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:
         """What is printed: facts, headers, and a line for each of the first programs."""
-        at_most = "at most " if self.at_most else ""
-        kind = "timed" if self.measured else "a bound, not a measurement: no sweep is faster"
-        seconds = self.seconds
-        parts = f"rehearsal {_duration(seconds.rehearse)}, compiling {_duration(seconds.compile)}"
-        training = f"training {at_most}{_duration(seconds.train)} ({kind})"
+        at_most, seconds = "at most " if self.at_most else "", self.seconds
+        how = "as timed here" if self.measured else "by a roofline, not a measurement"
+        parts = f"{_duration(seconds.rehearse)} to rehearse, {_duration(seconds.compile)} to compile"
+        counts = [_count(self.runs, "run"), _count(len(self.programs), "program"), _count(self.compilations, "compilation")]
         facts = [
-            ("plan", f"{_count(self.runs, 'run')} in {_count(len(self.programs), 'program')}, {_count(self.compilations, 'compilation')}"),
+            ("plan", f"{counts[0]} in {counts[1]}, {counts[2]}"),
             ("on", f"{self.device}, {_count(self.slots, 'chunk')} at a time"),
-            ("memory", f"{_scaled(self.bytes_needed, 'B')} of {_scaled(self.budget * self.slots, 'B')}, the data not counted"),
+            ("memory", f"{_scaled(self.bytes_needed, 'B')} of {_scaled(self.budget * self.slots, 'B')}, beside the data"),
             ("work", f"{at_most}{_scaled(self.flops, 'FLOP')}, {_scaled(self.bytes_moved, 'B')} moved"),
-            ("time", f"{_duration(seconds.total)}: {parts}, {training}"),
+            ("time", f"{at_most}{_duration(seconds.total)}: {parts}, {_duration(seconds.train)} to train, {how}"),
         ]
         names = list(dict.fromkeys(name for program in self.programs for name in program.static))
         batches = len({program.batch_size for program in self.programs}) > 1
@@ -160,7 +160,7 @@ def _duration(seconds: float) -> str:
 
     Example:
       >>> _duration(0.00123), _duration(12.34), _duration(754), _duration(100_000)
-      ('0.0012 s', '12 s', '12 min 34 s', '27 h 47 min')
+      ('0.0012 s', '12 s', '12 min 34 s', '27 h 46 min')
     """
     if seconds < 100:
         return f"{seconds:.2g} s"

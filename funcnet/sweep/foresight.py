@@ -6,7 +6,8 @@ import importlib.util
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from typing import Any, NamedTuple
 
@@ -92,8 +93,10 @@ def plan(
         of a sweep already is not looked at.
       device: None for where a sweep trains now. A `jax.Device` for another, as under `with jax.default_device(device)`. The name of a
         TPU, "v5e" or "v6e" for one chip, or of several as "v5e:2x2" or "v6e:2x4", or a device of `jax.experimental.topologies`: the
-        programs are compiled for it here, with the extra [tpu], and the time is a bound from the chip's peak operations and bytes a
-        second. On a TPU a product of float32 numbers is made of bfloat16 ones unless JAX is told otherwise.
+        programs are compiled for it here, with the extra [tpu], and the time to train is that of a roofline: operations at the
+        chip's peak in bfloat16, of which its products of float32 numbers are made unless JAX is told otherwise, or bytes at its
+        memory's bandwidth, whichever takes longer. A sweep takes longer where operations are small, and less where what they
+        compute stays on the chip, which the compiler's count of bytes doesn't know.
 
     Returns:
       A `Plan`, which prints as a table.
@@ -161,17 +164,26 @@ class _Place(NamedTuple):
     device: jax.Device | None  # that the user asks for, and has
     chip: Chip | None  # where only its compiler is here
 
-    def context(self) -> Any:
-        return contextlib.nullcontext() if self.device is None else jax.default_device(self.device)
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if self.device is not None:
+                stack.enter_context(jax.default_device(self.device))
+            if self.chip is not None:  # JAX's own cache writes programs that it can't read without the chip: it compiles them again
+                stack.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
+            yield
 
     def memory(self) -> int:
         return free_memory(self.slots[0].device) if self.chip is None else int(MARGIN * self.chip.memory)
 
     @property
     def name(self) -> str:
-        device = self.slots[0].device
-        kinds = len({slot.device for slot in self.slots})
-        return ("" if kinds == 1 else f"{kinds} x ") + (device.device_kind if self.chip else f"{device.platform} ({device.device_kind})")
+        device, devices = self.slots[0].device, len({slot.device for slot in self.slots})
+        kind = device.device_kind
+        return (f"{devices} x " if devices > 1 else "") + (
+            kind if kind.lower().startswith(device.platform) else f"{device.platform} {kind}"
+        )
 
 
 def _place(device: str | jax.Device | None) -> _Place:
@@ -337,7 +349,7 @@ def _foreseen(
         for i, group in enumerate(plan.groups)
     ]
     executables = {id(one.program): one for own in found for compiled in (*own.before, own.compiled) for one in compiled.executables}
-    devices = min(len({slot.device for slot in slots}), len(ways))
+    devices = min(len({slot.device for slot in slots}), sum(map(len, ways)))
     compiling = [one.seconds for one in executables.values()] * devices
     return Plan(
         tuple(programs),

@@ -188,7 +188,7 @@ def request_of(plan: Plan, group: int, goals: np.ndarray, width: int, randomness
 
 def share_of(budget: int, slots: Sequence[Slot]) -> float:
     """Bytes that one chunk may take, of those that all chunks of a device may."""
-    return budget / sum(slot.device == slots[0].device for slot in slots)
+    return float(budget / sum(slot.device == slots[0].device for slot in slots))
 
 
 def fitting_width(width: int, bytes_needed: int, budget: int, slots: Sequence[Slot], chunk_size: int | None) -> int:
