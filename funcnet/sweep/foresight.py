@@ -181,9 +181,8 @@ class _Place(NamedTuple):
     def name(self) -> str:
         device, devices = self.slots[0].device, len({slot.device for slot in self.slots})
         kind = device.device_kind
-        return (f"{devices} x " if devices > 1 else "") + (
-            kind if kind.lower().startswith(device.platform) else f"{device.platform} {kind}"
-        )
+        named = kind if kind.lower().startswith(device.platform) else f"{device.platform} {kind}"
+        return f"{devices} x {named}" if devices > 1 else named
 
 
 def _place(device: str | jax.Device | None) -> _Place:
@@ -239,6 +238,10 @@ class _Compiler:
         trials = ready.rehearsal.trials
         self.executor = Threads(trials, ready.data, ready.key, place.slots) if place.chip is None else None
 
+    def close(self) -> None:
+        if self.executor is not None:
+            self.executor.close(cancel=True)
+
     def lanes(self, request: Request, rows: Sequence[int]) -> LaneArrays:
         independent, numbers = self._randomness == "independent", self._ledger.numbers
         return lane_arrays(self._ready.plan, request.group, rows, numbers, request.width, shared=request.shared, independent=independent)
@@ -260,8 +263,8 @@ class _Compiler:
         if executor is not None:
             executor.ask(request, example)
             return request, lambda: _waited(executor, request)
-        lanes: Any = jax.eval_shape(lambda: Lanes(np.arange(width, dtype=np.int32), *example))  # type: ignore[arg-type]
-        kind = Kind(lanes, ready.key, jax.eval_shape(lambda: ready.data), request.shared, self._slots[0].device)
+        lanes: Any = Lanes(np.arange(width, dtype=np.int32), *example)  # type: ignore[arg-type]
+        kind = Kind(_shapes(lanes), ready.key, _shapes(ready.data), request.shared, self._slots[0].device)
         return request, compile_programs(ready.rehearsal.trials[group], kind).result
 
     def _settle(self, asked: tuple[Request, Callable[[], Compiled]]) -> _Settled:
@@ -280,6 +283,11 @@ class _Compiler:
                     return _Settled(request, found, tuple(before))
                 before.append(found)
             asked = self._ask(request.group, width)
+
+
+def _shapes(arrays: Any) -> Any:
+    """Arrays as a device would have them, but for the numbers."""
+    return jax.eval_shape(lambda arrays: arrays, arrays)
 
 
 def _waited(executor: Threads, request: Request) -> Compiled:
@@ -311,29 +319,24 @@ def _foreseen(
 ) -> Plan:
     plan, trials, slots, device = ready.plan, ready.rehearsal.trials, place.slots, place.slots[0].device
     compiler = _Compiler(ready, ledger, place, budget, chunk_size, randomness)
-    executor = compiler.executor
     try:
         found = compiler.settled()
-        chunks = [
-            chunks_of(plan, plan.groups[own.request.group].rows, ledger.allowed, own.request.width, own.request.shared) for own in found
-        ]
+        chunks = [chunks_of(plan, group.rows, ledger.allowed, *own.request[1:]) for group, own in zip(plan.groups, found, strict=True)]
         ways = [[_way(ready, ledger, rows) for rows in own] for own in chunks]
-        flops_of = [_flops(trial, ready.data, own.request.width, device) for trial, own in zip(trials, found, strict=True)]
-        bytes_of = [_bytes(trial, own.compiled, ready.data, device) for trial, own in zip(trials, found, strict=True)]
-        at_a_time = min(sum(slot.device == device for slot in slots), sum(map(len, chunks)))
-        each = max(_LEAST_TIMED, _TIMED_SECONDS / len(found))
-        seconds = []
-        for i, own in enumerate(found):
-            if executor is None:
-                assert place.chip is not None
-                bounds = zip(map(flops_of[i].of, ways[i]), map(bytes_of[i].of, ways[i]), strict=True)
-                seconds.append([max(flops / place.chip.flops, moved / place.chip.bandwidth) for flops, moved in bounds])
-            else:
-                pace = _pace(executor, own.request, compiler.lanes(own.request, chunks[i][0]), ways[i][0].steps, at_a_time, each)
-                seconds.append(list(map(pace.of, ways[i])))
+        works = [_flops(trial, ready.data, own.request.width, device) for trial, own in zip(trials, found, strict=True)]
+        moves = [_bytes(trial, own.compiled, ready.data, device) for trial, own in zip(trials, found, strict=True)]
+        if compiler.executor is None:
+            assert place.chip is not None
+            bounds = zip(works, moves, ways, strict=True)
+            seconds = [[_roofline(place.chip, work, moved, way) for way in own] for work, moved, own in bounds]
+        else:
+            at_a_time = min(sum(slot.device == device for slot in slots), sum(map(len, chunks)))
+            lanes = [compiler.lanes(own.request, rows[0]) for own, rows in zip(found, chunks, strict=True)]
+            each = max(_LEAST_TIMED, _TIMED_SECONDS / len(found))
+            paces = [_pace(compiler.executor, found[i].request, lanes[i], ways[i][0].steps, at_a_time, each) for i in range(len(found))]
+            seconds = [list(map(pace.of, own)) for pace, own in zip(paces, ways, strict=True)]
     finally:
-        if executor is not None:
-            executor.close(cancel=True)
+        compiler.close()
     programs = [
         PlannedProgram(
             group.static,
@@ -342,8 +345,8 @@ def _foreseen(
             found[i].request.width,
             len(chunks[i]),
             found[i].compiled.bytes_needed,
-            sum(map(flops_of[i].of, ways[i])),
-            sum(map(bytes_of[i].of, ways[i])),
+            sum(map(works[i].of, ways[i])),
+            sum(map(moves[i].of, ways[i])),
             max(seconds[i]),
         )
         for i, group in enumerate(plan.groups)
@@ -362,6 +365,11 @@ def _foreseen(
         place.chip is None,
         ready.policy is not None,
     )
+
+
+def _roofline(chip: Chip, work: _Cost, moved: _Cost, way: _Way) -> float:
+    """Seconds of a chunk's way on a chip that does nothing but operations at its peak, or nothing but read and write."""
+    return max(work.of(way) / chip.flops, moved.of(way) / chip.bandwidth)
 
 
 def _until_all_end(seconds: Iterable[float], places: int) -> float:
