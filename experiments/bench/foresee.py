@@ -46,16 +46,21 @@ def foresee(workload: Workload) -> Foreseen:
 
 
 def line(name: str, rounds: list[Foreseen]) -> str:
-    """What a table says of a workload: medians, and each ratio's range over the rounds."""
+    """A workload in a table of Markdown: medians, and each ratio's range over the rounds."""
 
-    def shown(foreseen: list[float], taken: list[float]) -> str:
+    def cells(foreseen: list[float], taken: list[float]) -> list[str]:
         ratios = [a / b for a, b in zip(foreseen, taken, strict=True)]
         middle = statistics.median(ratios)
-        return f"{statistics.median(foreseen):8.3g} {statistics.median(taken):8.3g}   {middle:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
+        spread = f"{middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        return [f"{statistics.median(foreseen):.3g}", f"{statistics.median(taken):.3g}", spread]
 
-    warm = shown([own.warm for own in rounds], [statistics.mean(own.warm_taken) for own in rounds])
-    cold = shown([own.cold for own in rounds], [own.cold_taken for own in rounds])
-    return f"{name:4}{warm}{cold}{statistics.median(own.planning for own in rounds):10.3g}"
+    warm = cells([own.warm for own in rounds], [statistics.mean(own.warm_taken) for own in rounds])
+    cold = cells([own.cold for own in rounds], [own.cold_taken for own in rounds])
+    return " | ".join([f"| {name}", *warm, *cold, f"{statistics.median(own.planning for own in rounds):.3g} |"])
+
+
+HEADER = """|  | warm: foreseen, s | taken, s | ratio | cold: foreseen, s | taken, s | ratio | the plan itself, s |
+|---|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
@@ -66,7 +71,7 @@ def main() -> None:
     unknown = set(arguments.workloads) - set(WORKLOADS)
     if unknown or arguments.rounds < 1:
         parser.error("a workload must be one of W1 to W8, and --rounds at least 1")
-    print(f"{'':4}{'warm: foreseen, taken':>17}, ratio [range]{'cold: foreseen, taken':>24}, ratio [range]{'planning':>10}")
+    print(HEADER)
     for name in arguments.workloads or WORKLOADS:
         print(line(name, [foresee(WORKLOADS[name]()) for _ in range(arguments.rounds)]), flush=True)
 
