@@ -164,6 +164,11 @@ class Threads:
         return drawn
 
 
+def share_of(budget: int, slots: list[Slot]) -> float:
+    """Bytes that one chunk may take, of those that all chunks of a device may."""
+    return float(budget / sum(slot.device == slots[0].device for slot in slots))
+
+
 def local_slots() -> list[Slot]:
     """One for each device; where the one device is a CPU, one for each of its cores. `jax.default_device` is the only one."""
     chosen = inner.flag("jax_default_device")

@@ -20,19 +20,20 @@ from funcnet.policy import Policy
 from funcnet.space import Variants
 from funcnet.sweep.cost import bytes_touched, flops
 from funcnet.sweep.events import Callback
-from funcnet.sweep.executors import Request, Slot, Threads, local_slots
+from funcnet.sweep.executors import Request, Slot, Threads, local_slots, share_of
 from funcnet.sweep.foreseen import Plan, PlannedProgram, Seconds
 from funcnet.sweep.judge import facts_of
 from funcnet.sweep.lanes import LaneArrays, Lanes, lane_arrays
 from funcnet.sweep.ledger import Ledger, new_ledger
 from funcnet.sweep.memory import MARGIN, data_bytes, free_memory, is_out_of_memory
-from funcnet.sweep.pack import chunks_of, fitting_width, request_of, share_of, wanted_width
+from funcnet.sweep.pack import chunks_of, request_of, wanted_width
 from funcnet.sweep.plan import Recipe
 from funcnet.sweep.program import STRETCH, Compiled, Kind, compile_programs
 from funcnet.sweep.progress import Progress, check_progress
 from funcnet.sweep.run import Prepared, judge_of, prepare
 from funcnet.sweep.task import Stand, Task
 from funcnet.sweep.trial import TracedFunction, Trial, evaluation_of
+from funcnet.sweep.width import fitting
 
 _TIMED_SECONDS = 1.0  # of steps that are timed, all programs together
 _LEAST_TIMED = 0.02  # of one program
@@ -153,7 +154,7 @@ def plan(
         if ready.policy is not None:
             _begin_rule(ready, ledger, evolves=evolve is not None)
         memory = memory_budget or place.memory()
-        budget = max(0, memory - data_bytes(ready.data))
+        budget = share_of(max(0, memory - data_bytes(ready.data)), place.slots)
         return _foreseen(ready, ledger, place, budget, chunk_size, randomness, rehearsed)
 
 
@@ -232,7 +233,7 @@ class _Settled(NamedTuple):
 class _Compiler:
     """Has programs compiled as the sweep's loop does, and asks the same functions how many lanes they have."""
 
-    def __init__(self, ready: Prepared, ledger: Ledger, place: _Place, budget: int, chunk_size: int | None, randomness: str):
+    def __init__(self, ready: Prepared, ledger: Ledger, place: _Place, budget: float, chunk_size: int | None, randomness: str):
         self._ready, self._ledger, self._slots = ready, ledger, place.slots
         self._budget, self._chunk_size, self._randomness = budget, chunk_size, randomness
         trials = ready.rehearsal.trials
@@ -253,7 +254,8 @@ class _Compiler:
 
     def _first(self, group: int) -> int:
         step_bytes = self._ready.rehearsal.trials[group].step_bytes
-        return wanted_width(self._ready.plan, group, self._ledger.allowed, step_bytes, self._slots, self._chunk_size)
+        slots, platform = len(self._slots), self._slots[0].device.platform
+        return wanted_width(self._ready.plan, group, self._ledger.allowed, step_bytes, slots, platform, self._chunk_size)
 
     def _ask(self, group: int, width: int) -> tuple[Request, Callable[[], Compiled]]:
         """The programs that are asked for, and what waits for them."""
@@ -278,7 +280,7 @@ class _Compiler:
                     raise
                 width = request.width // 2
             else:
-                width = fitting_width(request.width, found.bytes_needed, self._budget, self._slots, self._chunk_size)
+                width = fitting(request.width, found.bytes_needed, self._budget) if self._chunk_size is None else request.width
                 if width == request.width:
                     return _Settled(request, found, tuple(before))
                 before.append(found)
@@ -315,7 +317,7 @@ class _Cost(NamedTuple):
 
 
 def _foreseen(
-    ready: Prepared, ledger: Ledger, place: _Place, budget: int, chunk_size: int | None, randomness: str, rehearsed: float
+    ready: Prepared, ledger: Ledger, place: _Place, budget: float, chunk_size: int | None, randomness: str, rehearsed: float
 ) -> Plan:
     plan, trials, slots, device = ready.plan, ready.rehearsal.trials, place.slots, place.slots[0].device
     compiler = _Compiler(ready, ledger, place, budget, chunk_size, randomness)
@@ -360,7 +362,7 @@ def _foreseen(
         len(compiling),
         len(slots),
         place.name,
-        int(share_of(budget, slots)),
+        int(budget),
         Seconds(rehearsed, _until_all_end(compiling, os.cpu_count() or 1), _until_all_end(itertools.chain(*seconds), len(slots))),
         place.chip is None,
         ready.policy is not None,

@@ -15,18 +15,19 @@ import numpy as np
 from funcnet import check
 from funcnet.sweep.assignment import brief
 from funcnet.sweep.events import Callback, Evaluation, Teller, log
-from funcnet.sweep.executors import Request, Slot, Threads
+from funcnet.sweep.executors import Request, Slot, Threads, share_of
 from funcnet.sweep.judge import Judge
 from funcnet.sweep.kept import Kept, Rank
 from funcnet.sweep.lanes import LaneArrays, lane_arrays
 from funcnet.sweep.ledger import COMPLETED, DIVERGED, PRUNED, STATUSES, UNFINISHED, Ledger
 from funcnet.sweep.memory import is_out_of_memory
-from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, fitting_width, halved, lot_by, packed, request_of, wanted_width
+from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, halved, lot_by, packed, request_of, wanted_width
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.program import STRETCH
 from funcnet.sweep.progress import Progress, Reporter
 from funcnet.sweep.rehearsal import Rehearsal
 from funcnet.sweep.task import Done, Stand, Task, one_lane
+from funcnet.sweep.width import fitting
 
 _LOOKS = 8  # tasks of a chunk's way to its end, where a run is long
 
@@ -278,15 +279,15 @@ class Loop:
         return half
 
     def _width(self, group: int) -> int:
-        step_bytes, slots = self.trials[group].step_bytes, self.executor.slots
-        return wanted_width(self.plan, group, self.ledger.allowed, step_bytes, slots, self.settings.chunk_size)
+        slots, step_bytes, chunk_size = self.executor.slots, self.trials[group].step_bytes, self.settings.chunk_size
+        return wanted_width(self.plan, group, self.ledger.allowed, step_bytes, len(slots), slots[0].device.platform, chunk_size)
 
     def _fitting(self, request: Request) -> int:
         """How many lanes fit in the memory, as the compiled programs say."""
-        found = self.executor.compiled(request)
-        if found is None:
-            return request.width
-        return fitting_width(request.width, found.bytes_needed, self.settings.budget, self.executor.slots, self.settings.chunk_size)
+        width, found = request.width, self.executor.compiled(request)
+        if self.settings.chunk_size is None and found is not None:
+            width = fitting(width, found.bytes_needed, share_of(self.settings.budget, self.executor.slots))
+        return width
 
     def _lanes(self, request: Request, rows: Sequence[int]) -> LaneArrays:
         first = next(row for row in rows if row != NOBODY)
