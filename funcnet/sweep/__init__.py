@@ -2,6 +2,7 @@
 
 The words, each with one meaning in the whole package:
 
+plan        what is to be trained: variants, their rows, and which of them share a program; `plan` says what that will take
 recipe      a function of hyperparameters that returns a training
 variant     one setting of the hyperparameters
 replicate   a run of a variant with a key of its own

@@ -5,6 +5,7 @@ import heapq
 import importlib.util
 import itertools
 import os
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ from funcnet.sweep.width import fitting
 
 _TIMED_SECONDS = 1.0  # of steps that are timed, all programs together
 _LEAST_TIMED = 0.02  # of one program
-_REPEATS = 2  # of what is timed that isn't a step
+_REPEATS = 3  # of what is timed: the median counts, whatever else the machine does for a moment
 _LEAST_LAYOUT = "2x2"  # of a TPU's chips, for which a program for one is compiled
 
 
@@ -83,7 +84,8 @@ def plan(
 
     The recipe is rehearsed, and its programs are compiled, as a sweep does it: what a sweep refuses is refused here, and a sweep
     that follows in this process compiles nothing more (of up to 256 programs). No run is trained. On a device that is at hand a
-    chunk of each program takes a few steps, as many at a time as the sweep trains, and is thrown away: a second or so in all.
+    chunk of each program takes a few steps, as many chunks at a time as the sweep trains, and is thrown away: in a few seconds,
+    where a step doesn't take longer.
 
     Args:
       recipe, variants, data, key, num_steps, batch_size, eval_every, replicates, chunk_size, memory_budget, randomness: those of
@@ -438,12 +440,16 @@ def _pace(executor: Threads, request: Request, lanes: LaneArrays, steps: int, at
             executor.release(slot)
         return took, done[0].stand
 
+    def middle(*what: Any, evaluates: bool) -> float:
+        took: list[float] = []
+        while len(took) < _REPEATS and sum(took) <= seconds:
+            took.append(timed(*what, evaluates=evaluates)[0])
+        return statistics.median(took)
+
     _, stand = timed(None, 0, 1, evaluates=True)  # the first call of a program takes longer
-    count, took = 1, timed(stand, 1, 2, evaluates=False)[0]
-    while took < seconds and count < steps - 1:
+    count = 1
+    while timed(stand, 1, 1 + count, evaluates=False)[0] < seconds / _REPEATS / 2 and count < steps - 1:
         count = min(steps - 1, 4 * count)
-        took, _ = timed(stand, 1, 1 + count, evaluates=False)
-    step = took / count
-    begin = min(timed(None, 0, 1, evaluates=False)[0] for _ in range(_REPEATS))
-    evaluation = min(timed(stand, 1, 2, evaluates=True)[0] for _ in range(_REPEATS))
+    step = middle(stand, 1, 1 + count, evaluates=False) / count
+    begin, evaluation = middle(None, 0, 1, evaluates=False), middle(stand, 1, 2, evaluates=True)
     return _Cost(max(0.0, begin - step), step, max(0.0, evaluation - step))

@@ -84,7 +84,7 @@ def sweep(
 
     Variants that differ in floats alone share a program and train in its lanes; any other hyperparameter (int, bool, str,
     tuple, function) picks a program, unless `static` or `traced` says otherwise. Before anything is compiled, the recipe
-    is called once with each variant's values, so that its own checks see them.
+    is called once with each variant's values, so that its own checks see them. `plan`, called alike, says what it will take.
 
     Args:
       recipe: recipe(**hyperparameters) -> `Training`, or any triple of functions of its form.
