@@ -101,6 +101,7 @@ from funcnet.space import uniform as uniform
 from funcnet.sweep import Best as Best
 from funcnet.sweep import Evaluation as Evaluation
 from funcnet.sweep import ExecutorLost as ExecutorLost
+from funcnet.sweep import Plan as Plan
 from funcnet.sweep import Progress as Progress
 from funcnet.sweep import StoreDamaged as StoreDamaged
 from funcnet.sweep import StoreInUse as StoreInUse
@@ -113,6 +114,7 @@ from funcnet.sweep import WorkerRefused as WorkerRefused
 from funcnet.sweep import clear_caches as clear_caches
 from funcnet.sweep import load_result as load_result
 from funcnet.sweep import load_store as load_store
+from funcnet.sweep import plan as plan
 from funcnet.sweep import search as search
 from funcnet.sweep import sweep as sweep
 from funcnet.training import Fit as Fit

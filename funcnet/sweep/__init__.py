@@ -2,6 +2,7 @@
 
 The words, each with one meaning in the whole package:
 
+plan        what is to be trained: variants, their rows, and which of them share a program; `plan` says what that will take
 recipe      a function of hyperparameters that returns a training
 variant     one setting of the hyperparameters
 replicate   a run of a variant with a key of its own
@@ -25,6 +26,8 @@ policy      what decides which variants go on
 from funcnet.sweep.events import Evaluation as Evaluation
 from funcnet.sweep.files import StoreDamaged as StoreDamaged
 from funcnet.sweep.files import StoreInUse as StoreInUse
+from funcnet.sweep.foreseen import Plan as Plan
+from funcnet.sweep.foresight import plan as plan
 from funcnet.sweep.program import clear_caches as clear_caches
 from funcnet.sweep.progress import Progress as Progress
 from funcnet.sweep.remote import ExecutorLost as ExecutorLost

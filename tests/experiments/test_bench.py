@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.bench import cold, harness, ours, pairs, profile, report
+import funcnet as fn
+from experiments.bench import cold, foresee, harness, ours, pairs, profile, report
 from experiments.bench.peers import NAMES, peer
 from experiments.bench.program import Peer, Program
 from experiments.bench.workloads import COLD, GOALS, WORKLOADS, products
@@ -424,3 +425,21 @@ def test_what_is_no_checkout_is_told(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         pairs.main()
     assert "OTHER must be a checkout of funcnet" in capsys.readouterr().err
+
+
+def test_a_plan_stands_beside_its_sweep(monkeypatch):
+    calls, sweep, plan = [], fn.sweep, fn.plan
+    monkeypatch.setattr(fn, "sweep", lambda *given, **named: calls.append(sweep(*given, **named)) or calls[-1])
+    monkeypatch.setattr(fn, "plan", lambda *given, **named: calls.append(plan(*given, **named)) or calls[-1])
+    found = foresee.foresee(WORKLOADS["W1"](**TINY["W1"]))
+    planned, *warm, cold = calls
+    assert [result.timing["programs"] for result in warm] == [0, 0] and cold.timing["programs"] == planned.compilations > 0
+    assert found.warm == planned.seconds.rehearse + planned.seconds.train and found.cold == planned.seconds.total
+    assert len(found.warm_taken) == 2 and all(taken > 0 for taken in (*found.warm_taken, found.cold_taken, found.planning))
+
+
+def test_a_line_of_what_was_foreseen():
+    rounds = [foresee.Foreseen(1.0, 2.0, 6.0, (1.0, 3.0), 3.0), foresee.Foreseen(3.0, 4.0, 6.0, (2.0, 2.0), 6.0)]
+    line = foresee.line("W1", [*rounds, rounds[0]])
+    assert line == "| W1 | 2 | 2 | 1.00 (1.00 to 2.00) | 6 | 3 | 2.00 (1.00 to 2.00) | 1 |"
+    assert {text.count("|") for text in (line, *foresee.HEADER.splitlines())} == {9}
