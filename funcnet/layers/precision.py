@@ -13,8 +13,9 @@ def mixed_precision(layer: Layer, compute_dtype: jax.typing.DTypeLike = "bfloat1
     """Computes a layer, or a whole model, in another precision than its parameters are kept in.
 
     Parameters and input are cast to compute_dtype on the way in, the output to the input's dtype on the way out. So gradients,
-    optimizer and its state stay in the parameters' own dtype, in which small updates are not lost. In each product sums are still taken
-    in float32, as everywhere.
+    optimizer and its state stay in the parameters' own dtype, in which small updates are not lost. The sums of a dense or recurrent
+    layer's products are taken in at least float32, as everywhere, and so are its products on the way back; a convolution's are all in
+    compute_dtype.
 
     Args:
       layer: any `Layer`.
