@@ -31,6 +31,7 @@ from funcnet.layers import embedding as embedding
 from funcnet.layers import flatten as flatten
 from funcnet.layers import layer_norm as layer_norm
 from funcnet.layers import max_pool as max_pool
+from funcnet.layers import mixed_precision as mixed_precision
 from funcnet.layers import mlp as mlp
 from funcnet.layers import out_shape as out_shape
 from funcnet.layers import parallel as parallel
