@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from platforms import RECIPES
-from tpu import BATCH, ENVIRONMENT, FEW, MEMORY, VARIANTS
+from tpu import BATCH, ENVIRONMENT, FEW, MEMORY, SWEEPS, VARIANTS
 
 TESTS = Path(__file__).parents[1]
 every_chip = pytest.mark.parametrize("chip", MEMORY)
-every_sweep = pytest.mark.parametrize("name", RECIPES)
+every_sweep = pytest.mark.parametrize(("chip", "name"), [(chip, name) for chip, names in SWEEPS.items() for name in names])
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +24,13 @@ def compiled():
     if importlib.util.find_spec("libtpu") is None:
         missing = "needs the TPU's compiler: make tpu, or pip install -e '.[tpu]'"
         pytest.fail(missing) if os.environ.get("FUNCNET_NEEDS_LIBTPU") else pytest.skip(missing)
-    command = [sys.executable, "-W", "error", str(TESTS / "tpu.py"), *MEMORY]
+    command = [sys.executable, "-W", "error", str(TESTS / "tpu.py"), *SWEEPS]
     path = os.pathsep.join([str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(command, env=os.environ | ENVIRONMENT | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@every_chip
 @every_sweep
 def test_every_program_of_a_chunk_compiles_and_fits(chip, name, compiled):
     """In the memory that the sweep may take, three quarters of the chip's; `draw` may be one that another sweep has compiled."""
@@ -45,13 +43,11 @@ def test_every_program_of_a_chunk_compiles_and_fits(chip, name, compiled):
 @every_chip
 def test_a_chunk_has_all_variants_unless_they_do_not_fit(chip, compiled):
     sweeps = compiled[chip]["sweeps"]
-    small = chip == "v5e:2x2"
-    expected = dict.fromkeys(RECIPES, VARIANTS) | {"named": FEW, "large": VARIANTS // 2 if small else VARIANTS}
-    assert {name: sweep["lanes"] for name, sweep in sweeps.items()} == expected
-    assert {name: sweep["halved"] for name, sweep in sweeps.items()} == dict.fromkeys(RECIPES, 0) | {"large": int(small)}
+    lanes = dict.fromkeys(SWEEPS[chip], VARIANTS) | ({"named": FEW, "large": VARIANTS // 2} if chip == "v5e:2x2" else {})
+    assert {name: sweep["lanes"] for name, sweep in sweeps.items()} == lanes
+    assert {name: sweep["halved"] for name, sweep in sweeps.items()} == {name: int(name == "large") for name in lanes}
 
 
-@every_chip
 @every_sweep
 def test_steps_are_one_loop_that_neither_waits_for_the_host_nor_for_another_chip(chip, name, compiled):
     programs = compiled[chip]["sweeps"][name]["programs"]
@@ -66,7 +62,6 @@ def test_a_transfer_or_a_collective_would_be_found(chip, compiled):
     assert found["host"] == ["S(5)"] and found["collective"] == ["all-reduce"]
 
 
-@every_chip
 @every_sweep
 def test_a_convolution_is_its_own(chip, name, compiled):
     """And there are as many as were lowered."""
