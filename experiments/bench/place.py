@@ -84,5 +84,5 @@ def _torch_lacks(device: str, names: list[str]) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
-    fix = "pip install torch --index-url https://download.pytorch.org/whl/cu130 (or cu126), PyTorch's CUDA build; or leave it out with --peers"
+    fix = "install PyTorch's CUDA build, as its site says under 'get started'; or leave it out with --peers"
     return f"{' and '.join(names)} need a GPU that PyTorch can see, got PyTorch {done.stdout.strip() or 'that fails'}; {fix}"
