@@ -161,6 +161,9 @@ def test_a_search_and_a_store_with_processes(pool, tmp_path):
     assert_same(swept(variants=rates(width=[4, 8])), swept(variants=rates(width=[4, 8]), executor=pool, store=tmp_path / "one"))
     here = swept(variants=rates(width=[4, 8]), store=tmp_path / "one")  # it had finished there, and is read here
     assert here.timing["programs"] == 0
+    with pytest.raises(fn.SweepStopped):
+        swept(recipes.odd, store=tmp_path / "other", progress=stop_after(200))
+    assert_same(swept(recipes.odd), swept(recipes.odd, executor=pool, store=tmp_path / "other"))  # begun here, ended there
 
 
 def stop_after(steps):
@@ -290,6 +293,9 @@ def test_what_is_no_executor_is_said():
         swept(executor=3)
     with pytest.raises(TypeError, match="submit must return a concurrent.futures.Future, got str"):
         swept(executor=Lazy())
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as forked:
+        with pytest.raises(ValueError, match=r"must spawn its processes, since JAX hangs in one that is forked, got fork; Process.*spawn"):
+            swept(executor=forked)
     with concurrent.futures.ThreadPoolExecutor(1) as closed:
         pass
     with pytest.raises(RuntimeError, match="must take tasks for as long as the sweep lasts, got RuntimeError: cannot schedule"):
@@ -436,6 +442,24 @@ def test_dask_gives_the_same_bits(name, cluster):
         there = swept(recipe, variants, data, executor=client.get_executor(), **settings)
     assert_same(swept(recipe, variants, data, **settings), there)
     assert {own.rpartition("(")[2] for own in there.timing["workers"]} <= {"one)", "two)"}
+
+
+@needs_dask
+@dask_warns
+def test_a_module_that_workers_have_not_goes_along(cluster, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("import remote_recipes\nSCALE = 3\n\n\ndef recipe(learning_rate):\n"
+                                           "    return remote_recipes.net(learning_rate, width=SCALE)\n")  # fmt: skip
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    with cluster.client() as client:
+        with pytest.raises(TypeError, match=r"must be a concurrent.futures.Executor, got Client; its get_executor\(\) is one"):
+            swept(executor=client)
+        assert_same(swept(only_here.recipe), swept(only_here.recipe, executor=client.get_executor()))
+        monkeypatch.setattr(remote.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(fn.SweepFailed, match=r"WorkerRefused.*must have the modules that the recipe needs, got .* without 'only_here'"):
+            only_here.SCALE = 5  # which no worker has met
+            swept(only_here.recipe, executor=client.get_executor())
 
 
 @needs_dask
