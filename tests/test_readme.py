@@ -1,5 +1,7 @@
 """The README says what the code does: its sweep runs as it stands there, and what it names exists."""
 
+import concurrent.futures
+import contextlib
 import re
 import sys
 import types
@@ -12,7 +14,7 @@ import funcnet
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SWEEP, PLAN, STOP, TENSORBOARD, MLFLOW, WANDB, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SWEEP, PLAN, STOP, TENSORBOARD, MLFLOW, WANDB, DASK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_complete_sweep_runs_as_it_stands(capsys):
@@ -50,7 +52,7 @@ def test_the_sweep_that_stops_early_runs_as_it_stands(tmp_path, monkeypatch):
     statuses = names["result"].table["status"].tolist()
     assert statuses.count("pruned") > 40 and names["result"].best().metrics["validation/accuracy"] > 0.9
     steps = names["result"].table["steps"]
-    assert {30, 90, 270}.issubset(steps.tolist()) and (tmp_path / "results" / "digits").is_dir()
+    assert {30, 90, 270}.issubset(steps.tolist())
     before = names["result"]
     exec(STOP, names)
     assert names["result"].timing["programs"] == 0 and names["result"].best().row == before.best().row
@@ -99,6 +101,27 @@ def test_the_callback_for_weights_and_biases_is_one(monkeypatch):
     exec(WANDB, names)
     names["log"](EVALUATION)
     assert said == [("loss/*", "step"), {"step": 30, "loss/4": 0.5, "loss/7": 0.25}]
+
+
+def test_the_sweep_on_many_machines_is_one(tmp_path, monkeypatch):
+    """With a stand-in for Dask's client, whose workers are threads."""
+    monkeypatch.chdir(tmp_path)
+
+    class Client(contextlib.nullcontext):
+        def __enter__(self):
+            return self
+
+        def get_executor(self):
+            return threads
+
+    module = types.ModuleType("distributed")
+    module.Client = Client
+    monkeypatch.setitem(sys.modules, "distributed", module)
+    names: dict = {}
+    exec(SWEEP.split("result = ")[0], names)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        exec(DASK.replace("num_steps=300", "num_steps=20"), names)
+    assert names["result"].timing["workers"]
 
 
 def test_the_complete_sweep_has_at_most_20_lines():
