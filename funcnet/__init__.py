@@ -7,14 +7,16 @@ from funcnet.activations import check_activation as check_activation
 from funcnet.data import Dataset as Dataset
 from funcnet.data import Split as Split
 from funcnet.data import WeightedDataset as WeightedDataset
+from funcnet.data import class_weights as class_weights
 from funcnet.data import minibatch as minibatch
 from funcnet.data import one_hot as one_hot
 from funcnet.data import split as split
-from funcnet.data import standardize as standardize
 from funcnet.evolve import binary_tournament as binary_tournament
 from funcnet.evolve import perturb as perturb
 from funcnet.evolve import population as population
 from funcnet.evolve import truncation as truncation
+from funcnet.folds import k_fold as k_fold
+from funcnet.folds import time_series_folds as time_series_folds
 from funcnet.inspection import gradient_norms as gradient_norms
 from funcnet.inspection import permutation_importance as permutation_importance
 from funcnet.inspection import predict as predict
@@ -80,6 +82,9 @@ from funcnet.penalties import penalty as penalty
 from funcnet.policy import Decisions as Decisions
 from funcnet.policy import Policy as Policy
 from funcnet.policy import Seen as Seen
+from funcnet.scaling import Scaler as Scaler
+from funcnet.scaling import scaler as scaler
+from funcnet.scaling import standardize as standardize
 from funcnet.schedules import SCHEDULES as SCHEDULES
 from funcnet.schedules import constant as constant
 from funcnet.schedules import cosine_decay as cosine_decay

@@ -3,63 +3,98 @@
 import hashlib
 import math
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from funcnet import check
+from funcnet import check, partition
 from funcnet.draws import bits, mixed
 
 
 class Dataset(NamedTuple):
-    """Examples and what is wanted of them; the examples lie on the first axis of both. A minibatch is one too."""
+    """Examples and what is wanted of them; the examples lie on the first axis of both. A minibatch is one too.
+
+    What takes one takes lists, arrays of NumPy and JAX, arrays mapped from a file, frames of pandas and Polars and Arrow tables
+    in it: numbers and bools, a missing one is an error.
+    """
 
     x: Any  # shape (examples, *in_shape)
     y: Any  # shape (examples, *target)
 
 
 class WeightedDataset(NamedTuple):
-    """A data set in which some examples count more than others: losses are weighted means."""
+    """A data set in which some examples count more than others: losses and metrics are weighted means.
+
+    sum(weights * loss) / sum(weights), over a minibatch in training and over the whole part in evaluation, as torch's weighted
+    losses and scikit-learn's `sample_weight`. What a part reports is weighted where that part has weights, and then it reports
+    the "unweighted_loss" too: the mean over its examples whose weight isn't zero.
+
+    Example:
+      >>> y = np.array([0, 0, 0, 1])
+      >>> balanced = WeightedDataset(np.ones((4, 2)), y, class_weights(y)[y])
+      >>> print(balanced.weights.round(3))
+      [0.667 0.667 0.667 2.   ]
+    """
 
     x: Any  # shape (examples, *in_shape)
     y: Any  # shape (examples, *target)
     weights: Any  # shape (examples,), >= 0
 
 
+AnyDataset: TypeAlias = Dataset | WeightedDataset
+
+
 class Split(NamedTuple):
     """The parts of a data set: to train on, to choose by, and to report on once. A part left out is None."""
 
-    train: Dataset
-    validation: Dataset | None = None
-    test: Dataset | None = None
+    train: AnyDataset
+    validation: AnyDataset | None = None
+    test: AnyDataset | None = None
 
 
-def split(dataset: Dataset, *, key: jax.Array, validation: float = 0.2, test: float = 0.0) -> Split:
+def split(
+    dataset: AnyDataset,
+    *,
+    key: jax.Array | None = None,
+    validation: float = 0.2,
+    test: float = 0.0,
+    stratify: Any = None,
+    shuffle: bool = True,
+    groups: Any = None,
+) -> Split:
     """Shuffles a data set and cuts it in up to three.
 
     Args:
-      dataset: `Dataset(x, y)`, or any pair of arrays.
-      key: decides who goes where, a JAX random key.
+      dataset: `Dataset(x, y)`, or any pair of arrays, or a `WeightedDataset`, whose parts have weights too.
+      key: decides who goes where, a JAX random key; not used without shuffling.
       validation: share for choosing among variants, in [0, 1).
       test: share for the report at the end, in [0, 1); with validation below 1.
+      stratify: shape (examples,), each one's class, such as dataset.y. Every part gets its exact share of each class, rounded up
+        or down; where that leaves a choice, a class is in every part. Together with groups, as nearly as these let it.
+      shuffle: False keeps the order: training takes the first examples (of each class), then validation, then test.
+      groups: shape (examples,), such as the patient that each example is of. A group is in one part only, and the shares are of
+        examples, met to within the size of a group.
 
     Returns:
       A `Split` of NumPy arrays in JAX's dtypes; a share of zero gives None. An array with a column whose values float32 can't
       tell from each other, such as seconds since 1970, stays in float64, so that `standardize` sees them.
 
     Raises:
-      ValueError: a share is out of range, or so small or large that a part would be empty; the data is not usable.
+      ValueError: a share is out of range, or so small or large that a part would be empty; a class has one example alone, or a
+        part fewer examples than there are classes; there are fewer groups than parts; the data is not usable.
       TypeError: the data holds no numbers, or key isn't a JAX random key.
 
     Example:
       >>> parts = split(Dataset(np.ones((10, 3)), np.arange(10)), key=jax.random.key(0), test=0.1)
       >>> [len(part.y) for part in parts]
       [7, 2, 1]
+      >>> rare = Dataset(np.ones((30, 3)), np.repeat([0, 1], [28, 2]))
+      >>> [np.bincount(part.y).tolist() for part in split(rare, key=jax.random.key(0), stratify=rare.y) if part]
+      [[23, 1], [5, 1]]
     """
     dataset = as_dataset("split", dataset, cast="gently")
-    check.random_key("split", key)
     check.in_range("split", "validation", validation, 0, 1)
     check.in_range("split", "test", test, 0, 1)
     examples = len(dataset.y)
@@ -68,46 +103,92 @@ def split(dataset: Dataset, *, key: jax.Array, validation: float = 0.2, test: fl
         if share > 0 and counts[name] == 0:
             raise ValueError(check.message("split", f"{name} must hold at least one example", f"a share of {share} of {examples}"))
     rest = examples - sum(counts.values())
-    if rest < 2:
-        raise ValueError(check.message("split", "at least two examples must be left to train on", rest, "lower validation or test"))
-    order = np.asarray(jax.random.permutation(key, examples))
-    pieces = np.split(order, [rest, rest + counts["validation"]])
-    return Split(*(Dataset(dataset.x[piece], dataset.y[piece]) if len(piece) else None for piece in pieces))  # type: ignore[arg-type]
+    _check_left("split", rest, "lower validation or test")
+    order = example_order("split", key, examples, shuffle=shuffle)
+    if stratify is None and groups is None:
+        pieces = np.split(order, [rest, rest + counts["validation"]])
+    else:
+        part = _parts({"train": rest, **counts}, order, stratify, groups)
+        pieces = [order[part[order] == i] for i in range(3)]
+        _check_left("split", len(pieces[0]), "groups are too large for these shares")
+    return Split(*(examples_at(dataset, piece) if len(piece) else None for piece in pieces))  # type: ignore[arg-type]
 
 
-def standardize(data: Split | Dataset) -> Any:
-    """Mean zero and variance one for every feature, by the statistics of the training part alone.
+def examples_at(dataset: AnyDataset, rows: np.ndarray) -> AnyDataset:
+    """Some examples of a data set of NumPy arrays, in the order asked for."""
+    return type(dataset)(*(field[rows] for field in dataset))
 
-    x <- (x - mean) / standard deviation; a feature that doesn't vary in training is only centred. Computed in float64 from
-    what is given.
+
+def example_order(where: str, key: jax.Array | None, examples: int, *, shuffle: bool) -> np.ndarray:
+    """The order in which examples are shared out, shape (examples,), int; without shuffling that in which they are given."""
+    if not shuffle:
+        return np.arange(examples)
+    check.random_key(where, key)
+    assert key is not None
+    return np.asarray(jax.random.permutation(key, examples))
+
+
+def _check_left(where: str, count: int, fix: str) -> None:
+    if count < 2:
+        raise ValueError(check.message(where, "at least two examples must be left to train on", count, fix))
+
+
+def _parts(sizes: dict[str, int], order: np.ndarray, stratify: Any, groups: Any) -> np.ndarray:
+    """The part of each example as its place in sizes, shape (examples,), int."""
+    examples = len(order)
+    strata = np.zeros(examples, int) if stratify is None else partition.labels_of("split", "stratify", stratify, examples)
+    wanted = np.array(list(sizes.values()))
+    if stratify is not None:
+        partition.check_strata("split", strata)
+        classes = strata.max() + 1
+        for name, size in sizes.items():
+            if 0 < size < classes:
+                rule = f"{name} must hold at least one example of each of the {classes} classes to stratify by"
+                raise ValueError(check.message("split", rule, f"{size} example{'s' if size > 1 else ''}", "a larger share"))
+    if groups is None:
+        return partition.parts_by_class(strata, partition.shared_out(strata, wanted), order)
+    members = partition.labels_of("split", "groups", groups, examples)
+    used = np.flatnonzero(wanted)
+    if members.max() + 1 < len(used):
+        raise ValueError(check.message("split", f"there must be a group for each of the {len(used)} parts", members.max() + 1))
+    met = members[order]
+    turns = met[np.sort(np.unique(met, return_index=True)[1])]
+    return np.asarray(used[partition.parts_by_group(members, strata, wanted[used], turns)])
+
+
+def class_weights(y: Any, num_classes: int | None = None) -> np.ndarray:
+    """Weights under which every class counts as much as any other: examples / (classes * examples of the class).
 
     Args:
-      data: a `Split`, or a `Dataset` taken as its own training part.
+      y: labels from 0 to num_classes - 1, shape (examples,) or (examples, 1); a bool is 0 or 1.
+      num_classes: at least 1; by default the largest label and one.
 
     Returns:
-      The same kind of thing, x in floating point; y is left as it is.
+      One weight a class, shape (num_classes,), float32: `class_weights(y)[y]` has one an example, whose mean is 1. A class
+      without examples has a weight of 0, and doesn't count among the classes.
 
     Raises:
-      ValueError: the data is not usable.
+      TypeError: y holds no whole numbers.
+      ValueError: a label is out of range, or there are none.
 
     Example:
-      >>> parts = standardize(Split(Dataset(np.array([[1.0], [3.0]]), np.zeros(2)), Dataset(np.array([[5.0]]), np.zeros(1))))
-      >>> print(parts.train.x.ravel(), parts.validation.x.ravel())
-      [-1.  1.] [3.]
+      >>> print(class_weights(np.array([0, 0, 0, 1])).round(3))
+      [0.667 2.   ]
+
+    Source: scikit-learn's class_weight="balanced".
     """
-    parts = as_split("standardize", data, cast="never")
-    train = np.asarray(parts.train.x, np.float64)
-    mean, deviation = train.mean(0), train.std(0)
-    flat = deviation <= 1e-12 * np.abs(mean)
-
-    def scaled(part: Dataset | None) -> Dataset | None:
-        if part is None:
-            return None
-        x = (np.asarray(part.x, np.float64) - mean) / np.where(flat, 1, deviation)
-        return Dataset(x.astype(jnp.result_type(float)), part.y)
-
-    done = Split(*map(scaled, parts))  # type: ignore[arg-type]
-    return done.train if isinstance(data, Dataset) else done
+    labels = as_numbers("class_weights", "y", y)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(check.message("class_weights", "y must hold labels, whole numbers", labels.dtype, "such as y.astype(int)"))
+    if labels.size == 0 or labels.size != len(labels):
+        raise ValueError(check.message("class_weights", "y must hold one label an example", f"shape {labels.shape}"))
+    count = int(labels.max()) + 1 if num_classes is None else check.whole("class_weights", "num_classes", num_classes, 1)
+    bad = labels[(labels < 0) | (labels >= count)]
+    if bad.size:
+        raise ValueError(check.message("class_weights", f"labels must be in [0, {count - 1}]", bad.ravel()[0]))
+    members = np.bincount(labels.ravel(), minlength=count)
+    weights = np.where(members > 0, labels.size / (np.count_nonzero(members) * np.maximum(members, 1)), 0)
+    return np.asarray(weights, jnp.result_type(float))
 
 
 def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
@@ -199,11 +280,18 @@ def _shuffled(key: jax.Array, epoch: jax.Array, places: jax.Array, count: jax.Ar
     return places
 
 
-def as_split(where: str, data: Any, cast: str = "always") -> Split:
-    """A checked `Split` of NumPy arrays from a `Split` or a `Dataset`; traced arrays pass as they are."""
+def as_split(where: str, data: Any, cast: str = "always", least: int = 2) -> Split:
+    """A checked `Split` of NumPy arrays from a `Split` or a data set; traced arrays pass as they are.
+
+    Args:
+      where: who asks, for the message.
+      data: what is given.
+      cast: as in `as_dataset`.
+      least: how many examples there must be to train on.
+    """
     if isinstance(data, Split):
         parts = [
-            None if part is None else as_dataset(f"{where}: {name}", part, least=2 if name == "train" else 1, cast=cast)
+            None if part is None else as_dataset(f"{where}: {name}", part, least=least if name == "train" else 1, cast=cast)
             for name, part in zip(Split._fields, data, strict=True)
         ]
         if parts[0] is None:
@@ -214,31 +302,44 @@ def as_split(where: str, data: Any, cast: str = "always") -> Split:
                 if own is not None and own != train:
                     raise ValueError(check.message(f"{where}: {name}", f"each {field} must have the shape of train's, {train}", own))
         return Split(*parts)  # type: ignore[arg-type]
-    return Split(as_dataset(where, data, cast=cast))
+    return Split(as_dataset(where, data, least=least, cast=cast))
 
 
-def as_dataset(where: str, data: Any, least: int = 2, cast: str = "always") -> Dataset:
-    """A checked `Dataset` of NumPy arrays; traced arrays pass as they are.
+def as_dataset(where: str, data: Any, least: int = 2, cast: str = "always") -> AnyDataset:
+    """A checked data set of NumPy arrays; traced arrays pass as they are.
 
     Args:
       where: who asks, for the message.
-      data: a pair of arrays.
+      data: a pair of arrays, or a `WeightedDataset`.
       least: how many examples there must be.
       cast: "always" to JAX's dtypes, and a warning where a column of numbers collapses; "gently", where none does; "never".
     """
     if isinstance(data, tuple | list) and any(_is_dataset(part) for part in data):
         fix = "Split(train, validation) says which is which"
         raise TypeError(check.message(where, "data must be Dataset(x, y) or a Split", f"{len(data)} data sets", fix))
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise TypeError(check.message(where, "data must be Dataset(x, y) or a Split", type(data).__name__, "such as Dataset(x, y)"))
+    weighted = isinstance(data, WeightedDataset)
+    if not weighted and (not isinstance(data, tuple | list) or len(data) != 2):
+        fix = "WeightedDataset(x, y, weights)" if isinstance(data, tuple | list) and len(data) == 3 else "such as Dataset(x, y)"
+        raise TypeError(check.message(where, "data must be Dataset(x, y) or a Split", type(data).__name__, fix))
     if any(check.is_traced(leaf) for leaf in data):
-        return Dataset(*data)
-    x, y = (as_numbers(where, name, values, cast) for name, values in zip("xy", data, strict=True))
+        return data if weighted else Dataset(*data)
+    x, y = (as_numbers(where, name, values, cast) for name, values in zip("xy", data[:2], strict=True))
     if len(x) != len(y):
         raise ValueError(check.message(where, "x and y must have one entry for each example", f"{len(x)} and {len(y)}"))
     if len(x) < least:
         raise ValueError(check.message(where, f"a data set must have at least {least} example{'s' if least > 1 else ''}", len(x)))
-    return Dataset(x, y)
+    return WeightedDataset(x, y, _as_weights(where, data.weights, len(x))) if weighted else Dataset(x, y)
+
+
+def _as_weights(where: str, weights: Any, examples: int) -> np.ndarray:
+    """Checked weights, shape (examples,), in JAX's floating point."""
+    given = as_numbers(where, "weights", weights, cast="never").astype(jnp.result_type(float))
+    check.shape_is(where, "weights", given.shape, (examples,), fix="one for each example")
+    if np.any(given < 0):
+        raise ValueError(check.message(where, "weights must be at least 0", given[given < 0][0]))
+    if not np.any(given > 0):
+        raise ValueError(check.message(where, "some weight must be above 0", "none"))
+    return given
 
 
 def as_numbers(where: str, name: str, values: Any, cast: str = "always") -> np.ndarray:
@@ -293,7 +394,7 @@ def as_examples(where: str, x: Any) -> np.ndarray | jax.Array:
 
 
 def _is_dataset(part: Any) -> bool:
-    return isinstance(part, Dataset | Split) or (
+    return isinstance(part, Dataset | WeightedDataset | Split) or (
         isinstance(part, tuple) and len(part) == 2 and all(hasattr(values, "shape") and len(values.shape) > 0 for values in part)
     )
 
@@ -303,6 +404,8 @@ def _array(where: str, name: str, values: Any) -> np.ndarray:
     rule = f"{name} must be an array of numbers"
     if hasattr(values, "toarray") or hasattr(values, "todense"):
         raise TypeError(check.message(where, rule, f"a sparse {type(values).__name__}", "x.toarray() or x.todense() is dense"))
+    if hasattr(values, "collect") and not hasattr(values, "shape"):
+        raise TypeError(check.message(where, rule, f"a lazy {type(values).__name__}", "x.collect() is a table"))
     ragged = check.message(where, rule, "rows of different lengths", "pad them to one length")
     try:
         array = np.asarray(values)
@@ -312,6 +415,8 @@ def _array(where: str, name: str, values: Any) -> np.ndarray:
         array = np.column_stack([_column(values.iloc[:, i]) for i in range(array.shape[1])])
     elif array.dtype == object and hasattr(values, "iloc"):
         array = _column(values)
+    elif array.dtype == object and array.ndim == 2 and _labels(values):
+        array = np.column_stack([np.asarray(values[label]) for label in _labels(values)])
     if array.dtype == object and array.ndim == 1 and len(array) and all(isinstance(row, list | tuple | np.ndarray) for row in array):
         if len({np.shape(row) for row in array}) > 1:
             raise ValueError(ragged)
@@ -327,12 +432,21 @@ def _column(series: Any) -> np.ndarray:
     return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan) if nullable else series.to_numpy())
 
 
+def _labels(values: Any) -> list[Any]:
+    """The names of a table's columns, of pandas, Polars or Arrow; none of anything else."""
+    names = getattr(values, "column_names", None)  # Arrow's columns are the columns themselves
+    names = getattr(values, "columns", None) if names is None else names
+    return [] if names is None else list(names)
+
+
 def _no_numbers(array: np.ndarray, values: Any) -> tuple[str, str]:
     """What was met in place of numbers, and what to do."""
     if np.issubdtype(array.dtype, np.complexfloating):
         return f"dtype {array.dtype}", "complex numbers are not supported"
-    dtypes = values.dtypes.items() if hasattr(values, "iloc") and array.ndim == 2 else ()
-    column = next((f" in column {name!r}" for name, dtype in dtypes if getattr(dtype, "kind", "O") not in "biuf"), "")
+    labels = _labels(values) if array.ndim == 2 else []
+    columns = [values.iloc[:, i] if hasattr(values, "iloc") else np.asarray(values[label]) for i, label in enumerate(labels)]
+    odd = [label for label, column in zip(labels, columns, strict=True) if getattr(column.dtype, "kind", "O") not in "biuf"]
+    column = f" in column {odd[0]!r}" if odd else ""
     return f"dtype {array.dtype}{column}", "turn text and categories into numbers first"
 
 
@@ -360,16 +474,16 @@ _LOOKED_AT = 2**20  # numbers
 
 
 def _column_name(name: str, array: np.ndarray, values: Any, column: int) -> str:
-    labels = getattr(values, "columns", None)
+    labels = _labels(values)
     if array.ndim == 1:
         return name
-    if labels is not None:
+    if labels:
         return f"column {labels[column]!r} of {name}"
     place = np.unravel_index(column, array.shape[1:])
     return f"column {column} of {name}" if array.ndim == 2 else f"{name} at {tuple(int(i) for i in place)}"
 
 
-def part_digest(part: Dataset | None) -> str | None:
+def part_digest(part: AnyDataset | None) -> str | None:
     """A SHA-256 of a part's arrays: their dtypes, shapes and bytes; None of none."""
     if part is None:
         return None

@@ -1,0 +1,131 @@
+"""Folds: the same data cut several times, so that every example is trained on and measured by."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from funcnet import check, partition
+from funcnet.data import AnyDataset, Split, as_dataset, example_order, examples_at
+
+
+def k_fold(
+    dataset: AnyDataset, folds: int, *, key: jax.Array | None = None, shuffle: bool = True, stratify: Any = None, groups: Any = None
+) -> list[Split]:
+    """Cuts a data set into folds, each of which is the validation part once, with all others to train on.
+
+    Args:
+      dataset: `Dataset(x, y)`, or any pair of arrays, or a `WeightedDataset`.
+      folds: at least 2, at most the examples.
+      key: decides who goes where, a JAX random key; not used without shuffling.
+      shuffle: False keeps neighbours together: the folds are those of scikit-learn's splitters that don't shuffle.
+      stratify: shape (examples,), each one's class, such as dataset.y: folds differ by at most one in how many examples of a
+        class they hold, and in their size.
+      groups: shape (examples,), such as the patient that each example is of: a group is in one fold only, and folds are as
+        near in size as a greedy choice makes them. Together with stratify, classes are spread as evenly as the groups let them.
+
+    Returns:
+      A `Split(train, validation)` for each fold, the examples in the order given.
+
+    Raises:
+      ValueError: there are fewer examples or groups than folds, or fewer examples of every class; the data is not usable.
+      TypeError: the data holds no numbers, or key isn't a JAX random key.
+
+    Warns:
+      UserWarning: a class has fewer examples than there are folds, so that some folds have none.
+
+    Example:
+      >>> from funcnet.data import Dataset
+      >>> data = Dataset(np.ones((6, 2)), np.array([0, 0, 0, 0, 1, 1]))
+      >>> [part.validation.y.tolist() for part in k_fold(data, 2, key=jax.random.key(0), stratify=data.y)]
+      [[0, 0, 1], [0, 0, 1]]
+
+    Source: the promises of scikit-learn's KFold, StratifiedKFold, GroupKFold and StratifiedGroupKFold.
+    """
+    dataset = as_dataset("k_fold", dataset, cast="gently")
+    examples = len(dataset.y)
+    folds = check.whole("k_fold", "folds", folds, 2, examples)
+    order = example_order("k_fold", key, examples, shuffle=shuffle)
+    fold = _fold_of(folds, order, shuffle, stratify, groups)
+    return list(_splits("k_fold", dataset, [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(folds)]))
+
+
+def time_series_folds(
+    dataset: AnyDataset, folds: int, *, validation_size: int | None = None, max_train_size: int | None = None, gap: int = 0
+) -> list[Split]:
+    """Cuts a data set in order of time so that what is trained on always lies before what is validated by.
+
+    The last folds * validation_size examples are the validation parts, one after the other; each trains on what comes before.
+
+    Args:
+      dataset: `Dataset(x, y)`, or any pair of arrays, or a `WeightedDataset`; the oldest example first.
+      folds: at least 2.
+      validation_size: examples in each validation part, at least 1; examples // (folds + 1) by default.
+      max_train_size: examples to train on at most, the latest, at least 2; None for all.
+      gap: examples left out between the two parts, at least 0.
+
+    Returns:
+      A `Split(train, validation)` for each fold.
+
+    Raises:
+      ValueError: a number is out of range, or leaves the first fold fewer than two examples to train on.
+      TypeError: the data holds no numbers.
+
+    Example:
+      >>> from funcnet.data import Dataset
+      >>> data = Dataset(np.ones((7, 1)), np.arange(7))
+      >>> [(part.train.y.tolist(), part.validation.y.tolist()) for part in time_series_folds(data, 2)]
+      [([0, 1, 2], [3, 4]), ([0, 1, 2, 3, 4], [5, 6])]
+
+    Source: as scikit-learn's TimeSeriesSplit, whose test_size is validation_size here.
+    """
+    dataset = as_dataset("time_series_folds", dataset, cast="gently")
+    examples = len(dataset.y)
+    folds = check.whole("time_series_folds", "folds", folds, 2, examples - 1)
+    given = examples // (folds + 1) if validation_size is None else validation_size
+    size = check.whole("time_series_folds", "validation_size", given, 1)
+    gap = check.whole("time_series_folds", "gap", gap, 0)
+    longest = examples if max_train_size is None else check.whole("time_series_folds", "max_train_size", max_train_size, 2)
+    begins = range(examples - folds * size, examples, size)
+    if begins[0] - gap < 2:
+        rule = f"the first of {folds} folds of {size} must have at least two of the {examples} examples to train on"
+        raise ValueError(check.message("time_series_folds", rule, max(0, begins[0] - gap), "fewer folds, or a smaller size or gap"))
+    cuts = [(np.arange(max(0, begin - gap - longest), begin - gap), np.arange(begin, begin + size)) for begin in begins]
+    return list(_splits("time_series_folds", dataset, cuts))
+
+
+def _splits(where: str, dataset: AnyDataset, cuts: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Split]:
+    for i, (train, validation) in enumerate(cuts):
+        if len(train) < 2:
+            raise ValueError(check.message(where, "every fold must leave at least two examples to train on", f"{len(train)} in fold {i}"))
+        yield Split(examples_at(dataset, train), examples_at(dataset, validation))
+
+
+def _fold_of(folds: int, order: np.ndarray, shuffle: bool, stratify: Any, groups: Any) -> np.ndarray:
+    """The fold of each example, shape (examples,), int."""
+    examples = len(order)
+    strata = None if stratify is None else _strata(folds, stratify, examples)
+    if groups is None:
+        return partition.folds_plain(examples, folds, order) if strata is None else partition.folds_by_class(strata, folds, order)
+    members = partition.labels_of("k_fold", "groups", groups, examples)
+    if members.max() + 1 < folds:
+        raise ValueError(check.message("k_fold", f"there must be a group for each of the {folds} folds", members.max() + 1, "fewer folds"))
+    met = members[order]
+    turns = met[np.sort(np.unique(met, return_index=True)[1])] if shuffle else np.arange(members.max() + 1)
+    if strata is None:
+        return partition.folds_by_group(members, folds, turns)
+    return partition.folds_by_group_and_class(members, strata, folds, turns)
+
+
+def _strata(folds: int, stratify: Any, examples: int) -> np.ndarray:
+    strata = partition.labels_of("k_fold", "stratify", stratify, examples)
+    members = np.bincount(strata)
+    if members.max() < folds:
+        rule = f"stratify must have at least {folds} examples of a class"
+        raise ValueError(check.message("k_fold", rule, f"at most {members.max()}", "fewer folds; bin a target of real numbers"))
+    if members.min() < folds:
+        rule = f"every class must have at least {folds} examples to be in each fold"
+        warnings.warn(check.message("k_fold", rule, members.min(), "fewer folds, or join classes"), UserWarning, stacklevel=4)
+    return strata

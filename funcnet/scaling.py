@@ -1,0 +1,157 @@
+"""Scaling: features, and targets, brought to mean zero and variance one, and back."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import check
+from funcnet.data import AnyDataset, Dataset, Split, WeightedDataset, as_numbers, as_split
+
+
+class Scaler(NamedTuple):
+    """What scales raw rows as the training part was scaled, and takes predictions back to the target's unit.
+
+    x <- (x - x_mean) / x_scale, and y likewise. `np.savez(path, **scaler._asdict())` keeps one beside a saved model, and
+    `Scaler(**np.load(path))` is the same again.
+    """
+
+    x_mean: np.ndarray  # shape in_shape, float64
+    x_scale: np.ndarray  # shape in_shape, float64; 1 where a feature doesn't vary
+    y_mean: np.ndarray  # shape target, float64; 0 where the targets are left as they are
+    y_scale: np.ndarray  # shape target, float64; 1 likewise
+
+    def apply(self, data: Any) -> Any:
+        """The same kind of thing, scaled.
+
+        Args:
+          data: a `Split`, a `Dataset`, a `WeightedDataset`, or new rows alone, shape (rows, *in_shape).
+
+        Returns:
+          x, and y where targets are scaled, in floating point; computed in float64 from what is given.
+
+        Raises:
+          ValueError: the data is not usable, or an example has another shape than those of the training part.
+
+        Example:
+          >>> scale = scaler(Dataset(np.array([[1.0], [3.0]]), np.array([10.0, 30.0])), targets=True)
+          >>> print(scale.apply(np.array([[5.0]])))
+          [[3.]]
+        """
+        if not isinstance(data, Split | Dataset | WeightedDataset):
+            return _scaled("apply", "x", as_numbers("apply", "x", data, cast="never"), self.x_mean, self.x_scale)
+        done = self._apply(as_split("apply", data, cast="never", least=1))
+        return done if isinstance(data, Split) else done.train
+
+    def _apply(self, parts: Split) -> Split:
+        """A checked split, scaled."""
+        scales_targets = bool(np.any(self.y_mean != 0) or np.any(self.y_scale != 1))
+
+        def scaled(part: AnyDataset | None) -> AnyDataset | None:
+            if part is None:
+                return None
+            x = _scaled("apply", "x", part.x, self.x_mean, self.x_scale)
+            return part._replace(x=x, y=_scaled("apply", "y", part.y, self.y_mean, self.y_scale) if scales_targets else part.y)
+
+        return Split(*map(scaled, parts))  # type: ignore[arg-type]
+
+    def undo(self, y: Any) -> np.ndarray:
+        """Scaled targets or predictions in the unit of the targets that were given.
+
+        Args:
+          y: shape (rows, *target); any shape where the target is one number.
+
+        Returns:
+          y * y_scale + y_mean, float64: large targets, such as seconds since 1970, keep their values.
+
+        Raises:
+          ValueError: y has another shape than the targets.
+
+        Example:
+          >>> scale = scaler(Dataset(np.array([[1.0], [2.0], [3.0]]), np.array([10.0, 20.0, 30.0])))
+          >>> print(scale.undo(np.array([0.0, 1.0])).round(3))
+          [20.    28.165]
+        """
+        given, scale, mean = np.asarray(y, np.float64), np.asarray(self.y_scale), np.asarray(self.y_mean)
+        if mean.size == 1:  # (rows, 1) are predictions of targets (rows,)
+            return np.asarray(given * scale.item() + mean.item())
+        _check_shape("undo", "y", given, mean)
+        return np.asarray(given * scale + mean)
+
+
+def scaler(data: Split | AnyDataset, *, targets: bool | None = None) -> Scaler:
+    """The statistics of the training part: each feature's mean and standard deviation, in float64, and the target's.
+
+    What doesn't vary in training is only centred. Weights don't count here.
+
+    Args:
+      data: a `Split`, or a `Dataset` taken as its own training part.
+      targets: whether y is scaled too; by default where it holds real numbers of three different values or more. Labels, in
+        whole numbers or of two values, are left as they are.
+
+    Returns:
+      A `Scaler`, whose `apply` scales data and new rows, and whose `undo` takes predictions back.
+
+    Raises:
+      ValueError: the data is not usable.
+
+    Example:
+      >>> parts = Split(Dataset(np.array([[1.0], [3.0]]), np.array([0, 1])), Dataset(np.array([[5.0]]), np.array([1])))
+      >>> scale = scaler(parts)
+      >>> print(scale.apply(parts).validation.x.ravel(), scale.apply(np.array([[2.0]])).ravel(), scale.undo(np.array([1])))
+      [3.] [0.] [1.]
+    """
+    return _scaler(as_split("scaler", data, cast="never"), targets)
+
+
+def standardize(data: Split | AnyDataset) -> Any:
+    """Mean zero and variance one for every feature, by the statistics of the training part alone.
+
+    x <- (x - mean) / standard deviation; a feature that doesn't vary in training is only centred. Computed in float64 from
+    what is given. The short form of `scaler`, which keeps the statistics.
+
+    Args:
+      data: a `Split`, or a `Dataset` taken as its own training part. Weights don't count here.
+
+    Returns:
+      The same kind of thing, x in floating point; y is left as it is.
+
+    Raises:
+      ValueError: the data is not usable.
+
+    Example:
+      >>> parts = standardize(Split(Dataset(np.array([[1.0], [3.0]]), np.zeros(2)), Dataset(np.array([[5.0]]), np.zeros(1))))
+      >>> print(parts.train.x.ravel(), parts.validation.x.ravel())
+      [-1.  1.] [3.]
+    """
+    parts = as_split("standardize", data, cast="never")
+    done = _scaler(parts, targets=False)._apply(parts)
+    return done.train if isinstance(data, Dataset | WeightedDataset) else done
+
+
+def _scaler(parts: Split, targets: bool | None) -> Scaler:
+    y = parts.train.y
+    if targets is None:
+        targets = jnp.issubdtype(y.dtype, jnp.floating) and len(np.unique(y)) > 2
+    of_targets = _statistics(y) if targets else (np.zeros(y.shape[1:]), np.ones(y.shape[1:]))
+    return Scaler(*_statistics(parts.train.x), *of_targets)
+
+
+def _statistics(values: Any) -> tuple[np.ndarray, np.ndarray]:
+    train = np.asarray(values, np.float64)
+    mean, deviation = np.asarray(train.mean(0)), np.asarray(train.std(0))
+    flat = deviation <= 1e-12 * np.abs(mean)
+    return mean, np.where(flat, 1, deviation)
+
+
+def _scaled(where: str, name: str, values: Any, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    _check_shape(where, name, values, mean)
+    scaled: np.ndarray = ((np.asarray(values, np.float64) - mean) / scale).astype(jnp.result_type(float))
+    return scaled
+
+
+def _check_shape(where: str, name: str, values: Any, mean: np.ndarray) -> None:
+    if np.shape(values)[1:] != np.shape(mean) or np.ndim(values) == 0:
+        fix = f"{name}[None] makes a set of one" if np.shape(values) == np.shape(mean) else ""
+        rule = f"each example of {name} must have shape {np.shape(mean)}"
+        raise ValueError(check.message(where, rule, np.shape(values)[1:], fix))
