@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import check
-from funcnet.data import Dataset, as_examples
+from funcnet.data import AnyDataset, Dataset, WeightedDataset, as_examples
 from funcnet.layers import Layer
 from funcnet.losses import LOSSES
 from funcnet.penalties import Penalty, Where, is_weight
@@ -19,7 +19,7 @@ def gradient_norms(
     model: Layer,
     params: Params,
     loss: str | Callable[..., jax.Array],
-    batch: Dataset,
+    batch: AnyDataset,
     *,
     penalty: Penalty | None = None,
     key: jax.Array | None = None,
@@ -94,7 +94,7 @@ def predict(training: Training, state: PyTree, x: Any) -> jax.Array:
 
 
 def permutation_importance(
-    training: Training, state: PyTree, dataset: Dataset, *, key: jax.Array, metric: str = "loss", mode: str = "min", repeats: int = 10
+    training: Training, state: PyTree, dataset: AnyDataset, *, key: jax.Array, metric: str = "loss", mode: str = "min", repeats: int = 10
 ) -> jax.Array:
     """How much a trained model needs each feature: how much worse it scores once that feature's column is shuffled.
 
@@ -131,14 +131,15 @@ def permutation_importance(
     training = as_training("permutation_importance", training)
     repeats = check.whole("permutation_importance", "repeats", repeats, 1)
     check.one_of("permutation_importance", "mode", mode, ("min", "max"))
-    x, y = jnp.asarray(dataset.x), jnp.asarray(dataset.y)
+    whole = jax.tree.map(jnp.asarray, dataset if isinstance(dataset, WeightedDataset) else Dataset(dataset.x, dataset.y))
+    x = whole.x
     if x.ndim < 2:
         fix = "x[:, None] gives every example one axis"
         raise ValueError(check.message("permutation_importance", "x must have shape (examples, features)", x.shape, fix))
-    check.one_of("permutation_importance", "metric", metric, jax.eval_shape(training.evaluate, state, Dataset(x, y)))
+    check.one_of("permutation_importance", "metric", metric, jax.eval_shape(training.evaluate, state, whole))
 
     def score(x: jax.Array) -> jax.Array:
-        return training.evaluate(state, Dataset(x, y))[metric]
+        return training.evaluate(state, whole._replace(x=x))[metric]
 
     orders = jax.vmap(lambda key: jax.random.permutation(key, len(x)))(jax.random.split(key, repeats))
 
@@ -146,8 +147,8 @@ def permutation_importance(
         return jax.vmap(lambda order: score(x.at[:, feature].set(x[order, feature])))(orders)
 
     scores: jax.Array = jax.lax.map(shuffled, jnp.arange(x.shape[1]))
-    whole = score(x)
-    return scores - whole if mode == "min" else whole - scores
+    unshuffled = score(x)
+    return scores - unshuffled if mode == "min" else unshuffled - scores
 
 
 def _layers(params: Params) -> list[Params]:

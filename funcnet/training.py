@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.data import Dataset, Split, WeightedDataset, as_examples, as_split, minibatch
+from funcnet.data import AnyDataset, Split, WeightedDataset, as_examples, as_split, minibatch
 from funcnet.layers import Layer, apply_batch, check_symbols, outline
 from funcnet.losses import LOSSES, check_targets, each_loss
 from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
@@ -30,15 +30,15 @@ _EVALUATION_BATCHES = (32, 1024)  # least and most examples a model sees at once
 
 class _Functions(NamedTuple):
     init: Callable[[jax.Array], PyTree]
-    step: Callable[[PyTree, Dataset, jax.Array], tuple[PyTree, Metrics]]
-    evaluate: Callable[[PyTree, Dataset], Metrics]
+    step: Callable[[PyTree, Any, jax.Array], tuple[PyTree, Metrics]]
+    evaluate: Callable[[PyTree, Any], Metrics]
 
 
 class Training(_Functions):
     """How something trains: a triple of pure functions, of one run, which unpacks as `init, step, evaluate = training`.
 
     init(key) -> state: any pytree.
-    step(state, batch, key) -> (state, metrics): batch is a `Dataset` of batch_size examples; metrics is a dict of scalars.
+    step(state, batch, key) -> (state, metrics): batch is a `Dataset` of batch_size examples, or a `WeightedDataset`; metrics is a dict of scalars.
     evaluate(state, dataset) -> metrics: a dict of scalars.
 
     Three more fields may be given by name. A `_replace` of a function keeps them:
@@ -103,7 +103,7 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
 
     Returns:
       objective(params, batch, *, key=None) -> scalar. A batch is (x, y), with the examples on the first axis, or
-      (x, y, weights), whose mean is weighted. With a key the model trains (dropout is on).
+      (x, y, weights), whose mean is weighted; one in which no example counts has a mean of 0. With a key the model trains (dropout is on).
 
     Example:
       >>> from funcnet import layers, losses, penalties
@@ -114,13 +114,21 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
     """
     check.callables("penalized", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
 
-    def objective(params: Params, batch: Dataset, *, key: jax.Array | None = None) -> jax.Array:
+    def objective(params: Params, batch: AnyDataset, *, key: jax.Array | None = None) -> jax.Array:
         x, y, *weights = tuple(batch)
         prediction = apply_batch(model, params, _examples_last(_inputs(x)), key=key)
-        mean = weighted_mean("objective", _losses(loss, prediction, y), *weights)
+        mean = _batch_mean(_losses(loss, prediction, y), *weights)
         return mean if penalty is None else mean + penalty(params).astype(mean.dtype)
 
     return objective
+
+
+def _batch_mean(losses: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """The weighted mean of a minibatch, 0 where all that it drew have a weight of zero."""
+    if weights is None:
+        return weighted_mean("objective", losses)
+    counts = jnp.any(weights != 0)
+    return jnp.where(counts, weighted_mean("objective", losses, jnp.where(counts, weights, 1)), 0)
 
 
 def training(
@@ -147,7 +155,8 @@ def training(
 
     Returns:
       A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss";
-      its evaluation reports the loss without penalty or dropout, and the metrics. Its `modes` say which way each is
+      its evaluation reports the loss without penalty or dropout, and the metrics; of a `WeightedDataset` all of them
+      weighted, beside an "unweighted_loss". Its `modes` say which way each is
       better, for the loss, the functions of `METRICS` and those that `metric` marks.
 
     Raises:
@@ -155,7 +164,7 @@ def training(
       ValueError: a name is unknown. A model that doesn't fit in_shape says so when it is initialized.
 
     Example:
-      >>> from funcnet import layers, losses, optimizers
+      >>> from funcnet import Dataset, layers, losses, optimizers
       >>> linear = training(layers.dense(1), losses.squared_error, optimizers.sgd(0.5), in_shape=(2,))
       >>> state = linear.init(jax.random.key(0))
       >>> batch = Dataset(jnp.ones((4, 2)), jnp.ones((4, 1)))
@@ -174,7 +183,7 @@ def training(
         params = model.init(key, in_shape)
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
-    def step(state: TrainState, batch: Dataset, key: jax.Array) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: AnyDataset, key: jax.Array) -> tuple[TrainState, Metrics]:
         def value_fn(params: Params) -> jax.Array:
             return objective(params, batch, key=key)
 
@@ -184,10 +193,13 @@ def training(
         updates, optimizer_state = optimizer.update(way_up, state.optimizer_state, state.params, **extra)
         return TrainState(apply_updates(state.params, updates), optimizer_state, next_count(state.step)), {"loss": value}
 
-    def evaluate(state: TrainState, dataset: Dataset) -> Metrics:
+    def evaluate(state: TrainState, dataset: AnyDataset) -> Metrics:
         x, y, *weights = tuple(dataset)
         prediction = _predictions(model, state.params, _inputs(x))
-        values = {"loss": weighted_mean("evaluate", _losses(loss, prediction, y), *weights)}
+        losses = _losses(loss, prediction, y)
+        values = {"loss": weighted_mean("evaluate", losses, *weights)}
+        if weights and not isinstance(dataset, _FirstExamples):
+            values["unweighted_loss"] = weighted_mean("evaluate", losses, (jnp.asarray(weights[0]) != 0).astype(losses.dtype))
         rows, y = jnp.moveaxis(prediction, -1, 0), jnp.asarray(y)
         return values | _measured(measures, rows, y, *weights)
 
@@ -202,20 +214,33 @@ def training(
         return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
 
     check_data = functools.partial(_check_data, model, loss, tuple(in_shape), measures)
-    modes = {name: mode for name, mode in {"loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items() if mode}
+    modes = {
+        name: mode
+        for name, mode in {"loss": "min", "unweighted_loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items()
+        if mode
+    }
     return Training(init, step, evaluate, check_data=check_data, predict=predict, modes=modes)
 
 
 def fit(
-    training: Training, data: Split | Dataset, *, key: jax.Array, num_steps: int, batch_size: int | None, eval_every: int | None = None
+    training: Training,
+    data: Split | AnyDataset,
+    *,
+    key: jax.Array,
+    num_steps: int | None = None,
+    num_epochs: int | None = None,
+    batch_size: int | None,
+    eval_every: int | None = None,
 ) -> Fit:
     """Trains once: a pure function that can be jitted, vmapped and differentiated, also by hyperparameters.
 
     Args:
       training: a `Training`, or any triple of functions of its form.
-      data: a `Split`, or a `Dataset` to train on with nothing to validate by.
+      data: a `Split`, or a `Dataset` or `WeightedDataset` to train on with nothing to validate by.
       key: decides the initial draws, the order of the data, and dropout.
-      num_steps: at least 1.
+      num_steps: at least 1; either this or num_epochs.
+      num_epochs: how often to go through the training examples, at least 1: num_epochs * (examples // batch_size) steps, or one
+        step an epoch where batch_size is None.
       batch_size: examples a step, at most as many as there are to train on; None takes all of them, in order.
       eval_every: steps between evaluations, which the curves show; None evaluates once, after the last step.
 
@@ -227,7 +252,7 @@ def fit(
       TypeError: training isn't a triple of functions, or key isn't a JAX random key.
 
     Example:
-      >>> from funcnet import layers, losses, optimizers
+      >>> from funcnet import Dataset, layers, losses, optimizers
       >>> line = training(layers.dense(1), losses.squared_error, optimizers.adam(0.1), in_shape=(1,))
       >>> x = jnp.linspace(-1, 1, 32)[:, None]
       >>> result = fit(line, Dataset(x, 2 * x + 1), key=jax.random.key(0), num_steps=300, batch_size=8, eval_every=100)
@@ -236,11 +261,12 @@ def fit(
     """
     training = as_training("fit", training)
     check.random_key("fit", key)
-    num_steps = check.whole("fit", "num_steps", num_steps, 1)
-    eval_every = num_steps if eval_every is None else check.whole("fit", "eval_every", eval_every, 1)
+    check_length("fit", num_steps, num_epochs)
     parts = as_split("fit", data)
     num_examples = len(parts.train.y)
     check_batch_size("fit", batch_size, num_examples)
+    num_steps = steps_of(num_steps, num_epochs, num_examples, batch_size)
+    eval_every = num_steps if eval_every is None else check.whole("fit", "eval_every", eval_every, 1)
     check_data(training, parts)
 
     def run_all(parts: Split, key: jax.Array) -> Fit:
@@ -375,6 +401,24 @@ def as_training(where: str, triple: Any) -> Training:
     return Training(*triple)
 
 
+def check_length(where: str, num_steps: Any, num_epochs: Any) -> None:
+    """Checks that just one says how long to train, and that it is a whole number of at least 1."""
+    given = {name: value for name, value in (("num_steps", num_steps), ("num_epochs", num_epochs)) if value is not None}
+    if len(given) != 1:
+        got = " and ".join(f"{name}={value}" for name, value in given.items()) or "neither"
+        raise TypeError(check.message(where, "needs either num_steps or num_epochs", got, "an epoch is examples // batch_size steps"))
+    for name, value in given.items():
+        check.whole(where, name, value, 1)
+
+
+def steps_of(num_steps: int | None, num_epochs: int | None, num_examples: int, batch_size: int | None) -> int:
+    """How many steps to take: those that were asked for, or those of so many epochs; the arguments are checked."""
+    if num_steps is not None:
+        return int(num_steps)
+    assert num_epochs is not None
+    return int(num_epochs) * (1 if batch_size is None else num_examples // batch_size)
+
+
 def check_batch_size(where: str, batch_size: int | None, num_examples: int) -> None:
     if batch_size is not None:
         fix = "batch_size=None takes them all"
@@ -426,8 +470,8 @@ def _metric_fns(metrics: str | Metric | Mapping[str, str | Metric] | Iterable[st
         named = [(_metric_name(metric), metric) for metric in some]
     fns: dict[str, Metric] = {}
     for name, given in named:
-        if name == "loss":
-            raise ValueError(check.message("training", "a metric must have a name of its own", "'loss'", "the loss is always reported"))
+        if name in ("loss", "unweighted_loss"):
+            raise ValueError(check.message("training", "a metric must have a name of its own", repr(name), "the loss is always reported"))
         if name in fns:
             raise ValueError(
                 check.message("training", "every metric must have a name of its own", f"{name!r} twice", "give a dict of name to function")
@@ -457,7 +501,7 @@ def _measured(measures: Mapping[str, Metric], predictions: jax.Array, y: jax.Arr
     """Every metric; one that takes no weights can't tell which examples count, and is left out where only some do."""
     left_out = [name for name, metric in measures.items() if weights is not None and not takes_weights(metric)]
     if left_out:
-        rule = "a metric must take weights=None, what each example counts, to be reported where only num_examples of them are seen"
+        rule = "a metric must take weights=None, what each example counts, to be reported where only num_examples of them are seen, or data has weights"
         got = f"{', '.join(map(repr, left_out))} without"
         warnings.warn(check.message("evaluate", rule, got, "left out; those of METRICS take it"), RuntimeWarning, stacklevel=2)
     given = {} if weights is None else {"weights": weights}
@@ -471,16 +515,24 @@ def _measured(measures: Mapping[str, Metric], predictions: jax.Array, y: jax.Arr
     return values
 
 
-def _batch(train: Dataset, rows: jax.Array | None, num_examples: jax.Array | None) -> Any:
+def _batch(train: AnyDataset, rows: jax.Array | None, num_examples: jax.Array | None) -> Any:
     if rows is None:
         return train if num_examples is None else examples_seen(train, num_examples)
-    return Dataset(*(part.at[rows].get(mode="promise_in_bounds") for part in train))
+    return type(train)(*(part.at[rows].get(mode="promise_in_bounds") for part in train))
 
 
-def examples_seen(dataset: Dataset, num_examples: jax.Array) -> WeightedDataset:
+class _FirstExamples(WeightedDataset):
+    """A data set of which a run sees the first examples only, all alike: its loss is no weighted one."""
+
+    __slots__ = ()
+
+
+def examples_seen(dataset: AnyDataset, num_examples: jax.Array) -> WeightedDataset:
     """The data set in which only the first num_examples count."""
     inside = jnp.arange(len(dataset.y), dtype=jnp.int32) < num_examples
-    return WeightedDataset(*dataset, inside.astype(jnp.result_type(float)))
+    if isinstance(dataset, WeightedDataset):
+        return dataset._replace(weights=jnp.where(inside, dataset.weights, 0))
+    return _FirstExamples(*dataset, inside.astype(jnp.result_type(float)))
 
 
 def _inputs(x: Any) -> jax.Array:

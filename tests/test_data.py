@@ -210,6 +210,56 @@ def test_series_of_bools_and_nullable_numbers_work():
         np.testing.assert_array_equal(as_dataset("test", (X, values)).y, Y > 3)
 
 
+def _tables():
+    """Constructors of a table of named columns, of one column, and of text beside numbers; by library."""
+    polars, arrow = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    return {
+        "polars": (polars.DataFrame, polars.Series),
+        "arrow": (arrow.table, arrow.array),
+        "chunked": (arrow.table, lambda values: arrow.chunked_array([values[:7], values[7:]])),
+    }
+
+
+@pytest.mark.parametrize("kind", ["polars", "arrow", "chunked"])
+def test_frames_of_polars_and_tables_of_arrow_work(kind):
+    table, column = _tables()[kind]
+    for fields in ({"a": X[:, 0], "b": X[:, 1]}, {"a": X[:, 0], "b": X[:, 1] > 3, "c": Y}, {"b": X[:, 1] > 3, "c": Y}):
+        made = as_dataset("test", (table(fields), column(Y)))
+        assert made.x.dtype == (np.float32 if "a" in fields else np.int32)
+        np.testing.assert_array_equal(made.x, np.column_stack(list(fields.values())).astype(made.x.dtype))
+        np.testing.assert_array_equal(made.y, Y)
+    np.testing.assert_array_equal(as_dataset("test", (X, column(Y > 3))).y, Y > 3)
+    frame = table({"a": X[:, 0], "b": X[:, 1]})
+    parts = fn.split(fn.Dataset(frame, column(Y)), key=KEY, stratify=column(Y % 2), groups=column(Y))
+    np.testing.assert_array_equal(parts.train.x, X[parts.train.y, :2].astype(np.float32))
+    np.testing.assert_array_equal(fn.scaler(fn.Dataset(frame, Y)).apply(frame), fn.scaler(fn.Dataset(X[:, :2], Y)).apply(X[:, :2]))
+    one = fn.training(fn.dense(1), "squared_error", fn.sgd(0.1), in_shape=(2,))
+    state = one.init(KEY)
+    np.testing.assert_array_equal(fn.predict(one, state, frame), fn.predict(one, state, X[:, :2]))
+
+
+@pytest.mark.parametrize("kind", ["polars", "arrow"])
+def test_what_tables_lack_is_named(kind):
+    table, column = _tables()[kind]
+    with pytest.raises(TypeError, match="test: x must hold numbers, got dtype .* in column 'city'; turn text and categories into numbers"):
+        as_dataset("test", (table({"size": X[:, 0], "city": ["Ulm"] * 40}), Y))
+    for missing in ([1, None] * 20, [1.5, None] * 20):
+        with pytest.raises(ValueError, match=r"test: x must be finite, got nan at index \(1, 1\)"):
+            as_dataset("test", (table({"a": X[:, 0], "b": missing}), Y))
+    with pytest.raises(ValueError, match=r"test: y must be finite, got nan at index \(1,\)"):
+        as_dataset("test", (X, column([1, None] * 20)))
+    with pytest.warns(UserWarning, match="in column 'time' of x"):
+        as_dataset("test", (table({"size": X[:, 0], "time": 1e9 + Y}), Y))
+
+
+def test_a_lazy_frame_is_refused():
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"a": X[:, 0]})
+    with pytest.raises(TypeError, match=r"test: x must be an array of numbers, got a lazy LazyFrame; x.collect\(\) is a table"):
+        as_dataset("test", (frame.lazy(), Y))
+    as_dataset("test", (frame.lazy().collect(), Y))
+
+
 def test_two_rows_of_tuples_are_no_data_sets():
     assert as_dataset("test", (((1.0, 2.0), (3.0, 4.0)), (0, 1))).x.shape == (2, 2)
 

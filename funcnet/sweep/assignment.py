@@ -12,7 +12,7 @@ import numpy as np
 
 from funcnet import check
 from funcnet.space import Static, Traced
-from funcnet.training import check_batch_size
+from funcnet.training import check_batch_size, steps_of
 
 RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
 
@@ -31,7 +31,14 @@ class Variant(NamedTuple):
 
 
 def assign(
-    where: str, setting: Mapping[str, Any], declared: set[str], wants: set[str], num_steps: int, batch_size: int | None, examples: int
+    where: str,
+    setting: Mapping[str, Any],
+    declared: set[str],
+    wants: set[str],
+    num_steps: int | None,
+    num_epochs: int | None,
+    batch_size: int | None,
+    examples: int,
 ) -> Variant:
     """Sorts the hyperparameters of one variant into static ones, numbers and names.
 
@@ -40,8 +47,9 @@ def assign(
       setting: as given.
       declared: which of them the recipe takes.
       wants: which of the sweep's own values the recipe takes.
-      num_steps: of the sweep; the variant's own goes before it.
-      batch_size: likewise.
+      num_steps: of the sweep, or None; the variant's own goes before it.
+      num_epochs: of the sweep where there is no num_steps: in steps by the variant's own batch_size and num_examples.
+      batch_size: of the sweep; the variant's own goes before it.
       examples: how many there are to train on.
 
     Raises:
@@ -50,14 +58,17 @@ def assign(
     """
     values = {name: _plain(where, name, value) for name, value in setting.items()}
     bare = {name: unwrapped(value) for name, value in values.items()}
-    own_steps = check.whole(where, "num_steps", bare.get("num_steps", num_steps), 1)
+    if "num_steps" in bare:
+        num_steps = check.whole(where, "num_steps", bare["num_steps"], 1)
     own_batch = bare.get("batch_size", batch_size)
     limit = bare.get("num_examples")
-    asked = {"batch_size": own_batch, "num_steps": own_steps, "num_examples": examples}
-    own = {name: asked[name] for name in RESERVED if name in wants and name not in bare}
     if limit is not None:
         check.whole(where, "num_examples", limit, 1, examples)
-    check_batch_size(where, own_batch, examples if limit is None else limit)
+    seen = examples if limit is None else limit
+    check_batch_size(where, own_batch, seen)
+    own_steps = steps_of(num_steps, num_epochs, seen, own_batch)
+    asked = {"batch_size": own_batch, "num_steps": own_steps, "num_examples": examples}
+    own = {name: asked[name] for name in RESERVED if name in wants and name not in bare}
     mine = {name: value for name, value in values.items() if name in declared}
     arguments = {name: unwrapped(value) for name, value in mine.items() if _is_argument(name, value)}
     static = {name: unwrapped(value) for name, value in mine.items() if name not in arguments} | own

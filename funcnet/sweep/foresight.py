@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from funcnet import check, inner
-from funcnet.data import Dataset, Split
+from funcnet.data import AnyDataset, Split
 from funcnet.policy import Policy
 from funcnet.space import Variants
 from funcnet.sweep.cost import bytes_touched, flops
@@ -58,10 +58,11 @@ CHIPS = {"v5e": Chip("TPU v5 lite", 197e12, 819e9, 16 * 10**9), "v6e": Chip("TPU
 def plan(
     recipe: Recipe,
     variants: Variants | Iterable[Mapping[str, Any]],
-    data: Split | Dataset,
+    data: Split | AnyDataset,
     *,
     key: jax.Array,
-    num_steps: int,
+    num_steps: int | None = None,
+    num_epochs: int | None = None,
     batch_size: int | None,
     eval_every: int | None = None,
     replicates: int = 1,
@@ -89,8 +90,8 @@ def plan(
     where a step doesn't take longer.
 
     Args:
-      recipe, variants, data, key, num_steps, batch_size, eval_every, replicates, chunk_size, memory_budget, randomness: those of
-        `sweep`.
+      recipe, variants, data, key, num_steps, num_epochs, batch_size, eval_every, replicates, chunk_size, memory_budget, randomness:
+        those of `sweep`.
       prune, evolve: likewise. Nothing is pruned: the plan is of a sweep whose runs all train to their ends, which is the most that it
         takes, but for repacking runs that a rule lets go on at different times.
       progress, keep, keep_best, metric, mode, max_seconds, store, callback: checked as `sweep` does, and of no effect. What a store holds
@@ -137,6 +138,7 @@ def plan(
             data,
             key=key,
             num_steps=num_steps,
+            num_epochs=num_epochs,
             batch_size=batch_size,
             eval_every=eval_every,
             replicates=replicates,

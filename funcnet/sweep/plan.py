@@ -60,7 +60,8 @@ def make_plan(
     variants: Variants,
     examples: int,
     *,
-    num_steps: int,
+    num_steps: int | None,
+    num_epochs: int | None,
     batch_size: int | None,
     eval_every: int | None,
     replicates: int,
@@ -82,7 +83,7 @@ def make_plan(
     assigned = []
     for i, setting in enumerate(variants):
         where = f"sweep: variant {i} {brief(setting)}"
-        assigned.append(assign(where, setting, declared, wants, num_steps, batch_size, examples))
+        assigned.append(assign(where, setting, declared, wants, num_steps, num_epochs, batch_size, examples))
     rows = [Row(variant, replicate) for variant in range(len(assigned)) for replicate in range(replicates)]
     groups: dict[Any, Group] = {}
     for i, row in enumerate(rows):

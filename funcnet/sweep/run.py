@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check, inner
-from funcnet.data import Dataset, Split, as_split
+from funcnet.data import AnyDataset, Split, as_split
 from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
 from funcnet.sweep.events import Callback, log
@@ -27,6 +27,7 @@ from funcnet.sweep.rehearsal import Rehearsal, rehearse
 from funcnet.sweep.remote import Remote
 from funcnet.sweep.result import Lineage, SweepResult
 from funcnet.sweep.store import Store
+from funcnet.training import check_length
 
 
 class SweepInterrupted(BaseException):
@@ -59,10 +60,11 @@ class SweepNotFinite(SweepInterrupted, FloatingPointError):
 def sweep(
     recipe: Recipe,
     variants: Variants | Iterable[Mapping[str, Any]],
-    data: Split | Dataset,
+    data: Split | AnyDataset,
     *,
     key: jax.Array,
-    num_steps: int,
+    num_steps: int | None = None,
+    num_epochs: int | None = None,
     batch_size: int | None,
     eval_every: int | None = None,
     replicates: int = 1,
@@ -92,9 +94,11 @@ def sweep(
       variants: `grid(...)`, `space(...).sample(...)`, or a list of dicts. Three names belong to the sweep and may stand
         among the hyperparameters: batch_size and num_steps, and num_examples, which lets a variant see only the first so
         many of the training examples. A recipe that declares one of these gets it too.
-      data: a `Split`, or a `Dataset` to train on with nothing to validate by.
+      data: a `Split`, or a `Dataset` or `WeightedDataset` to train on with nothing to validate by.
       key: decides everything random. Replicate r of a variant gets fold_in(key, r).
-      num_steps: steps each run takes, at least 1.
+      num_steps: steps each run takes, at least 1; either this or num_epochs.
+      num_epochs: how often each run goes through its training examples, at least 1: num_epochs * (examples // batch_size) steps,
+        by the variant's own batch_size and num_examples, or one step an epoch where batch_size is None. eval_every counts steps.
       batch_size: examples a step, at most as many as there are to train on; None takes all of them.
       eval_every: steps between evaluations, which the curves show; None evaluates once, after the last step.
       replicates: runs of each variant, each with its own key.
@@ -153,6 +157,7 @@ def sweep(
             data,
             key=key,
             num_steps=num_steps,
+            num_epochs=num_epochs,
             batch_size=batch_size,
             eval_every=eval_every,
             replicates=replicates,
@@ -207,10 +212,11 @@ class Prepared(NamedTuple):
 def prepare(
     recipe: Recipe,
     variants: Variants | Iterable[Mapping[str, Any]],
-    data: Split | Dataset,
+    data: Split | AnyDataset,
     *,
     key: jax.Array,
-    num_steps: int,
+    num_steps: int | None,
+    num_epochs: int | None,
     batch_size: int | None,
     eval_every: int | None,
     replicates: int,
@@ -229,7 +235,7 @@ def prepare(
 ) -> Prepared:
     """Checks the arguments of `sweep`, and rehearses its recipe; nothing is compiled or trained."""
     key = _as_key(key)
-    _check_arguments(key, num_steps, chunk_size, memory_budget, randomness, keep)
+    _check_arguments(key, num_steps, num_epochs, chunk_size, memory_budget, randomness, keep)
     if max_seconds is not None:
         check.in_range("sweep", "max_seconds", max_seconds, 0, ends="()", fix="None for as long as it takes")
     if callback is not None and not callable(callback):
@@ -237,8 +243,8 @@ def prepare(
     if store is not None and not isinstance(store, str | os.PathLike):
         raise TypeError(check.message("sweep", "store must be the path of a folder", repr(store)))
     data = as_split("sweep", data)
-    variants, own = as_variants("sweep", variants), dict(num_steps=num_steps, batch_size=batch_size)
-    plan = make_plan(recipe, variants, len(data.train.y), **own, eval_every=eval_every, replicates=replicates)  # type: ignore[arg-type]
+    variants, own = as_variants("sweep", variants), dict(num_steps=num_steps, num_epochs=num_epochs, batch_size=batch_size)
+    plan = make_plan(recipe, variants, len(data.train.y), **own, eval_every=eval_every, replicates=replicates)
     rehearsal = rehearse(plan, variants, data, key)
     rank = _rank(rehearsal, metric, mode, needed=keep is not None or keep_best)
     if prune is not None and evolve is not None:
@@ -347,9 +353,15 @@ def _as_key(key: Any) -> jax.Array:
 
 
 def _check_arguments(
-    key: jax.Array, num_steps: int, chunk_size: int | None, memory_budget: int | None, randomness: str, keep: int | None
+    key: jax.Array,
+    num_steps: int | None,
+    num_epochs: int | None,
+    chunk_size: int | None,
+    memory_budget: int | None,
+    randomness: str,
+    keep: int | None,
 ) -> None:
-    check.whole("sweep", "num_steps", num_steps, 1)
+    check_length("sweep", num_steps, num_epochs)
     for name, value in (("chunk_size", chunk_size), ("memory_budget", memory_budget), ("keep", keep)):
         if value is not None:
             check.whole("sweep", name, value, 1)

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 
 from funcnet import check
-from funcnet.data import Dataset, Split
+from funcnet.data import AnyDataset, Split
 from funcnet.space import Variants, as_variants
 from funcnet.suggest import Strategy
 from funcnet.sweep.ranking import known_mode, statistics
 from funcnet.sweep.result import SweepResult
 from funcnet.sweep.run import SweepFailed, SweepInterrupted, interruption_of, sweep
-from funcnet.training import Training
+from funcnet.training import Training, check_length
 
 
 class _OtherWay(SweepFailed, ValueError):
@@ -28,7 +28,7 @@ class _OtherWay(SweepFailed, ValueError):
 def search(
     recipe: Callable[..., Training],
     strategy: Strategy,
-    data: Split | Dataset,
+    data: Split | AnyDataset,
     *,
     rounds: int,
     per_round: int,
@@ -46,10 +46,10 @@ def search(
       strategy: such as `fn.suggest.random`, `fn.suggest.quasi_random` or `fn.suggest.optuna`; or any object with
         ask(n) -> n variants, all with the same names, and tell(variants, values) -> None. One with an attribute `mode` ("min"
         or "max") must look the same way as the metric.
-      data: a `Split`, or a `Dataset` to train on with nothing to validate by.
+      data: a `Split`, or a `Dataset` or `WeightedDataset` to train on with nothing to validate by.
       rounds: at least 1.
       per_round: variants in each, at least 1.
-      **options: what else `sweep` takes: key, num_steps, batch_size, ... All rounds use the same key, so that their
+      **options: what else `sweep` takes: key, num_steps or num_epochs, batch_size, ... All rounds use the same key, so that their
         variants too are compared under common random numbers; with randomness="independent" round r, from 0, gets
         fold_in(key, r). `keep` counts over all rounds. `max_seconds` is the whole search's: the round that it ends in is the
         last one. `store` is a folder with a folder for each round, round-1, round-2, ...: called again with the strategy as it
@@ -141,6 +141,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     missing = [name for name, each in parameters.items() if each.default is inspect.Parameter.empty and name not in options]
     if missing:
         raise TypeError(check.message("search", f"needs {' and '.join(missing)}", "none", "as sweep does"))
+    check_length("search", options.get("num_steps"), options.get("num_epochs"))
 
 
 def _check_mode(strategy: Strategy, metric: str, mode: str) -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check, inner
-from funcnet.data import Dataset, Split
+from funcnet.data import AnyDataset, Split
 from funcnet.option import Option
 from funcnet.sweep.recent import signature
 from funcnet.training import Training, as_training, examples_seen
@@ -86,7 +86,9 @@ def try_out(
 
     train, *others = (part for part in _shapes(data)[:2] if part is not None)
     seen = jax.eval_shape(examples_seen, train, jax.ShapeDtypeStruct((), jnp.int32)) if limits_examples else train
-    batch = seen if batch_size is None else Dataset(*(jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype) for leaf in train))
+    batch = (
+        seen if batch_size is None else type(train)(*(jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype) for leaf in train))
+    )
     structure: Any = None
 
     def init(arguments: Arguments, key: jax.Array) -> list[Any]:
@@ -165,13 +167,13 @@ def training_of(trial: Trial, constants: Constants, arguments: Arguments) -> Tra
     )
 
 
-def measured(trial: Trial, part: Dataset, *, limited: bool) -> list[str]:
+def measured(trial: Trial, part: AnyDataset, *, limited: bool) -> list[str]:
     """The names of what is measured of a part of the data; limited where a lane sees only some of its examples."""
     structure = evaluation_of(trial, part, limited=limited).structure
     return list(jax.tree.unflatten(structure, range(structure.num_leaves)))
 
 
-def evaluation_of(trial: Trial, part: Dataset, *, limited: bool) -> TracedFunction:
+def evaluation_of(trial: Trial, part: AnyDataset, *, limited: bool) -> TracedFunction:
     """What measures a part of the data; limited where a lane sees only some of its examples."""
     shapes = _shapes(part)
     if limited:
