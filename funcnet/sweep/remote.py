@@ -188,9 +188,10 @@ class Remote:
             raise
         except (CancelledError, BrokenExecutor, OSError) as error:
             raise self._lost(error) from error
-        except (ImportError, AttributeError) as error:
-            rule, fix = "workers must be able to import funcnet", f"install funcnet {self._versions['funcnet']} where they run"
-            raise WorkerRefused(check.message(_WHERE, rule, f"{type(error).__name__}: {error}", fix)) from error
+        except Exception as error:
+            rule = "workers, and the scheduler if there is one, must be able to import this funcnet"
+            fix = f"install funcnet {self._versions['funcnet']} where they run"
+            raise WorkerRefused(check.message(_WHERE, rule, _said(error.__cause__ or error), fix)) from error
         if what == "refused":
             raise self._refused(name, own)
         return Worker(*own)

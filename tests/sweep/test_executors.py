@@ -281,6 +281,17 @@ def test_a_recipe_that_cannot_travel_is_said(monkeypatch, pool):
     assert_same(swept(recipes.line), swept(recipes.line, executor=pool))  # by reference
 
 
+class Ancient:
+    """As one whose workers have a funcnet that knows of none of this."""
+
+    _max_workers = 1
+
+    def submit(self, function, *arguments):
+        own = concurrent.futures.Future()
+        own.set_exception(ModuleNotFoundError("No module named 'funcnet.sweep.worker'"))
+        return own
+
+
 class Lazy:
     _max_workers = 1
 
@@ -291,6 +302,8 @@ class Lazy:
 def test_what_is_no_executor_is_said():
     with pytest.raises(TypeError, match="sweep: executor: needs an object with submit, got 3"):
         swept(executor=3)
+    with pytest.raises(fn.WorkerRefused, match="must be able to import this funcnet, got Mod.*'funcnet.sweep.worker'; install funcnet 0"):
+        swept(executor=Ancient())
     with pytest.raises(TypeError, match="submit must return a concurrent.futures.Future, got str"):
         swept(executor=Lazy())
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as forked:
