@@ -40,7 +40,7 @@ def test_the_sweep_that_stops_early_runs_as_it_stands(tmp_path, monkeypatch):
     statuses = names["result"].table["status"].tolist()
     assert statuses.count("pruned") > 40 and names["result"].best().metrics["validation/accuracy"] > 0.9
     steps = names["result"].table["steps"]
-    assert {30, 90, 270}.issubset(steps.tolist()) 
+    assert {30, 90, 270}.issubset(steps.tolist())
     before = names["result"]
     exec(STOP, names)
     assert names["result"].timing["programs"] == 0 and names["result"].best().row == before.best().row
