@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import types
 from pathlib import Path
 
@@ -223,6 +224,12 @@ def test_every_command_has_only_options_that_exist(name):
     for words in commands:
         given, known = options_of(words)
         assert given <= known, words
+
+
+def test_what_is_to_be_installed_exists():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"'\.\[(.+?)\]'", PAGE + (FOLDER / "Dockerfile").read_text())
+    assert len(named) == 3 and {own for names in named for own in names.split(",")} <= set(extras)
 
 
 # Slurm and TPU pods, with stand-ins
