@@ -89,6 +89,19 @@ def dies(where):
     return _called(where, lambda path: os._exit(1))
 
 
+def _die_later(path):
+    """In the 90th step that any worker takes, 20 a second: once four chunks of 20 are done."""
+    time.sleep(0.05)
+    with open(path, "a") as file:
+        file.write(".")
+    if path.stat().st_size >= 90:
+        os._exit(1)
+
+
+def dies_later(where):
+    return _called(where, _die_later)
+
+
 def _fail_once(path):
     try:
         path.touch(exist_ok=False)

@@ -146,14 +146,12 @@ def test_any_executor_will_do():
     assert_same(swept(), swept(executor=Adapter()))
 
 
+def searched(**others):
+    strategy = fn.suggest.random(fn.space(learning_rate=fn.log_uniform(1e-3, 0.5)), key=jax.random.key(3))
+    return fn.search(recipes.line, strategy, POINTS, rounds=2, per_round=6, **(SETTINGS | others))
+
+
 def test_a_search_and_a_store_with_processes(pool, tmp_path):
-    space = fn.space(learning_rate=fn.log_uniform(1e-3, 0.5))
-    options = {name: value for name, value in SETTINGS.items()}
-
-    def searched(**others):
-        strategy = fn.suggest.random(space, key=jax.random.key(3))
-        return fn.search(recipes.line, strategy, POINTS, rounds=2, per_round=6, **(options | others))
-
     assert_same(searched(), searched(executor=pool, store=tmp_path / "search"))
     stopped = stop_after(400)
     with pytest.raises(fn.SweepStopped, match="the same call goes on from what is stored"):
@@ -459,6 +457,18 @@ def test_dask_gives_the_same_bits(name, cluster):
 
 @needs_dask
 @dask_warns
+def test_a_search_and_a_store_with_dask(cluster, tmp_path):
+    with cluster.client() as client:
+        executor = client.get_executor()
+        assert_same(searched(), searched(executor=executor, store=tmp_path / "search"))
+        with pytest.raises(fn.SweepStopped, match="the same call goes on from what is stored"):
+            swept(variants=rates(width=[4, 8]), executor=executor, store=tmp_path / "one", progress=stop_after(400))
+        there = swept(variants=rates(width=[4, 8]), executor=executor, store=tmp_path / "one")
+    assert_same(swept(variants=rates(width=[4, 8])), there)
+
+
+@needs_dask
+@dask_warns
 def test_a_module_that_workers_have_not_goes_along(cluster, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("import remote_recipes\nSCALE = 3\n\n\ndef recipe(learning_rate):\n"
                                            "    return remote_recipes.net(learning_rate, width=SCALE)\n")  # fmt: skip
@@ -547,6 +557,22 @@ if __name__ == "__main__":
             recipe, variants, data, settings = t.FAMILIES[name]
             result = t.swept(recipe, variants, data, executor=pool, store=f"{sys.argv[1]}/{name}", **settings)
             assert len(result.timing["workers"]) == 2, result.timing
+        t.searched(executor=pool, store=f"{sys.argv[1]}/search")
+"""
+MPI_THAT_DIES = """
+import os
+import sys
+import jax
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+from mpi4py.futures import MPIPoolExecutor
+import test_executors as t
+
+if __name__ == "__main__":
+    with MPIPoolExecutor() as pool:
+        t.swept(t.recipes.slow("x"), executor=pool, **(t.SLOWLY | dict(num_steps=1)))
+        del os.environ["FUNCNET_TEST_WORKER"]  # this process is none
+        t.swept(t.recipes.dies_later(sys.argv[1] + "/count"), executor=pool, store=f"{sys.argv[1]}/store", **t.SLOWLY)
 """
 
 
@@ -555,16 +581,35 @@ def mpiexec():
     return str(beside) if beside.exists() else None
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None or mpiexec() is None, reason="needs mpi4py and Open MPI, of the extra [mpi]")
-def test_the_ranks_of_mpi_give_the_same_bits(tmp_path):
-    (tmp_path / "script.py").write_text(MPI)
+needs_mpi = pytest.mark.skipif(
+    importlib.util.find_spec("mpi4py") is None or mpiexec() is None, reason="needs mpi4py and Open MPI, of the extra [mpi]"
+)
+
+
+def run_by_mpi(script, tmp_path):
+    (tmp_path / "script.py").write_text(script)
     environment = ENVIRONMENT | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     environment["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
     ranks = [mpiexec(), "-n", "3", "--oversubscribe", sys.executable, "-m", "mpi4py.futures"]  # two that work, and the one that sends
-    done = subprocess.run(
-        [*ranks, str(tmp_path / "script.py"), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [*ranks, str(tmp_path / "script.py"), str(tmp_path)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@needs_mpi
+def test_a_rank_of_mpi_that_dies_ends_all_and_the_store_goes_on(tmp_path):
+    """MPI ends every rank when one is lost, the one that sweeps included."""
+    assert run_by_mpi(MPI_THAT_DIES, tmp_path).returncode != 0
+    assert "completed" in fn.load_store(tmp_path / "store").table["status"].tolist()
+    result = swept(recipes.dies_later("x"), store=tmp_path / "store", **SLOWLY)
+    assert 0 < len(set(map(str, result.table["status"]))) and result.timing["programs"] > 0
+    assert_same(swept(recipes.line, **SLOWLY), result)
+
+
+@needs_mpi
+def test_the_ranks_of_mpi_give_the_same_bits(tmp_path):
+    done = run_by_mpi(MPI, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert_same(searched(), searched(store=tmp_path / "search"))  # it is read
     for name in ("several programs", "odd leaves", "halving", "population"):
         recipe, variants, data, settings = FAMILIES[name]
         stored = swept(recipe, variants, data, store=tmp_path / name, **settings)  # it is read
@@ -581,3 +626,23 @@ def test_an_executor_without_workers_is_said_and_waited_for(monkeypatch):
         with pytest.warns(RuntimeWarning, match="sweep: executor: must have a worker that answers, got none in 0.2 seconds; start one"):
             result = swept(recipes.line, executor=busy)
     assert_same(swept(recipes.line), result)
+
+
+def test_what_a_callback_closes_over_is_not_mistaken(pool):
+    """Of two callbacks with the same code a digest can't tell which is which."""
+
+    def recipe_of(number):
+        def there(value):
+            return np.float32(number) + 0 * value
+
+        def recipe(learning_rate):
+            def evaluate(w, part):
+                return {"loss": jax.pure_callback(there, jax.ShapeDtypeStruct((), jnp.float32), w[0], vmap_method="legacy_vectorized")}
+
+            return recipes.line(learning_rate)._replace(evaluate=evaluate)
+
+        return recipe
+
+    for number in (1.0, 2.0):
+        result = swept(recipe_of(number), executor=pool, chunk_size=1)
+        assert set(result.table["train/loss"].tolist()[:8]) == {number}
