@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VENV = $(patsubst %/bin,%,$(BIN))
 
-.PHONY: demo test lint clean
+.PHONY: demo test tpu lint clean
 
 demo: $(VENV)/experiments
 	$(BIN)/python -m experiments.digits_sweep
@@ -12,13 +12,17 @@ demo: $(VENV)/experiments
 test: $(VENV)/experiments $(VENV)/test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
+# The sweep's programs compiled for TPUs, which takes none; to be run with an environment of its own, as BIN=.venv-tpu/bin.
+tpu: $(VENV)/tpu $(VENV)/test
+	JAX_PLATFORMS=cpu FUNCNET_NEEDS_LIBTPU=1 $(BIN)/python -m pytest -q tests/sweep/test_tpu.py
+
 lint: $(VENV)/experiments $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-newest .pytest_cache results
+	rm -rf .venv .venv-newest .venv-tpu .pytest_cache results
 
 # A file of each extra's name says that it is installed for the pyproject.toml of now.
 $(VENV)/%: pyproject.toml

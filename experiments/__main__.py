@@ -29,6 +29,7 @@ NAMES = (
     "features",
     "hypergradient",
     "pruning",
+    "precision",
 )
 
 

@@ -31,6 +31,7 @@ from funcnet.layers import embedding as embedding
 from funcnet.layers import flatten as flatten
 from funcnet.layers import layer_norm as layer_norm
 from funcnet.layers import max_pool as max_pool
+from funcnet.layers import mixed_precision as mixed_precision
 from funcnet.layers import mlp as mlp
 from funcnet.layers import out_shape as out_shape
 from funcnet.layers import parallel as parallel
@@ -100,6 +101,8 @@ from funcnet.space import traced as traced
 from funcnet.space import uniform as uniform
 from funcnet.sweep import Best as Best
 from funcnet.sweep import Evaluation as Evaluation
+from funcnet.sweep import ExecutorLost as ExecutorLost
+from funcnet.sweep import Plan as Plan
 from funcnet.sweep import Progress as Progress
 from funcnet.sweep import StoreDamaged as StoreDamaged
 from funcnet.sweep import StoreInUse as StoreInUse
@@ -108,9 +111,11 @@ from funcnet.sweep import SweepInterrupted as SweepInterrupted
 from funcnet.sweep import SweepNotFinite as SweepNotFinite
 from funcnet.sweep import SweepResult as SweepResult
 from funcnet.sweep import SweepStopped as SweepStopped
+from funcnet.sweep import WorkerRefused as WorkerRefused
 from funcnet.sweep import clear_caches as clear_caches
 from funcnet.sweep import load_result as load_result
 from funcnet.sweep import load_store as load_store
+from funcnet.sweep import plan as plan
 from funcnet.sweep import search as search
 from funcnet.sweep import sweep as sweep
 from funcnet.training import Fit as Fit

@@ -320,11 +320,13 @@ def _hashable_or_itself(value: Any) -> Any:
     return value
 
 
-def inner_jaxprs(equation: Any) -> list[Any]:
-    """The `Jaxpr`s that an equation runs: a loop's body, a choice's branches; of a choice of platforms a CPU's alone."""
+def inner_jaxprs(equation: Any, *, cpu: bool = True) -> list[Any]:
+    """The `Jaxpr`s that an equation runs: a loop's body, a choice's branches; of a choice of platforms a CPU's alone, or another's."""
     values = [value for entry in equation.params.values() for value in (entry if isinstance(entry, tuple | list) else [entry])]
     found = [getattr(value, "jaxpr", value) for value in values if isinstance(value, Jaxpr | ClosedJaxpr)]
-    return found[:1] if "branches_platforms" in equation.params else found  # `by_platform` names a CPU's first
+    if equation.params.get("branches_platforms") is None:
+        return found
+    return found[:1] if cpu else found[-1:]  # `by_platform` names a CPU's first
 
 
 def uses(jaxpr: Any, primitive: str) -> bool:
@@ -337,6 +339,35 @@ def uses(jaxpr: Any, primitive: str) -> bool:
 def by_platform(*arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
     """cpu(*arguments) in a program for a CPU and default(*arguments) in any other, chosen while lowering."""
     return jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)
+
+
+def tpu_devices(topology: str) -> list[Any]:
+    """The devices of a TPU that need not be here, to compile for.
+
+    Args:
+      topology: such as "v5e:2x2".
+
+    Raises:
+      jax.errors.JaxRuntimeError: there is no such TPU.
+      ImportError: or, before JAX 0.12, RuntimeError: libtpu isn't installed.
+    """
+    from jax.experimental import topologies
+
+    return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+
+
+def is_here(device: Any) -> bool:
+    """Whether a device is one of this process's, and not of a topology that is only compiled for."""
+    try:
+        return device in jax.local_devices(backend=device.platform)
+    except RuntimeError:  # there is no such platform here
+        return False
+
+
+def bytes_accessed(executable: Any) -> float:
+    """Bytes that a compiled program reads and writes, loops counted once; 0 where the compiler doesn't say."""
+    found = executable.cost_analysis() or {}
+    return float((found[0] if isinstance(found, list) else found).get("bytes accessed", 0.0))
 
 
 def memory_needed(executable: Any) -> int:

@@ -87,6 +87,9 @@ LAYERS: dict[str, LayerCase] = {
         lambda rate: layers.parallel(layers.dense(2), layers.serial(layers.dropout(rate), layers.dense(3))), (4,), _RATES
     ),
     "residual": LayerCase(lambda rate: layers.residual(layers.serial(layers.dropout(rate), layers.dense(4))), (4,), _RATES),
+    "mixed_precision": LayerCase(
+        lambda drop: layers.mixed_precision(layers.mlp((8, 2), "silu", drop), jnp.result_type(float)), (4,), {"drop": (0.0, 0.3, 0.8)}
+    ),
     "mlp": LayerCase(lambda drop: layers.mlp((8, 2), "silu", drop), (4,), {"drop": (0.0, 0.3, 0.8)}),
     "by_hand": LayerCase(_by_hand, (4,)),
     "by_hand_in_serial": LayerCase(lambda rate: layers.serial(layers.dense(4), _by_hand(), layers.dropout(rate)), (3,), _RATES),

@@ -12,7 +12,7 @@ import funcnet
 ROOT = pathlib.Path(funcnet.__file__).parent
 ORDER = "inner check policy prune evolve tree option batching draws activations layers losses penalties schedules optimizers metrics data training inspection space suggest sweep scales plot page __main__".split()
 NEEDED = {"jax", "jaxlib", "numpy", "scipy", "chex"}
-EXTRAS = {"tqdm", "pandas", "matplotlib", "sklearn", "optuna"}  # imported inside the functions that use them
+EXTRAS = {"tqdm", "pandas", "matplotlib", "sklearn", "optuna", "cloudpickle", "dask"}  # imported inside the functions that use them
 MODULES = sorted(ROOT.rglob("*.py"))
 every_module = pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
 
@@ -121,7 +121,7 @@ def test_jax_inner_names_are_used_in_one_place(path):
 
 def test_importing_funcnet_loads_no_extra():
     """What the files say is what happens: a fresh interpreter has none of the extras or of the peers afterwards."""
-    code = "import sys, funcnet; print(sorted({'tqdm', 'pandas', 'matplotlib', 'sklearn', 'torch', 'optax', 'flax', 'optuna'} & set(sys.modules)))"
+    code = "import sys, funcnet; print(sorted({'tqdm', 'pandas', 'matplotlib', 'sklearn', 'torch', 'optax', 'flax', 'optuna', 'dask', 'distributed'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent).stdout
     assert loaded.strip() == "[]"
 

@@ -14,7 +14,7 @@ import funcnet
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SWEEP, STOP, TENSORBOARD, MLFLOW, WANDB, DASK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SWEEP, PLAN, STOP, TENSORBOARD, MLFLOW, WANDB, DASK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_complete_sweep_runs_as_it_stands(capsys):
@@ -30,6 +30,18 @@ def test_the_complete_sweep_runs_as_it_stands(capsys):
     exec(FIT, names)
     curves = names["fit"](1e-2, names["jax"].random.key(3)).curves
     assert curves["validation/loss"][-1] < 0.3
+
+
+def test_the_plan_is_the_one_that_is_shown(capsys):
+    names: dict = {}
+    exec(SWEEP.split("result = ")[0], names)
+    exec(PLAN, names)
+    printed, shown = (text.strip().splitlines() for text in (capsys.readouterr().out, README.split(PLAN)[1].split("```")[2]))
+    assert len(printed) == len(shown) == 8
+    assert [line.split()[0] for line in printed[:5]] == [line.split()[0] for line in shown[:5]]
+    assert printed[0] == shown[0]  # runs, programs and compilations
+    assert printed[5].split() == shown[5].split()
+    assert [line.split()[:2] for line in printed[6:]] == [line.split()[:2] for line in shown[6:]]  # activations, and runs of each
 
 
 def test_the_sweep_that_stops_early_runs_as_it_stands(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments.bench.place import CPU, Place
 from experiments.bench.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -26,9 +27,9 @@ class CannotRun(Exception):
 class Processes:
     """Starts them, in a folder of their own that goes when they have."""
 
-    def __init__(self, workload: Workload, first_only: bool):
+    def __init__(self, workload: Workload, first_only: bool, place: Place = CPU):
         self._folder = tempfile.TemporaryDirectory()
-        self.folder, self.first_only = Path(self._folder.name), first_only
+        self.folder, self.first_only, self.place = Path(self._folder.name), first_only, place
         with (self.folder / "workload").open("wb") as file:
             pickle.dump(workload, file)
 
@@ -46,12 +47,14 @@ class Processes:
           cached: whether JAX's persistent compilation cache is on; each name has one of its own.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
+        environment |= self.place.environment()
         if cached:
             environment |= {
                 "JAX_COMPILATION_CACHE_DIR": str(self.folder / f"cache_{name}"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             }
-        command = [sys.executable, "-m", "experiments.bench.cold", name, str(self.folder), "first" if self.first_only else "all"]
+        which, where = "first" if self.first_only else "all", ",".join(self.place)
+        command = [sys.executable, "-m", "experiments.bench.cold", name, str(self.folder), which, where]
         began = time.perf_counter()
         with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
             said = process.stdout.readline().strip()
@@ -64,7 +67,7 @@ class Processes:
         return seconds, outcome
 
 
-def main(name: str, folder: Path, first_only: bool) -> None:
+def main(name: str, folder: Path, first_only: bool, place: Place = CPU) -> None:
     with (folder / "workload").open("rb") as file:
         workload = pickle.load(file)  # written by the process that started this one
     everyone, told = tuple(range(len(workload.variants))), []
@@ -77,13 +80,17 @@ def main(name: str, folder: Path, first_only: bool) -> None:
     if name == "funcnet":
         from experiments.bench import ours
 
+        place.use()
+
         form, compiling = "fn.sweep", 0.0
         program = ours.build(workload, tell=lambda progress: finished() if first_only and progress.runs_done else None)
     else:
-        from experiments.bench.peers import peer
+        from experiments.bench.peers import ON_JAX, peer
 
         try:
-            found = peer(name)
+            if name in ON_JAX:
+                place.use()
+            found = peer(name, place)
             form = found.cold
             program = found.forms[form](workload)
         except (ImportError, NotImplementedError) as error:
@@ -103,4 +110,4 @@ def main(name: str, folder: Path, first_only: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "first")
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "first", *[Place(*word.split(",")) for word in sys.argv[4:]])

@@ -19,8 +19,9 @@ from scipy.stats import ks_2samp
 
 from experiments.bench import cold, ours
 from experiments.bench.peers import peer
+from experiments.bench.place import CPU, Place
 from experiments.bench.program import CORES, Peer, Program
-from experiments.bench.workloads import COLD, Workload
+from experiments.bench.workloads import COLD, GOALS, Workload
 
 SAME = 1e-4  # the median variant's relative difference in loss, where everyone starts alike and sees the same minibatches
 ALIKE = 0.01  # least p-value of the two-sample Kolmogorov-Smirnov test, where random streams differ
@@ -38,7 +39,14 @@ class Contestant(NamedTuple):
 
 
 def measure(
-    workload: Workload, names: Iterable[str], *, repeats: int, patience: float, peak: float, tell: Callable = print
+    workload: Workload,
+    names: Iterable[str],
+    *,
+    repeats: int,
+    patience: float,
+    peak: float,
+    tell: Callable = print,
+    place: Place = CPU,
 ) -> dict[str, Any]:
     """One workload's part of the JSON.
 
@@ -50,12 +58,13 @@ def measure(
         another, and would need longer for all of them, trains an even sample, and its time is scaled.
       peak: GFLOP/s of the machine's own matrix products.
       tell: takes a line that says what is going on.
+      place: where everyone trains. The goals are those of a CPU: on a GPU there are none.
     """
     workload = ours.recorded(workload)
     if workload.name in COLD:
-        timed, left_out = _cold(workload, names, repeats, patience, tell)
+        timed, left_out = _cold(workload, names, repeats, patience, tell, place)
     else:
-        timed, left_out = _warm(workload, names, repeats, patience, tell)
+        timed, left_out = _warm(workload, names, repeats, patience, tell, place)
     rows = {name: row for name, (row, _) in timed.items()}
     own = timed["funcnet"][1]
     for name, (row, losses) in timed.items():
@@ -70,12 +79,15 @@ def measure(
         "funcnet": rows.pop("funcnet"),
         "peers": rows,
         "left_out": left_out,
+        "goals": {} if place.on_gpu else GOALS.get(workload.name, {}),
     }
     share = workload.flops() / result["funcnet"]["seconds"] / (peak * 1e9)
     return result | {"sgemm_fraction": None if workload.name in COLD else share}  # a cold start mostly compiles
 
 
-def _warm(workload: Workload, names: Iterable[str], repeats: int, patience: float, tell: Callable) -> tuple[dict, dict[str, str]]:
+def _warm(
+    workload: Workload, names: Iterable[str], repeats: int, patience: float, tell: Callable, place: Place
+) -> tuple[dict, dict[str, str]]:
     everyone, left_out = tuple(range(len(workload.variants))), {}
     tell(f"{workload.name}: funcnet compiles")
     first, program = _seconds(lambda: _run_once(ours.build(workload), everyone))
@@ -83,7 +95,7 @@ def _warm(workload: Workload, names: Iterable[str], repeats: int, patience: floa
     for name in names:
         tell(f"{workload.name}: {name} is made ready")
         try:
-            contestants[name] = fastest(peer(name), workload, patience, tell)
+            contestants[name] = fastest(peer(name, place), workload, patience, tell)
         except (ImportError, NotImplementedError) as error:
             left_out[name] = str(error)
     try:
@@ -109,12 +121,14 @@ def _warm(workload: Workload, names: Iterable[str], repeats: int, patience: floa
     return timed, left_out
 
 
-def _cold(workload: Workload, names: Iterable[str], repeats: int, patience: float, tell: Callable) -> tuple[dict, dict[str, str]]:
+def _cold(
+    workload: Workload, names: Iterable[str], repeats: int, patience: float, tell: Callable, place: Place
+) -> tuple[dict, dict[str, str]]:
     """Every run is a new process. W8 knows funcnet and optax_vmap, each without and with a filled compilation cache."""
     first_only = workload.name == "W8"
     names = [name for name in names if not first_only or name == "optax_vmap"]
     everyone, left_out, timed = tuple(range(len(workload.variants))), {}, {}
-    with cold.Processes(workload, first_only) as processes:
+    with cold.Processes(workload, first_only, place) as processes:
         seconds: dict[str, list[float]] = {"funcnet": [], **{name: [] for name in names}}
         outcomes, cached = {}, {name: [] for name in seconds}
         for i in range(repeats):
@@ -196,18 +210,23 @@ def agreement(ours: np.ndarray, theirs: np.ndarray, *, streams_differ: bool) -> 
     return difference <= SAME, f"median relative difference {difference:.1e}"
 
 
-def sgemm_peak(size: int = 2048, seconds: float = 2.0) -> dict[str, float]:
-    """GFLOP/s of NumPy's, XLA's and PyTorch's product of two square float32 matrices on all cores, the best of many."""
+def sgemm_peak(place: Place = CPU, size: int | None = None, seconds: float = 2.0) -> dict[str, float]:
+    """GFLOP/s of a product of two square float32 matrices, the best of many: by XLA and PyTorch, and on a CPU, on all cores, by NumPy.
+
+    Args:
+      size: rows of the matrices; 2,048 on a CPU and 8,192 on a GPU if left out.
+    """
+    size = size or (8192 if place.on_gpu else 2048)
     matrix = np.random.default_rng(0).random((size, size), np.float32)
     product, on_device = jax.jit(jnp.matmul), jnp.asarray(matrix)
     jax.block_until_ready(product(on_device, on_device))
-    peaks = {
-        "numpy": _sgemm(lambda: matrix @ matrix, size, seconds),
-        "xla": _sgemm(lambda: jax.block_until_ready(product(on_device, on_device)), size, seconds),
-    }
+    peaks = {"xla": _sgemm(lambda: jax.block_until_ready(product(on_device, on_device)), size, seconds)}
+    if not place.on_gpu:
+        peaks = {"numpy": _sgemm(lambda: matrix @ matrix, size, seconds)} | peaks
     code = (
         "import torch; from experiments.bench.harness import _sgemm;"
-        f"torch.set_num_threads({CORES}); matrix = torch.rand({size}, {size}); print(_sgemm(lambda: matrix @ matrix, {size}, {seconds}))"
+        f"torch.set_num_threads({CORES}); matrix = torch.rand({size}, {size}, device={place.torch!r});"
+        f"print(_sgemm(lambda: (matrix @ matrix)[0, 0].item(), {size}, {seconds}))"  # a number is there when the product is
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=cold.ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -224,7 +243,7 @@ def _sgemm(multiply: Callable[[], Any], size: int, seconds: float) -> float:
     return 2 * size**3 / best / 1e9
 
 
-def machine(peaks: dict[str, float]) -> dict[str, Any]:
+def machine(peaks: dict[str, float], place: Place = CPU) -> dict[str, Any]:
     versions = {"python": platform.python_version()}
     for package in ("funcnet", "jax", "jaxlib", "torch", "optax", "flax", "scikit-learn", "numpy"):
         try:
@@ -232,6 +251,8 @@ def machine(peaks: dict[str, float]) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return {
+        "platform": place.platform,
+        "device": place.device_name() if place.on_gpu else _cpu(),
         "cpu": _cpu(),
         "cores": CORES,
         "versions": versions,

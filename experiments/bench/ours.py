@@ -53,16 +53,19 @@ def hyperparameters(workload: Workload, variant: Variant) -> dict[str, Any]:
     return {name: fn.traced(value) if name in SHARED_NAMES else value for name, value in values.items()}
 
 
+def call_of(workload: Workload) -> tuple[Callable[..., fn.Training], list[dict[str, Any]], fn.Dataset, dict[str, Any]]:
+    """What `fn.sweep` is called with: the recipe, the variants, the data, and the rest by name."""
+    variants = [hyperparameters(workload, variant) for variant in workload.variants]
+    rest = {"key": jax.random.key(KEY), "num_steps": workload.num_steps, "batch_size": workload.batch_size}
+    return recipe_of(workload), variants, fn.Dataset(workload.x, workload.y), rest
+
+
 def build(workload: Workload, tell: Callable[[fn.Progress], None] | bool = False) -> Program:
     """The sweep; its first run compiles, the later ones find the programs."""
-    recipe = recipe_of(workload)
-    variants = [hyperparameters(workload, variant) for variant in workload.variants]
-    data, key = fn.Dataset(workload.x, workload.y), jax.random.key(KEY)
+    recipe, variants, data, rest = call_of(workload)
 
     def run(indices: tuple[int, ...]) -> np.ndarray:
-        chosen = [variants[i] for i in indices]
-        steps, batch = workload.num_steps, workload.batch_size
-        return fn.sweep(recipe, chosen, data, key=key, num_steps=steps, batch_size=batch, progress=tell).table["train/loss"]
+        return fn.sweep(recipe, [variants[i] for i in indices], data, **rest, progress=tell).table["train/loss"]
 
     return Program(run)
 

@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments.bench.peers import NAMES
-from experiments.bench.workloads import GOALS
 from funcnet import plot
 
 TORCH = ("torch_loop", "torch_func")
@@ -19,9 +18,9 @@ def ratio(result: dict[str, Any], name: str, key: str = "seconds") -> float:
     return result["peers"][name][key] / result["funcnet"][key]
 
 
-def goal(workload: str, result: dict[str, Any], name: str) -> float | None:
+def goal(result: dict[str, Any], name: str) -> float | None:
     """What the ratio is to reach; of torch's two the better one has the goal."""
-    goals = GOALS.get(workload, {})
+    goals = result["goals"]
     if name not in TORCH:
         return goals.get(name)
     counted = [other for other in TORCH if other in result["peers"] and result["peers"][other]["equal"]]
@@ -47,18 +46,18 @@ def _rows(workload: str, result: dict[str, Any]) -> Iterator[list[str]]:
     own = result["funcnet"]
     note = ""
     if result["sgemm_fraction"] is not None:
-        wanted = GOALS.get(workload, {}).get("sgemm")
+        wanted = result["goals"].get("sgemm")
         note = f"{result['sgemm_fraction']:.2f} of sgemm peak" + (f" (goal {wanted:g})" if wanted else "")
     yield [workload, "funcnet", *_figures(own), "", "", note]
     for name, row in result["peers"].items():
-        wanted = goal(workload, result, name)
+        wanted = goal(result, name)
         yield ["", name, *_figures(row), *_verdict(row, ratio(result, name), wanted), _note(row, result["variants"])]
     for name, why in result["left_out"].items():
         yield ["", name, "-", "", "", "", "", "", f"left out: {why}"]
     if "cached_seconds" in own:
         yield [f"{workload} cached", "funcnet", *_figures(own, "cached_"), "", "", "with JAX's persistent compilation cache, filled"]
         for name, row in result["peers"].items():
-            wanted = goal(workload, result, name)
+            wanted = goal(result, name)
             yield ["", name, *_figures(row, "cached_"), *_verdict(row, ratio(result, name, "cached_seconds"), wanted), row["form"]]
 
 
@@ -87,8 +86,11 @@ def _note(row: dict[str, Any], variants: int) -> str:
 
 def _machine(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    where = f"{machine['cpu']}, {machine['cores']} cores"
+    if machine["platform"] == "gpu":
+        where = f"everyone on one {machine['device']} (scikit-learn on the CPU: {where})"
     return (
-        f"{machine['date']}: {machine['cpu']}, {machine['cores']} cores, sgemm peak {machine['sgemm_gflops']:.0f} GFLOP/s; {versions}\n"
+        f"{machine['date']}: {where}, sgemm peak {machine['sgemm_gflops']:.0f} GFLOP/s; {versions}\n"
         "ratio: wall time over funcnet's, medians of alternating warm runs; W5 and W8 from the start of a new process"
     )
 
@@ -99,20 +101,20 @@ def markdown(results: dict[str, Any]) -> str:
     rows = [head, ["---"] * len(head)]
     for workload, result in results.items():
         if workload != "machine":
-            own, wanted = result["funcnet"], GOALS.get(workload, {}).get("sgemm")
+            own, wanted = result["funcnet"], result["goals"].get("sgemm")
             share = "-" if result["sgemm_fraction"] is None else f"{result['sgemm_fraction']:.2f}"
-            figures = [_ratio_and_goal(workload, result, name, "seconds") for name in NAMES]
+            figures = [_ratio_and_goal(result, name, "seconds") for name in NAMES]
             rows.append([f"{workload} {result['title']}", f"{own['seconds']:.3g}", *figures, f"{share} [{wanted:g}]" if wanted else share])
             if "cached_seconds" in own:
-                figures = [_ratio_and_goal(workload, result, name, "cached_seconds") for name in NAMES]
+                figures = [_ratio_and_goal(result, name, "cached_seconds") for name in NAMES]
                 rows.append([f"{workload}, JAX's compilation cache filled", f"{own['cached_seconds']:.3g}", *figures, "-"])
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", _machine(results["machine"])])
 
 
-def _ratio_and_goal(workload: str, result: dict[str, Any], name: str, key: str) -> str:
+def _ratio_and_goal(result: dict[str, Any], name: str, key: str) -> str:
     if name not in result["peers"]:
         return "-"
-    value, wanted = ratio(result, name, key), goal(workload, result, name)
+    value, wanted = ratio(result, name, key), goal(result, name)
     text = f"{value:.2f}" if value < 10 else f"{value:.0f}"
     text = text if result["peers"][name]["equal"] else f"({text})"
     return (f"**{text}**" if value < 1 else text) + (f" [{wanted:g}]" if wanted else "")
@@ -124,9 +126,9 @@ def chart(results: dict[str, Any], path: Path) -> None:
     for workload, result in results.items():
         for name in result.get("peers", {}):
             counts = result["peers"][name]["equal"]
-            bars.append((workload, name, ratio(result, name), goal(workload, result, name), counts))
+            bars.append((workload, name, ratio(result, name), goal(result, name), counts))
             if "cached_seconds" in result["funcnet"]:
-                bars.append((f"{workload} cached", name, ratio(result, name, "cached_seconds"), goal(workload, result, name), counts))
+                bars.append((f"{workload} cached", name, ratio(result, name, "cached_seconds"), goal(result, name), counts))
     groups = list(dict.fromkeys(bar[0] for bar in bars))
     figure, ax = plt.subplots(figsize=(9, 1.3 + 0.27 * (len(bars) + len(groups))), layout="constrained")
     colours, shown, places, y = dict(zip(NAMES, plot.COLOURS, strict=False)), set(), {}, 0.0

@@ -2,6 +2,7 @@
 
 The words, each with one meaning in the whole package:
 
+plan        what is to be trained: variants, their rows, and which of them share a program; `plan` says what that will take
 recipe      a function of hyperparameters that returns a training
 variant     one setting of the hyperparameters
 replicate   a run of a variant with a key of its own
@@ -15,7 +16,8 @@ cohort      a chunk on its way: its rows stand at one step
 stretch     64 steps whose minibatches are drawn together, and after which the lanes are looked at
 segment     the steps of one task
 task        a cohort over a segment; data goes in and comes out
-slot        where one chunk trains at a time: a core, or a device
+slot        where one chunk trains at a time: a core, a device, or a worker
+worker      another process that trains chunks
 evaluation  a step after which runs are measured
 ledger      what was measured and decided, an entry for each row
 policy      what decides which variants go on
@@ -24,8 +26,12 @@ policy      what decides which variants go on
 from funcnet.sweep.events import Evaluation as Evaluation
 from funcnet.sweep.files import StoreDamaged as StoreDamaged
 from funcnet.sweep.files import StoreInUse as StoreInUse
+from funcnet.sweep.foreseen import Plan as Plan
+from funcnet.sweep.foresight import plan as plan
 from funcnet.sweep.program import clear_caches as clear_caches
 from funcnet.sweep.progress import Progress as Progress
+from funcnet.sweep.remote import ExecutorLost as ExecutorLost
+from funcnet.sweep.remote import WorkerRefused as WorkerRefused
 from funcnet.sweep.result import Best as Best
 from funcnet.sweep.result import SweepResult as SweepResult
 from funcnet.sweep.result import load_result as load_result

@@ -136,8 +136,7 @@ class Threads:
         self.slots, self.seconds, self.made = list(slots), 0.0, 0
         device = self.slots[0].device
         self.platform = device.platform
-        left = max(0, (memory_budget or free_memory(device)) - data_bytes(data))
-        self.budget = left / sum(slot.device == device for slot in self.slots)
+        self.budget = share_of(max(0, (memory_budget or free_memory(device)) - data_bytes(data)), self.slots)
         self._free = list(self.slots)
         self._pool = ThreadPoolExecutor(len(self.slots), thread_name_prefix="funcnet")
         devices = {slot.device for slot in self.slots}
@@ -245,6 +244,11 @@ def _on(stand: Stand | None, device: jax.Device) -> Stand | None:
     if stand is None or all(isinstance(leaf, jax.Array) and leaf.devices() == {device} for leaf in stand.state):
         return stand
     return stand._replace(state=jax.device_put(stand.state, device))
+
+
+def share_of(budget: int, slots: list[Slot]) -> float:
+    """Bytes that one chunk may take, of those that all chunks of a device may."""
+    return float(budget / sum(slot.device == slots[0].device for slot in slots))
 
 
 def local_slots() -> list[Slot]:

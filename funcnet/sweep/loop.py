@@ -22,13 +22,13 @@ from funcnet.sweep.kept import Kept, Rank
 from funcnet.sweep.lanes import LaneArrays, lane_arrays
 from funcnet.sweep.ledger import COMPLETED, DIVERGED, PRUNED, STATUSES, UNFINISHED, Ledger
 from funcnet.sweep.memory import is_out_of_memory
-from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, halved, lot_by, lots_of, one_key_for_all, packed, shares_keys
+from funcnet.sweep.pack import NOBODY, Cohort, chunks_of, halved, lot_by, packed, request_of, wanted_width
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.program import STRETCH
 from funcnet.sweep.progress import Progress, Reporter
 from funcnet.sweep.rehearsal import Rehearsal
 from funcnet.sweep.task import Done, Stand, Task, one_lane
-from funcnet.sweep.width import core_lanes, fitting, lane_width
+from funcnet.sweep.width import fitting
 
 
 class Settings(NamedTuple):
@@ -239,13 +239,11 @@ class Loop:
 
     def _ask(self, group: int, width: int) -> Request:
         """Has a group's programs compiled for chunks of a width."""
-        must = one_key_for_all(self.settings.key)
         if group in self.restored and self.restored[group].width == width:
             request = self.restored[group]
             self.executor.ask(request, self._lanes(request, self.plan.groups[group].rows[:1]))
             return request
-        shared = shares_keys(self.plan, self.plan.groups[group].rows, self.ledger.allowed, width, self.settings.randomness, must=must)
-        request = Request(group, width, shared)
+        request = request_of(self.plan, group, self.ledger.allowed, width, self.settings.randomness, self.settings.key)
         self.executor.ask(request, self._lanes(request, self.plan.groups[group].rows[:width]))
         return request
 
@@ -281,12 +279,8 @@ class Loop:
         return half
 
     def _width(self, group: int) -> int:
-        if self.settings.chunk_size is not None:
-            return self.settings.chunk_size
-        slots = self.executor.slots
-        most = core_lanes(self.trials[group].step_bytes) if self.executor.platform == "cpu" else 8192
-        lots = lots_of(self.plan, self.plan.groups[group].rows, self.ledger.allowed, shared=False)
-        return lane_width([len(lot) for lot in lots], len(slots), most)
+        slots, step_bytes, chunk_size = len(self.executor.slots), self.trials[group].step_bytes, self.settings.chunk_size
+        return wanted_width(self.plan, group, self.ledger.allowed, step_bytes, slots, self.executor.platform, chunk_size)
 
     def _fitting(self, request: Request) -> int:
         """How many lanes fit in the memory, as the compiled programs say."""

@@ -8,7 +8,7 @@ import jax
 
 from funcnet.data import Split
 
-_MARGIN = 0.75  # of what is free, the rest being for results, the compiler and whatever else the process does
+MARGIN = 0.75  # of what is free, the rest being for results, the compiler and whatever else the process does
 _UNKNOWN = 8 * 2**30  # bytes, where nobody says
 
 
@@ -20,9 +20,9 @@ def free_memory(device: jax.Device) -> int:
     """
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
-        return int(_MARGIN * (int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))))
+        return int(MARGIN * (int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))))
     known = [free for free in (_available(), _group_allows()) if free is not None]
-    return int(_MARGIN * min(known)) if known else _UNKNOWN
+    return int(MARGIN * min(known)) if known else _UNKNOWN
 
 
 def data_bytes(data: Split) -> int:

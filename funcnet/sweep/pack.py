@@ -13,6 +13,7 @@ from funcnet.sweep.executors import Request
 from funcnet.sweep.lanes import LaneArrays
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.task import Stand
+from funcnet.sweep.width import core_lanes, lane_width
 
 NOBODY = -1  # in place of a row, for a lane whose row has ended
 
@@ -163,6 +164,29 @@ def shares_keys(plan: Plan, rows: Sequence[int], goals: np.ndarray, width: int, 
         return must
     separate, mixed = (len(chunks_of(plan, rows, goals, width, shared)) for shared in (True, False))
     return separate <= 1.5 * mixed
+
+
+def wanted_width(plan: Plan, group: int, goals: np.ndarray, step_bytes: int, slots: int, platform: str, chunk_size: int | None) -> int:
+    """How many lanes a group's chunks have before anything is known of their memory.
+
+    Args:
+      goals: (rows,), the step up to which each row may train.
+      step_bytes: what one step of a lane writes.
+      slots: how many chunks train at a time.
+      platform: of their devices, "cpu" or another.
+      chunk_size: as the user has it; None for as many as suit the slots.
+    """
+    if chunk_size is not None:
+        return chunk_size
+    most = core_lanes(step_bytes) if platform == "cpu" else 8192
+    lots = lots_of(plan, plan.groups[group].rows, goals, shared=False)
+    return lane_width([len(lot) for lot in lots], slots, most)
+
+
+def request_of(plan: Plan, group: int, goals: np.ndarray, width: int, randomness: str, key: jax.Array) -> Request:
+    """The programs that train a group's chunks of a width; goals and key are the sweep's."""
+    shared = shares_keys(plan, plan.groups[group].rows, goals, width, randomness, must=one_key_for_all(key))
+    return Request(group, width, shared)
 
 
 def key_kind(key: jax.Array) -> str:

@@ -34,6 +34,7 @@ class Executable(NamedTuple):
 
     program: Any
     bytes_needed: int
+    seconds: float  # of lowering and compiling it
 
 
 Compiling: TypeAlias = Future[tuple[Executable, bool, float]]  # the program, whether it was made for this, and when it was done
@@ -59,6 +60,7 @@ class Compiled(NamedTuple):
     seconds: float  # of lowering and compiling
     new: int  # how many had not been compiled before
     bytes_needed: int  # memory one chunk takes while it trains: the state, and what a step makes on its way
+    executables: tuple[Executable, ...]  # init, draw, advance, evaluate, and finite where the device finds that
 
 
 class Kind(NamedTuple):
@@ -128,7 +130,7 @@ class Pending:
         needed = max(executable.bytes_needed for executable in executables[1:])
         init, draw, advance, evaluate, *finite = [executable.program for executable in executables]
         programs = Programs(init, draw, advance, evaluate, finite[0] if finite else _finite_on_host)
-        return Compiled(programs, max(ended) - self._began if self._new else 0.0, sum(made) if self._new else 0, needed)
+        return Compiled(programs, max(ended) - self._began if self._new else 0.0, sum(made) if self._new else 0, needed, executables)
 
 
 def compile_programs(trial: Trial, kind: Kind) -> Pending:
@@ -239,8 +241,10 @@ def _compile(trial: Trial, kind: Kind) -> list[Compiling]:
     def start(function: Callable[..., Any], computes: Any, options: Options, *arguments: Any) -> Compiling:
         # No argument is left out, used or not: programs of one text and one signature are then the same program, but for the
         # Python functions that they call back, which the text only numbers.
+        began = time.perf_counter()
         lowered = jax.jit(function, keep_unused=True).lower(*arguments)
-        return _compilers().submit(_executable, lowered, (computes, *_text_key(lowered, device, options)), device.platform, options)
+        key = computes, *_text_key(lowered, device, options)
+        return _compilers().submit(_executable, lowered, key, device.platform, options, time.perf_counter() - began)
 
     functions = lane_functions(trial, len(kind.data.train.y), kind.shared)
     of_init, of_step, *of_evaluate = trial.key
@@ -284,10 +288,11 @@ _LARGE_STATE = 2**22  # numbers, some ten milliseconds of them
 _LARGE_DRAWS = 2**15  # numbers, a millisecond of them: where lanes draw alike, those of a stretch of 512 examples a step
 
 
-def _executable(lowered: Any, key: tuple[Any, ...], platform: str, options: Options) -> tuple[Executable, bool, float]:
+def _executable(lowered: Any, key: tuple[Any, ...], platform: str, options: Options, lowering: float) -> tuple[Executable, bool, float]:
     def make() -> Executable:
+        began = time.perf_counter()
         program = _compile_with_hints(lowered, platform, options)
-        return Executable(program, inner.memory_needed(program))
+        return Executable(program, inner.memory_needed(program), lowering + time.perf_counter() - began)
 
     executable, made = _executables.get(key, make)
     return executable, made, time.perf_counter()

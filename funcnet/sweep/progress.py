@@ -63,10 +63,14 @@ def reporter(progress: bool | Callable[[Progress], None] | None) -> tuple[Report
         return lambda now: None, lambda: None
     if callable(progress):
         return progress, lambda: None
-    if progress is not None and progress is not True:
-        raise TypeError(check.message("sweep", "progress must be True, False, None or a function", repr(progress)))
+    check_progress(progress)
     bar = _bar() if sys.stderr.isatty() else None
     return _on_bar(bar) if bar is not None else _in_lines()
+
+
+def check_progress(progress: Any) -> None:
+    if not (progress is None or progress is True or progress is False or callable(progress)):
+        raise TypeError(check.message("sweep", "progress must be True, False, None or a function", repr(progress)))
 
 
 def _bar() -> Any:

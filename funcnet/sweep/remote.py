@@ -6,11 +6,13 @@ says so, and the task is sent again with it. A task whose worker has died, or th
 
 import contextlib
 import hashlib
+import importlib.util
 import itertools
 import pickle
+import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -92,6 +94,7 @@ class Remote:
         self.workers: dict[str, int] = {}  # tasks done, by the worker's name
         self._digest = " ".join(map(str, map(part_digest, self._data)))
         self._briefs: dict[int, tuple[str, bytes]] = {}  # digest and bytes, by group
+        self._by_value: set[str] = set()  # modules that workers haven't, and that go along
         self._blobs: dict[str, Any] = {}  # data and briefs as the pool takes them, by digest
         self._given: dict[str, int] = {}  # how often each was sent along, by digest
         self._numbers = itertools.count()
@@ -174,20 +177,21 @@ class Remote:
         self._pool.close()
 
     def _first(self) -> Worker:
-        began, theirs = time.monotonic(), self._submitted(introduce, self._versions)
-        told = False
-        while not wait([theirs], timeout=0.5).done:
-            if not told and time.monotonic() - began > _PATIENCE:
-                told = True
-                rule, fix = "must have a worker that answers", "start one, or interrupt; this waits for as long as it takes"
-                warnings.warn(check.message(_WHERE, rule, f"none in {_PATIENCE:.0f} seconds", fix), RuntimeWarning, stacklevel=4)
+        theirs = self._submitted(introduce, self._versions)
         try:
+            if not wait([theirs], timeout=_PATIENCE).done:
+                rule, fix = "must have a worker that answers", "start one, or interrupt; this waits for as long as it takes"
+                warnings.warn(check.message(_WHERE, rule, f"none in {_PATIENCE:g} seconds", fix), RuntimeWarning, stacklevel=4)
             what, name, own = theirs.result()
+        except KeyboardInterrupt:
+            theirs.cancel()
+            raise
         except (CancelledError, BrokenExecutor, OSError) as error:
             raise self._lost(error) from error
-        except (ImportError, AttributeError) as error:
-            rule, fix = "workers must be able to import funcnet", f"install funcnet {self._versions['funcnet']} where they run"
-            raise WorkerRefused(check.message(_WHERE, rule, f"{type(error).__name__}: {error}", fix)) from error
+        except Exception as error:
+            rule = "workers, and the scheduler if there is one, must be able to import this funcnet"
+            fix = f"install funcnet {self._versions['funcnet']} where they run"
+            raise WorkerRefused(check.message(_WHERE, rule, _said(error.__cause__ or error), fix)) from error
         if what == "refused":
             raise self._refused(name, own)
         return Worker(*own)
@@ -216,7 +220,7 @@ class Remote:
             if not self._pool.remade():
                 raise self._lost(error) from error
             theirs = self._pool.submit(function, *arguments)
-        except RuntimeError as error:  # it has been shut down
+        except (RuntimeError, OSError) as error:  # it has been shut down, or can't be reached
             raise self._lost(error) from error
         if not isinstance(theirs, Future):
             rule = "submit must return a concurrent.futures.Future"
@@ -258,7 +262,7 @@ class Remote:
             )
             told = (computes, holds, repr(sorted(group.names.items())), group.batch_size, group.limits_examples, repr(self._settings))
             shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(self._data)]
-            self._briefs[index] = hashlib.sha256(repr((told, shapes)).encode()).hexdigest(), _pickled(brief)
+            self._briefs[index] = hashlib.sha256(repr((told, shapes)).encode()).hexdigest(), _pickled(brief, self._by_value)
         return self._briefs[index]
 
     # What comes back
@@ -289,6 +293,11 @@ class Remote:
             self._done(sent, worker, own)
         elif what == "missing":
             self._send(sent, attach=own)
+        elif what == "unknown" and self._goes_along(own):
+            self._send(sent, attach=("brief",))
+        elif what == "unknown":
+            rule, fix = "workers must have the modules that the recipe needs", "install them there, or cloudpickle here"
+            raise WorkerRefused(check.message(_WHERE, rule, f"{worker} without {own!r}", fix))
         elif what == "failed":
             self._failed(sent, worker, own if isinstance(own, Exception) else RuntimeError(f"{own[0]}: {own[1]}"))
         elif what == "different":
@@ -297,6 +306,19 @@ class Remote:
             raise WorkerRefused(check.message(_WHERE, rule, f"one of which {worker} says that {own}", fix))
         else:
             raise self._refused(worker, own)
+
+    def _goes_along(self, module: str) -> bool:
+        """Whether a module that a worker hasn't can be sent with the recipe, by value."""
+        if module in self._by_value:
+            return True  # another worker has asked for it before
+        if module not in sys.modules or importlib.util.find_spec("cloudpickle") is None:
+            return False
+        self._by_value.add(module)
+        for digest, _ in self._briefs.values():
+            self._blobs.pop(digest, None)
+            self._pool.forget(digest)
+        self._briefs = {}
+        return True
 
     def _done(self, sent: _Sent, worker: str, answer: Answer) -> None:
         if sent.failed:
@@ -349,14 +371,25 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _pickled(brief: Brief) -> bytes:
-    """By cloudpickle where it is installed, which takes functions of the script and local ones along; else by reference."""
+def _pickled(brief: Brief, by_value: Iterable[str]) -> bytes:
+    """By cloudpickle where it is installed, which takes functions of the script and local ones along; else by reference.
+
+    Args:
+      by_value: modules that are to be taken along too.
+    """
     try:
         import cloudpickle
     except ImportError:
         cloudpickle = None
+    named = [sys.modules[name] for name in by_value]
     try:
-        blob: bytes = pickle.dumps(brief, protocol=5) if cloudpickle is None else cloudpickle.dumps(brief, protocol=5)
+        for module in named:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            blob: bytes = pickle.dumps(brief, protocol=5) if cloudpickle is None else cloudpickle.dumps(brief, protocol=5)
+        finally:
+            for module in named:
+                cloudpickle.unregister_pickle_by_value(module)
     except Exception as error:
         fix = "pip install cloudpickle" if cloudpickle is None else "what it holds must be picklable"
         raise TypeError(check.message(_WHERE, "recipe must be one that can be sent", _said(error), fix)) from error
@@ -390,6 +423,9 @@ class _Pool:
 
     def kept(self, digest: str) -> Any:
         return None
+
+    def forget(self, digest: str) -> None:
+        """What was put is another now."""
 
     def is_death(self, error: Exception) -> bool:
         """Whether an error says that a worker has died."""
@@ -445,6 +481,9 @@ class _Dask(_Pool):
     def kept(self, digest: str) -> Any:
         return self._put[digest]
 
+    def forget(self, digest: str) -> None:
+        self._put.pop(digest, None)
+
     def is_death(self, error: Exception) -> bool:
         return type(error).__name__ in ("KilledWorker", "FutureCancelledError", "FuturesCancelledError", "CommClosedError")
 
@@ -457,5 +496,13 @@ class _Dask(_Pool):
 
 
 def _pool_of(executor: Any) -> _Pool:
-    check.callables("sweep: executor", executor, ("submit",), "such as concurrent.futures.ProcessPoolExecutor(8)")
+    check.callables(_WHERE, executor, ("submit",), "such as concurrent.futures.ProcessPoolExecutor(8, mp_context=...)")
+    if callable(getattr(executor, "get_executor", None)):
+        raise TypeError(
+            check.message(_WHERE, "must be a concurrent.futures.Executor", type(executor).__name__, "its get_executor() is one")
+        )
+    context = getattr(executor, "_mp_context", None)
+    if context is not None and context.get_start_method() == "fork":
+        fix = 'ProcessPoolExecutor(..., mp_context=multiprocessing.get_context("spawn"))'
+        raise ValueError(check.message(_WHERE, "must spawn its processes, since JAX hangs in one that is forked", "fork", fix))
     return _Dask(executor) if type(executor).__module__.startswith("distributed.") and hasattr(executor, "_client") else _Pool(executor)

@@ -101,7 +101,7 @@ class SweepResult:
         (evaluations,), says after how many steps each was made.
       timing: seconds and counts of the sweep itself: "seconds", "compile_seconds" (summed over the threads that
         compiled), "programs" (how many were compiled), "lane_widths" (one a group), "halved" (chunks that ran out of memory) and
-        "store_seconds" (spent writing the store).
+        "store_seconds" (spent writing the store); "workers", the names of those that trained, where it had an executor.
       lineage: a `Lineage` where `sweep(..., evolve=)` made the result, else None.
       metric: the final metric that variants are ranked by unless another is named.
       modes: whether a small ("min") or a large ("max") value of a metric is good, where that was said, by its name without

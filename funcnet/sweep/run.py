@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def sweep(
 
     Variants that differ in floats alone share a program and train in its lanes; any other hyperparameter (int, bool, str,
     tuple, function) picks a program, unless `static` or `traced` says otherwise. Before anything is compiled, the recipe
-    is called once with each variant's values, so that its own checks see them.
+    is called once with each variant's values, so that its own checks see them. `plan`, called alike, says what it will take.
 
     Args:
       recipe: recipe(**hyperparameters) -> `Training`, or any triple of functions of its form.
@@ -146,26 +146,30 @@ def sweep(
     """
     began = time.monotonic()
     inner.warn_of_wrong_jax("sweep")
-    key = _as_key(key)
-    _check_arguments(key, num_steps, chunk_size, memory_budget, randomness, keep)
-    if max_seconds is not None:
-        check.in_range("sweep", "max_seconds", max_seconds, 0, ends="()", fix="None for as long as it takes")
-    if callback is not None and not callable(callback):
-        raise TypeError(check.message("sweep", "callback must be a function of an Evaluation", repr(callback), "such as print"))
-    if store is not None and not isinstance(store, str | os.PathLike):
-        raise TypeError(check.message("sweep", "store must be the path of a folder", repr(store)))
-    deadline = None if max_seconds is None else began + float(max_seconds)
-    data = as_split("sweep", data)
     with inner.no_mesh():  # each chunk trains on one device
-        variants, own = as_variants("sweep", variants), dict(num_steps=num_steps, batch_size=batch_size)
-        plan = make_plan(recipe, variants, len(data.train.y), **own, eval_every=eval_every, replicates=replicates)  # type: ignore[arg-type]
-        rehearsal = rehearse(plan, variants, data, key)
-        rank = _rank(rehearsal, metric, mode, needed=keep is not None or keep_best)
-        if prune is not None and evolve is not None:
-            raise ValueError(check.message("sweep", "must have one policy", "prune and evolve", "leave out one of them"))
-        policy = prune if evolve is None else evolve
-        if policy is not None:
-            plan = _with_looks(plan, policy, "prune" if evolve is None else "evolve")
+        key, data, variants, plan, rehearsal, rank, policy = prepare(
+            recipe,
+            variants,
+            data,
+            key=key,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            eval_every=eval_every,
+            replicates=replicates,
+            chunk_size=chunk_size,
+            memory_budget=memory_budget,
+            randomness=randomness,
+            keep=keep,
+            keep_best=keep_best,
+            metric=metric,
+            mode=mode,
+            prune=prune,
+            evolve=evolve,
+            max_seconds=max_seconds,
+            store=store,
+            callback=callback,
+        )
+        deadline = None if max_seconds is None else began + float(max_seconds)
         raises = inner.flag("jax_debug_nans") or inner.flag("jax_debug_infs")
         settings = Settings(key, chunk_size, randomness, keep, keep_best, rank, raises, deadline, callback, evolve is not None)
         tell, close = reporter(progress)
@@ -179,13 +183,70 @@ def sweep(
                     place = Remote(executor, plan, rehearsal.trials, data, key, memory_budget, told, fits=fits)
                 ledger = new_ledger(plan, rehearsal.metrics, kept.steps if kept else [])
                 facts = facts_of(variants, ledger, key, evolves=evolve is not None)
-                judge = None if policy is None else _judge(policy, ledger, plan, rehearsal, rank, facts)
+                judge = None if policy is None else judge_of(policy, ledger, plan, rehearsal, rank, facts)
                 return _carried_out(plan, rehearsal, ledger, place, settings, judge, None if progress is False else tell, kept)
             finally:
                 if kept is not None:
                     kept.close()
         finally:
             close()
+
+
+class Prepared(NamedTuple):
+    """What a sweep begins with: its arguments, checked, and its recipe, rehearsed."""
+
+    key: jax.Array
+    data: Split
+    variants: Variants
+    plan: Plan
+    rehearsal: Rehearsal
+    rank: Rank
+    policy: Policy | None
+
+
+def prepare(
+    recipe: Recipe,
+    variants: Variants | Iterable[Mapping[str, Any]],
+    data: Split | Dataset,
+    *,
+    key: jax.Array,
+    num_steps: int,
+    batch_size: int | None,
+    eval_every: int | None,
+    replicates: int,
+    chunk_size: int | None,
+    memory_budget: int | None,
+    randomness: str,
+    keep: int | None,
+    keep_best: bool,
+    metric: str | None,
+    mode: str | None,
+    prune: Policy | None,
+    evolve: Policy | None,
+    max_seconds: float | None,
+    store: str | os.PathLike[str] | None,
+    callback: Callback | None,
+) -> Prepared:
+    """Checks the arguments of `sweep`, and rehearses its recipe; nothing is compiled or trained."""
+    key = _as_key(key)
+    _check_arguments(key, num_steps, chunk_size, memory_budget, randomness, keep)
+    if max_seconds is not None:
+        check.in_range("sweep", "max_seconds", max_seconds, 0, ends="()", fix="None for as long as it takes")
+    if callback is not None and not callable(callback):
+        raise TypeError(check.message("sweep", "callback must be a function of an Evaluation", repr(callback), "such as print"))
+    if store is not None and not isinstance(store, str | os.PathLike):
+        raise TypeError(check.message("sweep", "store must be the path of a folder", repr(store)))
+    data = as_split("sweep", data)
+    variants, own = as_variants("sweep", variants), dict(num_steps=num_steps, batch_size=batch_size)
+    plan = make_plan(recipe, variants, len(data.train.y), **own, eval_every=eval_every, replicates=replicates)  # type: ignore[arg-type]
+    rehearsal = rehearse(plan, variants, data, key)
+    rank = _rank(rehearsal, metric, mode, needed=keep is not None or keep_best)
+    if prune is not None and evolve is not None:
+        raise ValueError(check.message("sweep", "must have one policy", "prune and evolve", "leave out one of them"))
+    policy = prune if evolve is None else evolve
+    if policy is not None:
+        plan = _with_looks(plan, policy, "prune" if evolve is None else "evolve")
+    return Prepared(key, data, variants, plan, rehearsal, rank, policy)
 
 
 def _carried_out(
@@ -312,7 +373,7 @@ def _with_looks(plan: Plan, policy: Policy, argument: str) -> Plan:
     return plan._replace(looks=tuple(sorted(looks)))
 
 
-def _judge(policy: Policy, ledger: Ledger, plan: Plan, rehearsal: Rehearsal, rank: Rank, facts: Facts) -> Judge:
+def judge_of(policy: Policy, ledger: Ledger, plan: Plan, rehearsal: Rehearsal, rank: Rank, facts: Facts) -> Judge:
     name = rank.metric if policy.metric is None else policy.metric
     check.one_of(policy.name, "metric", name, rehearsal.metrics)
     mode = policy.mode or (rank.mode if name == rank.metric else None)

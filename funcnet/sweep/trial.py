@@ -167,11 +167,16 @@ def training_of(trial: Trial, constants: Constants, arguments: Arguments) -> Tra
 
 def measured(trial: Trial, part: Dataset, *, limited: bool) -> list[str]:
     """The names of what is measured of a part of the data; limited where a lane sees only some of its examples."""
+    structure = evaluation_of(trial, part, limited=limited).structure
+    return list(jax.tree.unflatten(structure, range(structure.num_leaves)))
+
+
+def evaluation_of(trial: Trial, part: Dataset, *, limited: bool) -> TracedFunction:
+    """What measures a part of the data; limited where a lane sees only some of its examples."""
     shapes = _shapes(part)
     if limited:
         shapes = jax.eval_shape(examples_seen, shapes, jax.ShapeDtypeStruct((), jnp.int32))
-    structure = trial.evaluate[signature(shapes)].structure
-    return list(jax.tree.unflatten(structure, range(structure.num_leaves)))
+    return trial.evaluate[signature(shapes)]
 
 
 def _call(function: TracedFunction, constants: Sequence[Any], *arguments: Any) -> Any:

@@ -106,8 +106,9 @@ def work(versions: Mapping[str, str], sent: bytes, brief: bytes | None, data: An
 
     Returns:
       What came of it, the worker's name, and what belongs to it:
-      "done", an `Answer`; "missing", which of "brief" and "data" the worker doesn't know; "failed", the exception, or its type and
-      text where that can't be sent; "different", how the recipe differs here; "refused", the worker's versions.
+      "done", an `Answer`; "missing", which of "brief" and "data" the worker doesn't know; "unknown", the name of a module that it hasn't;
+      "failed", the exception, or its type and text where that can't be sent; "different", how the recipe differs here; "refused", the
+      worker's versions.
     """
     began, name = time.monotonic(), worker_name()
     if different(versions):
@@ -117,6 +118,8 @@ def work(versions: Mapping[str, str], sent: bytes, brief: bytes | None, data: An
         return "done", name, _carried_out(order, brief, data, began)
     except _Missing as missing:
         return "missing", name, missing.what
+    except _Unknown as unknown_module:
+        return "unknown", name, str(unknown_module)
     except _Different as difference:
         return "different", name, str(difference)
     except Exception as error:
@@ -164,6 +167,10 @@ def worker_name() -> str:
 class _Missing(Exception):
     def __init__(self, what: tuple[str, ...]):
         self.what = what
+
+
+class _Unknown(Exception):
+    """A module that the recipe needs isn't here."""
 
 
 class _Different(Exception):
@@ -253,6 +260,8 @@ def _tried_out(brief: bytes | None, data: Split, order: Order) -> tuple[Trial, d
         raise _Missing(("brief",))
     try:
         own: Brief = pickle.loads(brief)
+    except ModuleNotFoundError as error:
+        raise _Unknown(error.name or str(error)) from error
     except Exception as error:
         raise _Different(f"it can't be loaded ({type(error).__name__}: {error})") from error
     with inner.under(own.settings), inner.no_mesh():

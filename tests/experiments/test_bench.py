@@ -1,7 +1,10 @@
 """The benchmark at tiny sizes: everyone comes to the same losses, and what isn't the same work doesn't count."""
 
 import collections
+import functools
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.bench import cold, harness, ours, pairs, profile, report
+import funcnet as fn
+from experiments.bench import __main__ as command
+from experiments.bench import cold, foresee, harness, ours, pairs, profile, report
 from experiments.bench.peers import NAMES, peer
+from experiments.bench.place import PLACES, Place, missing
 from experiments.bench.program import Peer, Program
 from experiments.bench.workloads import COLD, GOALS, WORKLOADS, products
 
@@ -238,7 +244,7 @@ def measured():
         "torch_loop": fake({"wrong": lambda workload: Program(lambda indices: 2 * own[list(indices)])}),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness, "peer", lambda name: peers[name] if name in peers else peer("sklearn"))
+        patch.setattr(harness, "peer", lambda name, place: peers[name])
         return {"machine": harness.machine({"numpy": 100.0}), "W1": harness.measure(workload, ["optax_vmap", "torch_loop"], **PATIENT)}
 
 
@@ -424,3 +430,184 @@ def test_what_is_no_checkout_is_told(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         pairs.main()
     assert "OTHER must be a checkout of funcnet" in capsys.readouterr().err
+
+
+def test_a_plan_stands_beside_its_sweep(monkeypatch):
+    calls, sweep, plan = [], fn.sweep, fn.plan
+    monkeypatch.setattr(fn, "sweep", lambda *given, **named: calls.append(sweep(*given, **named)) or calls[-1])
+    monkeypatch.setattr(fn, "plan", lambda *given, **named: calls.append(plan(*given, **named)) or calls[-1])
+    found = foresee.foresee(WORKLOADS["W1"](**TINY["W1"]))
+    planned, *warm, cold = calls
+    assert [result.timing["programs"] for result in warm] == [0, 0] and cold.timing["programs"] == planned.compilations > 0
+    assert found.warm == planned.seconds.rehearse + planned.seconds.train and found.cold == planned.seconds.total
+    assert len(found.warm_taken) == 2 and all(taken > 0 for taken in (*found.warm_taken, found.cold_taken, found.planning))
+
+
+def test_a_line_of_what_was_foreseen():
+    rounds = [foresee.Foreseen(1.0, 2.0, 6.0, (1.0, 3.0), 3.0), foresee.Foreseen(3.0, 4.0, 6.0, (2.0, 2.0), 6.0)]
+    line = foresee.line("W1", [*rounds, rounds[0]])
+    assert line == "| W1 | 2 | 2 | 1.00 (1.00 to 2.00) | 6 | 3 | 2.00 (1.00 to 2.00) | 1 |"
+    assert {text.count("|") for text in (line, *foresee.HEADER.splitlines())} == {9}
+
+
+# On a GPU.
+
+PRETENDED = Place("gpu", "cpu", "cpu")  # whatever is done on a GPU, with the CPU in its place
+
+
+@pytest.fixture
+def default_device():
+    yield
+    jax.config.update("jax_default_device", None)
+
+
+def sees_no_gpu():
+    try:
+        return not jax.local_devices(backend="gpu")
+    except RuntimeError:
+        return True
+
+
+@pytest.mark.skipif(not sees_no_gpu(), reason="there is a GPU")
+def test_without_a_gpu_it_ends_at_once_and_says_what_is_missing(tmp_path):
+    command = [sys.executable, "-W", "error", "-m", "experiments.bench", "--platform", "gpu", "--out", str(tmp_path / "out")]
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not done.stdout and not (tmp_path / "out").exists()
+    lines = done.stderr.splitlines()
+    wanted = (
+        "bench: --platform gpu needs a GPU that JAX can see, got cpu alone; pip install 'jax[cuda12]' or 'jax[cuda13]', JAX's CUDA plugin"
+    )
+    assert lines[0] == wanted
+    if importlib.util.find_spec("torch") is not None:
+        assert "torch_loop and torch_func need a GPU that PyTorch can see, got PyTorch 2." in lines[1] and "CUDA build" in lines[1]
+    assert len(lines) == 1 + (importlib.util.find_spec("torch") is not None)
+
+
+@pytest.mark.skipif(not sees_no_gpu(), reason="there is a GPU")
+def test_what_hides_a_gpu_is_named(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert "unset JAX_PLATFORMS, which is 'cpu'" in missing(PLACES["gpu"], ["jitted_loop"])[0]
+    monkeypatch.delenv("JAX_PLATFORMS")
+    own = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "jax_cuda13_plugin" else own(name))
+    assert "nvidia-smi" in missing(PLACES["gpu"], ["jitted_loop"])[0]
+
+
+def test_only_who_trains_there_needs_it(monkeypatch):
+    assert missing(PRETENDED, NAMES) == []
+    wrong = PRETENDED._replace(torch="nowhere")
+    assert missing(wrong, ["sklearn", "jitted_loop"]) == []
+    if importlib.util.find_spec("torch") is not None:
+        (line,) = missing(wrong, ["torch_loop", "sklearn"])
+        assert line.startswith("torch_loop need a GPU that PyTorch can see, got PyTorch 2.") and line.endswith("leave it out with --peers")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # not installed: left out, as on a CPU
+    assert missing(wrong, ["torch_loop"]) == []
+
+
+def test_everyone_is_told_of_the_place(default_device, monkeypatch):
+    assert PLACES["cpu"].environment() == {"JAX_PLATFORMS": "cpu"}
+    assert PRETENDED.environment() == {"JAX_DEFAULT_MATMUL_PRECISION": "float32", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    PLACES["cpu"].use()
+    assert jax.config.jax_default_device is None
+    PRETENDED.use()
+    assert jax.config.jax_default_device == jax.local_devices(backend="cpu")[0]
+
+
+def in_this_process(kind, workload, *, processes, **settings):
+    """PyTorch's processes are tested above; here there is one, as on a GPU."""
+    from experiments.bench.peers import torch_training
+
+    assert processes == 1
+    trainer = getattr(torch_training, kind)(workload, 1, **settings)
+    return Program(lambda indices: np.array(trainer.train(indices)))
+
+
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name not in COLD])
+def test_every_workload_trains_as_on_a_gpu(name, default_device, usual_promotion, monkeypatch):
+    """Every form of every peer that a GPU has, but for what torch.compile makes of them."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("flax")
+    from experiments.bench.peers import torch_peers
+
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda function, mode=None, **_: modes.append(mode) or function)
+    monkeypatch.setattr(torch_peers, "pooled", in_this_process)
+    PRETENDED.use()
+    result = harness.measure(WORKLOADS[name](**TINY[name]), NAMES, place=PRETENDED, **PATIENT | dict(repeats=1))
+    forms = {peer: set(row["forms_tried"]) for peer, row in result["peers"].items()}
+    assert forms["optax_vmap"] == {"one program"} and forms["jitted_loop"] == {"one thread"}
+    assert forms["torch_loop"] == {f"{way}, one process" for way in ("eager", "torch.compile", "torch.compile with CUDA graphs")}
+    ways = {"vmap", "vmap, torch.compile"} | (set() if name in ("W3", "W4") else {"batched products", "batched products, torch.compile"})
+    assert forms["torch_func"] == {f"{way}, one process" for way in ways}
+    assert (name == "W1") == ("sklearn" in forms) and "reduce-overhead" in modes
+    assert name != "W1" or forms["sklearn"] == {"joblib, a process a core, on the CPU"}
+    assert result["goals"] == {} and set(result["left_out"]) <= {"sklearn"}
+    if name != "W6":  # of whose few variants, which draw differently, a test can say nothing
+        assert all(row["equal"] for peer, row in result["peers"].items() if peer != "sklearn"), result["peers"]
+
+
+@pytest.mark.parametrize(("name", "names"), [("W5", ["jitted_loop", "torch_func"]), ("W8", ["optax_vmap"])])
+def test_cold_ones_start_as_on_a_gpu(name, names):
+    pytest.importorskip("torch")
+    pytest.importorskip("flax")
+    result = harness.measure(WORKLOADS[name](**TINY[name]), names, place=PRETENDED, **PATIENT | dict(repeats=1))
+    forms = {"jitted_loop": "one thread", "torch_func": "batched products, one process", "optax_vmap": "one program"}
+    assert {peer: row["form"] for peer, row in result["peers"].items()} == {peer: forms[peer] for peer in names}
+    assert all(row["equal"] for row in result["peers"].values()) and result["goals"] == {}
+
+
+@every_workload
+@pytest.mark.parametrize("kind", ["loop", "vmap", "batched"])
+def test_pytorch_keeps_everything_on_its_device(name, kind, tiny, monkeypatch):
+    """The device "meta" knows shapes and no numbers; whatever lay elsewhere could not meet what is there."""
+    torch = pytest.importorskip("torch")
+    from experiments.bench.peers import torch_training
+
+    own = torch._foreach_add_
+
+    def add(tensors, other, **named):
+        if not isinstance(other, torch.Tensor) or tensors[0].device.type != "meta":  # Adam counts its steps on the CPU
+            return own(tensors, other, **named)
+        assert other.device.type == "meta"
+        for tensor in tensors:  # of shapes alone PyTorch would ask for the number
+            tensor.add_(other)
+
+    monkeypatch.setattr(torch, "_foreach_add_", add)
+    workload, _ = tiny(name)
+    try:
+        if kind == "loop":
+            loss = torch_training.Loop(workload, 1, compiled=False, device="meta").train_one(workload.variants[0])
+        else:
+            ensemble = torch_training.Ensemble(workload, 1, compiled=False, by_hand=kind == "batched", device="meta")
+            loss = ensemble.train_group(workload.groups()[0])
+    except NotImplementedError:
+        assert name in ("W3", "W4") and kind == "batched"
+        return
+    assert loss.device.type == "meta" and loss.shape == (() if kind == "loop" else (len(workload.groups()[0].indices),))
+
+
+def test_the_peak_is_that_of_the_device():
+    peaks = harness.sgemm_peak(PRETENDED, size=64, seconds=0.01)
+    assert set(peaks) == {"xla"} | ({"torch"} if importlib.util.find_spec("torch") else set())
+    assert all(peak > 0 for peak in peaks.values())
+    assert set(harness.sgemm_peak(size=64, seconds=0.01)) == {"numpy", *peaks}
+
+
+def test_the_command_on_a_gpu_names_the_device_and_has_no_goals(default_device, usual_promotion, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("flax")
+    for variable in PRETENDED.environment():
+        monkeypatch.setenv(variable, "")  # set back when the test ends
+    monkeypatch.setitem(PLACES, "gpu", PRETENDED)
+    monkeypatch.setitem(command.WORKLOADS, "W1", functools.partial(WORKLOADS["W1"], **TINY["W1"]))
+    monkeypatch.setattr(harness, "sgemm_peak", functools.partial(harness.sgemm_peak, size=64, seconds=0.01))
+    words = ["bench", "W1", "--platform", "gpu", "--repeats", "1", "--peers", "jitted_loop", "sklearn"]
+    monkeypatch.setattr(sys, "argv", [*words, "--json", str(tmp_path / "found.json"), "--out", str(tmp_path)])
+    command.main()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["machine"]["platform"] == "gpu" and found["machine"]["device"] == jax.local_devices(backend="cpu")[0].device_kind
+    printed, chart = capsys.readouterr().out, (tmp_path / "ratios.png").read_bytes()
+    assert f"everyone on one {found['machine']['device']} (scikit-learn on the CPU: " in printed
+    (row,) = [line for line in printed.splitlines() if "jitted_loop" in line]
+    assert "met" not in row and "missed" not in row and chart.startswith(b"\x89PNG")
+    assert "[" not in (tmp_path / "table.md").read_text().split("\n\n")[0]

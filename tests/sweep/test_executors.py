@@ -161,6 +161,9 @@ def test_a_search_and_a_store_with_processes(pool, tmp_path):
     assert_same(swept(variants=rates(width=[4, 8])), swept(variants=rates(width=[4, 8]), executor=pool, store=tmp_path / "one"))
     here = swept(variants=rates(width=[4, 8]), store=tmp_path / "one")  # it had finished there, and is read here
     assert here.timing["programs"] == 0
+    with pytest.raises(fn.SweepStopped):
+        swept(recipes.odd, store=tmp_path / "other", progress=stop_after(200))
+    assert_same(swept(recipes.odd), swept(recipes.odd, executor=pool, store=tmp_path / "other"))  # begun here, ended there
 
 
 def stop_after(steps):
@@ -278,6 +281,17 @@ def test_a_recipe_that_cannot_travel_is_said(monkeypatch, pool):
     assert_same(swept(recipes.line), swept(recipes.line, executor=pool))  # by reference
 
 
+class Ancient:
+    """As one whose workers have a funcnet that knows of none of this."""
+
+    _max_workers = 1
+
+    def submit(self, function, *arguments):
+        own = concurrent.futures.Future()
+        own.set_exception(ModuleNotFoundError("No module named 'funcnet.sweep.worker'"))
+        return own
+
+
 class Lazy:
     _max_workers = 1
 
@@ -288,8 +302,13 @@ class Lazy:
 def test_what_is_no_executor_is_said():
     with pytest.raises(TypeError, match="sweep: executor: needs an object with submit, got 3"):
         swept(executor=3)
+    with pytest.raises(fn.WorkerRefused, match="must be able to import this funcnet, got Mod.*'funcnet.sweep.worker'; install funcnet 0"):
+        swept(executor=Ancient())
     with pytest.raises(TypeError, match="submit must return a concurrent.futures.Future, got str"):
         swept(executor=Lazy())
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as forked:
+        with pytest.raises(ValueError, match=r"must spawn its processes, since JAX hangs in one that is forked, got fork; Process.*spawn"):
+            swept(executor=forked)
     with concurrent.futures.ThreadPoolExecutor(1) as closed:
         pass
     with pytest.raises(RuntimeError, match="must take tasks for as long as the sweep lasts, got RuntimeError: cannot schedule"):
@@ -440,6 +459,24 @@ def test_dask_gives_the_same_bits(name, cluster):
 
 @needs_dask
 @dask_warns
+def test_a_module_that_workers_have_not_goes_along(cluster, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("import remote_recipes\nSCALE = 3\n\n\ndef recipe(learning_rate):\n"
+                                           "    return remote_recipes.net(learning_rate, width=SCALE)\n")  # fmt: skip
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    with cluster.client() as client:
+        with pytest.raises(TypeError, match=r"must be a concurrent.futures.Executor, got Client; its get_executor\(\) is one"):
+            swept(executor=client)
+        assert_same(swept(only_here.recipe), swept(only_here.recipe, executor=client.get_executor()))
+        monkeypatch.setattr(remote.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(fn.SweepFailed, match=r"WorkerRefused.*must have the modules that the recipe needs, got .* without 'only_here'"):
+            only_here.SCALE = 5  # which no worker has met
+            swept(only_here.recipe, executor=client.get_executor())
+
+
+@needs_dask
+@dask_warns
 def test_a_worker_of_dasks_that_is_killed_changes_nothing_and_one_that_comes_later_is_used(tmp_path):
     expected, own = swept(recipes.line, **(SLOWLY | dict(num_steps=40))), Cluster(tmp_path / "dask")
     try:
@@ -533,3 +570,14 @@ def test_the_ranks_of_mpi_give_the_same_bits(tmp_path):
         stored = swept(recipe, variants, data, store=tmp_path / name, **settings)  # it is read
         assert stored.timing["programs"] == 0
         assert_same(swept(recipe, variants, data, **settings), stored)
+
+
+def test_an_executor_without_workers_is_said_and_waited_for(monkeypatch):
+    monkeypatch.setattr(remote, "_PATIENCE", 0.2)
+    started = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(1) as busy:
+        busy.submit(started.wait)
+        threading.Timer(1.0, started.set).start()
+        with pytest.warns(RuntimeWarning, match="sweep: executor: must have a worker that answers, got none in 0.2 seconds; start one"):
+            result = swept(recipes.line, executor=busy)
+    assert_same(swept(recipes.line), result)

@@ -1,6 +1,5 @@
 """How a sweep groups, draws, tells and refuses; and whose recipes it takes."""
 
-import inspect
 import io
 import sys
 
@@ -530,8 +529,3 @@ def test_labels_are_checked_before_anything_is_compiled(nothing_is_compiled):
         fn.sweep(classify, ONE, fn.Dataset(X, np.arange(40) % 4), **SETTINGS)
     with pytest.raises(TypeError, match="cross_entropy: labels must be integers, got float32"):
         fn.sweep(classify, ONE, fn.Dataset(X, np.arange(40.0) % 3), **SETTINGS)
-
-
-def test_no_argument_does_nothing():
-    """What is not built yet is not accepted: other executors come with their issue."""
-    assert not {"executor"} & set(inspect.signature(fn.sweep).parameters)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.bench.place import Place
 from experiments.bench.program import CORES, Peer, Program
 from experiments.bench.workloads import GATES, Group, Layers, Workload
 
@@ -206,21 +207,16 @@ def _program(workload: Workload, tasks_of: Callable[[Group], list], threads: int
     return Program(run, compile_seconds, pool.shutdown)
 
 
-PEERS = {
-    "optax_vmap": Peer(
-        {
-            "one program": lambda workload: vmapped(workload, threads=1),
-            "a thread a core": lambda workload: vmapped(workload, threads=CORES),
-        },
-        one_at_a_time=False,
-        cold="a thread a core",
-    ),
-    "jitted_loop": Peer(
-        {
-            "one thread": lambda workload: looped(workload, threads=1),
-            "a thread a core": lambda workload: looped(workload, threads=CORES),
-        },
-        one_at_a_time=True,
-        cold="a thread a core",
-    ),
-}
+def peers(place: Place) -> dict[str, Peer]:
+    """On a GPU, which runs one program after the other, there is nothing to share out among threads."""
+    each = "a thread a core"
+    vmap = {"one program": lambda workload: vmapped(workload, threads=1)}
+    loop = {"one thread": lambda workload: looped(workload, threads=1)}
+    if place.on_gpu:
+        return {
+            "optax_vmap": Peer(vmap, one_at_a_time=False, cold="one program"),
+            "jitted_loop": Peer(loop, one_at_a_time=True, cold="one thread"),
+        }
+    vmap[each] = lambda workload: vmapped(workload, threads=CORES)
+    loop[each] = lambda workload: looped(workload, threads=CORES)
+    return {"optax_vmap": Peer(vmap, one_at_a_time=False, cold=each), "jitted_loop": Peer(loop, one_at_a_time=True, cold=each)}

@@ -5,6 +5,7 @@ import numpy as np
 from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
+from experiments.bench.place import Place
 from experiments.bench.program import CORES, Peer, Program
 from experiments.bench.workloads import Workload
 
@@ -50,4 +51,6 @@ def build(workload: Workload) -> Program:
     return Program(run)
 
 
-PEERS = {"sklearn": Peer({"joblib, a process a core": build}, one_at_a_time=True, cold="joblib, a process a core")}
+def peers(place: Place) -> dict[str, Peer]:
+    form = "joblib, a process a core" + (", on the CPU" if place.on_gpu else "")  # it knows no other device
+    return {"sklearn": Peer({form: build}, one_at_a_time=True, cold=form)}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.bench.place import Place
 from experiments.bench.program import CORES, Peer, Program
 from experiments.bench.workloads import Workload
 
@@ -23,7 +24,7 @@ if importlib.util.find_spec("torch") is None:
 _trainer: Any  # of this process, where it is one of a pool
 
 
-def _begin(kind: str, workload: Workload, threads: int, settings: dict[str, bool]) -> None:
+def _begin(kind: str, workload: Workload, threads: int, settings: dict[str, Any]) -> None:
     global _trainer
     training = importlib.import_module("experiments.bench.peers.torch_training")
     _trainer = getattr(training, kind)(workload, threads, **settings)
@@ -33,7 +34,7 @@ def _train(indices: Sequence[int]) -> list[float]:
     return _trainer.train(indices)
 
 
-def pooled(kind: str, workload: Workload, *, processes: int, **settings: bool) -> Program:
+def pooled(kind: str, workload: Workload, *, processes: int, **settings: Any) -> Program:
     """The variants dealt out to processes, whose threads share the cores."""
     if processes > max(1, len(workload.variants)):
         raise NotImplementedError("there are fewer variants than processes")
@@ -68,29 +69,32 @@ def pooled(kind: str, workload: Workload, *, processes: int, **settings: bool) -
     return Program(run, close=close)
 
 
-def _forms(kind: str, **settings: bool) -> dict[str, Callable[[Workload], Program]]:
-    return {
-        "a process a core": lambda workload: pooled(kind, workload, processes=CORES, **settings),
-        "one process": lambda workload: pooled(kind, workload, processes=1, **settings),
-    }
+def _forms(kind: str, place: Place, **settings: bool) -> dict[str, Callable[[Workload], Program]]:
+    """Who shares the work: the cores; or one process, which has all of them, and on a GPU the GPU."""
+
+    def form(processes: int) -> Callable[[Workload], Program]:
+        return lambda workload: pooled(kind, workload, processes=processes, device=place.torch, **settings)
+
+    one = {"one process": form(1)}
+    return one if place.on_gpu else {"a process a core": form(CORES)} | one
 
 
 def _named(prefix: str, forms: dict[str, Callable]) -> dict[str, Callable]:
     return {f"{prefix}, {name}": form for name, form in forms.items()}
 
 
-PEERS = {
-    "torch_loop": Peer(
-        _named("eager", _forms("Loop", compiled=False)) | _named("torch.compile", _forms("Loop", compiled=True)),
-        one_at_a_time=True,
-        cold="eager, a process a core",
-    ),
-    "torch_func": Peer(
-        _named("vmap", _forms("Ensemble", compiled=False, by_hand=False))
-        | _named("vmap, torch.compile", _forms("Ensemble", compiled=True, by_hand=False))
-        | _named("batched products", _forms("Ensemble", compiled=False, by_hand=True))
-        | _named("batched products, torch.compile", _forms("Ensemble", compiled=True, by_hand=True)),
-        one_at_a_time=False,
-        cold="batched products, a process a core",
-    ),
-}
+def peers(place: Place) -> dict[str, Peer]:
+    loop = _named("eager", _forms("Loop", place, compiled=False)) | _named("torch.compile", _forms("Loop", place, compiled=True))
+    if place.on_gpu:
+        loop |= _named("torch.compile with CUDA graphs", _forms("Loop", place, compiled=True, graphs=True))
+    func = (
+        _named("vmap", _forms("Ensemble", place, compiled=False, by_hand=False))
+        | _named("vmap, torch.compile", _forms("Ensemble", place, compiled=True, by_hand=False))
+        | _named("batched products", _forms("Ensemble", place, compiled=False, by_hand=True))
+        | _named("batched products, torch.compile", _forms("Ensemble", place, compiled=True, by_hand=True))
+    )
+    share = "one process" if place.on_gpu else "a process a core"
+    return {
+        "torch_loop": Peer(loop, one_at_a_time=True, cold=f"eager, {share}"),
+        "torch_func": Peer(func, one_at_a_time=False, cold=f"batched products, {share}"),
+    }

@@ -21,43 +21,56 @@ ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
 
 
 class Trainer:
-    """A workload in tensors; minibatches are taken by index, without a loader."""
+    """A workload in tensors on a device; minibatches are taken by index, without a loader."""
 
-    def __init__(self, workload: Workload, threads: int):
+    def __init__(self, workload: Workload, threads: int, device: str):
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        self.workload = workload
-        self.x, y = torch.from_numpy(workload.x), torch.from_numpy(workload.y)
+        self.workload, self.device = workload, torch.device(device)
+        if (
+            self.device.type != "cpu"
+        ):  # float32 throughout, as everyone: cuDNN's convolutions and recurrences are in TensorFloat-32 otherwise
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
+        self.x, y = self.put(workload.x), self.put(workload.y)
         self.y = y.long() if workload.classifies else y
         self.loss_fn = F.cross_entropy if workload.classifies else F.mse_loss
         order = workload.order
-        self.order = [None] * workload.num_steps if order is None else list(torch.from_numpy(order).long())
+        self.order = [None] * workload.num_steps if order is None else list(self.put(order).long())
+
+    def put(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def start(self, layers: Layers) -> Tensors:
-        return [torch.from_numpy(array) for own in self.workload.start[layers] for array in own]
+        return [self.put(array) for own in self.workload.start[layers] for array in own]
 
     def batch(self, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         return (self.x, self.y) if rows is None else (self.x[rows], self.y[rows])
 
 
 class Loop(Trainer):
-    """One variant after the other: modules, autograd, and torch.optim's optimizers, fused where there is a fused form."""
+    """One variant after the other: modules, autograd, and torch.optim's optimizers, fused where there is a fused form.
 
-    def __init__(self, workload: Workload, threads: int, compiled: bool):
-        super().__init__(workload, threads)
-        self.nets = {layers: module(layers, workload.x.shape[1:]) for layers in workload.models()}
+    Compiled with graphs, a GPU starts the kernels of a pass by one call.
+    """
+
+    def __init__(self, workload: Workload, threads: int, compiled: bool, graphs: bool = False, device: str = "cpu"):
+        super().__init__(workload, threads, device)
+        self.nets = {layers: module(layers, workload.x.shape[1:]).to(self.device) for layers in workload.models()}
         self.losses = {layers: self._loss(net) for layers, net in self.nets.items()}
         if compiled:
-            self.losses = {layers: torch.compile(loss, fullgraph=True, dynamic=False) for layers, loss in self.losses.items()}
+            mode = {"mode": "reduce-overhead"} if graphs else {}
+            self.losses = {layers: torch.compile(loss, fullgraph=True, dynamic=False, **mode) for layers, loss in self.losses.items()}
 
     def train(self, indices: Sequence[int]) -> list[float]:
-        return [self._train_one(self.workload.variants[i]) for i in indices]
+        return [float(self.train_one(self.workload.variants[i])) for i in indices]
 
     def _loss(self, net: nn.Module) -> Callable:
         loss_fn = self.loss_fn
         return lambda x, y: loss_fn(net(x), y)
 
-    def _train_one(self, variant: Variant) -> float:
+    def train_one(self, variant: Variant) -> torch.Tensor:
+        """Its final loss, on the device."""
         layers = self.workload.layers_of(variant)
         net, loss = self.nets[layers], self.losses[layers]
         with torch.no_grad():
@@ -75,7 +88,7 @@ class Loop(Trainer):
             optimizer.step()
         net.eval()
         with torch.no_grad():
-            return float(self.loss_fn(net(self.x), self.y))
+            return self.loss_fn(net(self.x), self.y)
 
 
 class Activation(nn.Module):
@@ -122,14 +135,15 @@ def _part(kind: str, size: Any, shape: torch.Size) -> nn.Module:
 
 def optimizer_of(variant: Variant, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """An L2 penalty is a weight_decay of the weights, which adds its gradient: cheaper than a term of the loss."""
+    fused = {"fused": True} if parameters[0].device.type in ("cpu", "cuda") else {"foreach": True}
     weights = {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 2 * variant.l2}
     groups = [weights, {"params": [p for p in parameters if p.ndim <= 1]}] if variant.l2 else [{"params": parameters}]
     make, settings = {
-        "sgd": (torch.optim.SGD, {"fused": True}),
-        "momentum": (torch.optim.SGD, {"momentum": 0.9, "fused": True}),
-        "adagrad": (torch.optim.Adagrad, {"fused": True}),
+        "sgd": (torch.optim.SGD, fused),
+        "momentum": (torch.optim.SGD, {"momentum": 0.9} | fused),
+        "adagrad": (torch.optim.Adagrad, fused),
         "rmsprop": (torch.optim.RMSprop, {"alpha": 0.9, "foreach": True}),
-        "adam": (torch.optim.Adam, {"fused": True}),
+        "adam": (torch.optim.Adam, fused),
     }[variant.optimizer]
     return make(groups, lr=variant.learning_rate, **settings)
 
@@ -141,8 +155,8 @@ class Ensemble(Trainer):
     whole step is one function; what changes from step to step is given in tensors, so that it is compiled once.
     """
 
-    def __init__(self, workload: Workload, threads: int, compiled: bool, by_hand: bool):
-        super().__init__(workload, threads)
+    def __init__(self, workload: Workload, threads: int, compiled: bool, by_hand: bool, device: str = "cpu"):
+        super().__init__(workload, threads, device)
         make = stacked_gradient if by_hand else mapped_gradient
         gradients = {layers: make(layers, self.loss_fn) for layers in workload.models()}
         kinds = {(group.layers, group.optimizer) for group in workload.groups()}
@@ -153,24 +167,27 @@ class Ensemble(Trainer):
     def train(self, indices: Sequence[int]) -> list[float]:
         losses: dict[int, float] = {}
         for group in self.workload.groups(tuple(indices)):
-            losses |= zip(group.indices, self._train_group(group), strict=True)
+            losses |= zip(group.indices, self.train_group(group).tolist(), strict=True)
         return [losses[i] for i in indices]
 
-    def _train_group(self, group: Group) -> list[float]:
+    def train_group(self, group: Group) -> torch.Tensor:
+        """The variants' final losses, on the device."""
         layers, name = group.layers, group.optimizer
         params = [leaf.expand(len(group.indices), *leaf.shape).clone() for leaf in self.start(layers)]
         state = [[torch.zeros_like(leaf) for leaf in params] for _ in range(MOMENTS[name])]
         rates, dropout, l2 = (
-            torch.tensor([getattr(self.workload.variants[i], field) for i in group.indices]) for field in ("learning_rate", "dropout", "l2")
+            torch.tensor([getattr(self.workload.variants[i], field) for i in group.indices], device=self.device)
+            for field in ("learning_rate", "dropout", "l2")
         )
         step = self.steps[layers, name]
         for t, rows in enumerate(self.order, start=1):
             x, y = self.batch(rows)
             scale, eps = scale_and_eps(name, t)
-            step(params, state, x, y, rates * scale, torch.tensor(eps), dropout, l2, dropout_draws(layers, len(x)))
+            eps = torch.full((), eps, device=self.device)  # made there: a number that is copied there waits for what runs
+            step(params, state, x, y, rates * scale, eps, dropout, l2, dropout_draws(layers, len(x), self.device))
         with torch.no_grad():
             last = torch.func.vmap(lambda params: self.loss_fn(forward(layers, params, self.x), self.y))
-            return last(params).tolist()
+            return last(params)
 
 
 def step_of(gradient: Callable, rule: Callable, penalized: bool) -> Callable:
@@ -192,10 +209,10 @@ def _beside(values: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
     return values.reshape(-1, *[1] * (leaf.ndim - 1))
 
 
-def dropout_draws(layers: Layers, examples: int) -> Tensors:
+def dropout_draws(layers: Layers, examples: int, device: torch.device) -> Tensors:
     """One draw for all variants, each of which has its own threshold."""
     widths = [layers[i - 2][1] for i, (kind, _) in enumerate(layers) if kind == "dropout"]
-    return list(torch.rand(sum(widths), examples).mT.split(widths, 1)) if widths else []
+    return list(torch.rand(sum(widths), examples, device=device).mT.split(widths, 1)) if widths else []
 
 
 def mapped_gradient(layers: Layers, loss_fn: Callable) -> Callable:

@@ -1,0 +1,73 @@
+"""Precision: what a layer computes in, which need not be what its parameters are kept in."""
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.batching import examples_last
+from funcnet.layers.layer import Layer, Shape, apply_batch
+from funcnet.tree import Params
+
+
+def mixed_precision(layer: Layer, compute_dtype: jax.typing.DTypeLike = "bfloat16") -> Layer:
+    """Computes a layer, or a whole model, in another precision than its parameters are kept in.
+
+    Parameters and input are cast to compute_dtype on the way in, the output to the input's dtype on the way out. So gradients,
+    optimizer and its state stay in the parameters' own dtype, in which small updates are not lost. The sums of a dense or recurrent
+    layer's products are taken in at least float32, as everywhere, and so are its products on the way back; a convolution's are all in
+    compute_dtype.
+
+    Args:
+      layer: any `Layer`.
+      compute_dtype: a floating-point dtype, by name or as one. "bfloat16" has float32's range and eight bits; in "float16" gradients
+        below 6e-8 are zero, and nothing here scales the loss to keep them. A name in a recipe's hyperparameters picks a program.
+
+    Returns:
+      A `Layer` with the params of the layer it wraps. What it is given as whole numbers, it gives in JAX's float.
+
+    Raises:
+      TypeError: compute_dtype is no floating-point dtype, or layer is no Layer.
+      ValueError: compute_dtype is float64, and JAX computes in 32 bits.
+
+    Example:
+      >>> from funcnet.layers import dense
+      >>> layer = mixed_precision(dense(1, initializer="ones"), "bfloat16")
+      >>> params = layer.init(jax.random.key(0), (2,))
+      >>> y = layer.apply(params, jnp.array([1.0, 1 / 1024]))
+      >>> print(params["weight"].dtype, y, y.dtype)
+      float32 [1.] float32
+
+    Source: Micikevicius et al. (2018); Kalamkar et al. (2019) for bfloat16.
+    """
+    check.callables("mixed_precision", layer, ("init", "apply"), "wrap a Layer such as mlp((64, 10))")
+    dtype = _floating_dtype(compute_dtype)
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        return layer.init(key, in_shape)
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        given = x.dtype if check.is_floating(x) else jnp.result_type(float)
+        y = apply_batch(layer, jax.tree.map(lambda leaf: _cast(leaf, dtype), params), _cast(x, dtype), key=key)
+        return _cast(y, given)
+
+    return Layer(init, apply)
+
+
+def _cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """x in dtype where it is floating point: whole numbers, such as symbols, and complex ones stay as they are."""
+    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def _floating_dtype(given: jax.typing.DTypeLike) -> jnp.dtype:
+    try:
+        dtype = jnp.dtype("bool" if given is None else given)  # NumPy takes None for float64
+    except TypeError:
+        dtype = jnp.dtype("bool")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        rule = "compute_dtype must be a floating-point dtype"
+        raise TypeError(check.message("mixed_precision", rule, repr(given), "such as 'bfloat16'"))
+    if dtype.itemsize > jnp.dtype(jnp.result_type(float)).itemsize:
+        rule = "compute_dtype must be one that JAX computes in"
+        raise ValueError(check.message("mixed_precision", rule, dtype, "jax.config.update('jax_enable_x64', True), or 'float32'"))
+    return dtype
