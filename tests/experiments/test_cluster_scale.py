@@ -53,7 +53,8 @@ def test_what_is_asked_holds_or_fails_by_the_figures():
     real, many = [cost(), cost(lanes=16, cpu=30.0, wall=30.0), cost(8)], [cost(8), cost(1000)]
     assert [holds for _, holds in scale.verdicts(real, many, PAIRS)] == [True] * 3
     for changed, place in (((real + [cost(cpu=5.1)], many, PAIRS), 0), ((real + [cost(wall=5.1)], many, PAIRS), 0),
-                           ((real, many + [cost(cpu=5.1)], PAIRS), 1), ((real, many, PAIRS | {"share": 0.031}), 2)):  # fmt: skip
+                           ((real, many + [cost(cpu=5.1)], PAIRS), 1), ((real, many, PAIRS | {"share": 0.031}), 2),
+                           ((real, many, PAIRS | {"noise": 0.04}), 2)):  # fmt: skip
         assert [holds for _, holds in scale.verdicts(*changed)] == [i != place for i in range(3)]
 
 
