@@ -26,6 +26,7 @@ from funcnet.sweep.executors import Request, Slot
 from funcnet.sweep.lanes import LaneArrays
 from funcnet.sweep.memory import data_bytes
 from funcnet.sweep.plan import Plan
+from funcnet.sweep.recent import Recent
 from funcnet.sweep.task import Done, Task, bare_stand, clothed_stand
 from funcnet.sweep.trial import Trial
 from funcnet.sweep.worker import Answer, Brief, Order, Reply, Worker, introduce, own_versions, work
@@ -36,6 +37,7 @@ _PATIENCE = 30.0  # seconds without any worker, after which a word is said
 _COUNTED = 2.0  # seconds between two looks at how many workers there are
 _SECONDS = 4.0  # that a task is to last at the least, by the estimate
 _BYTES_A_SECOND = 4e9  # that one core writes, roughly
+_digests = Recent(256)  # of what recipes compute, which take longer to find than a small task takes to send
 
 
 class ExecutorLost(RuntimeError):
@@ -224,7 +226,7 @@ class Remote:
             raise self._lost(error) from error
         if not isinstance(theirs, Future):
             rule = "submit must return a concurrent.futures.Future"
-            raise TypeError(check.message(_WHERE, rule, type(theirs).__name__, "an adapter of a few lines does; README has one for Ray"))
+            raise TypeError(check.message(_WHERE, rule, type(theirs).__name__, "an adapter of a few lines makes one of it"))
         return theirs
 
     def _attached(self, name: str, digest: str, is_missing: bool) -> Any:
@@ -248,7 +250,8 @@ class Remote:
         if index not in self._briefs:
             group, trial = self._plan.groups[index], self._trials[index]
             numbers = self._plan.of_row(group.rows[0]).numbers
-            computes, holds = inner.digest(trial.key), inner.digest(trial.constants)
+            computes, _ = _digests.get(trial.key, lambda: inner.digest(trial.key))
+            holds = inner.digest(trial.constants)
             brief = Brief(
                 self._plan.recipe,
                 group.static,
