@@ -90,7 +90,7 @@ def run(block, folder, environment):
             ["bash", "-euo", "pipefail", "-c", block], cwd=folder, env=environment, stdout=out, stderr=err, start_new_session=True
         )
         try:
-            code = process.wait(timeout=240)
+            code = process.wait(timeout=600)  # a busy machine
         finally:
             try:
                 os.killpg(process.pid, signal.SIGKILL)
