@@ -33,6 +33,7 @@ import numpy as np
 import funcnet as fn
 from experiments.bench import ours
 from experiments.bench.workloads import w1
+from experiments.cluster.train import own_core
 from funcnet.sweep import worker
 
 STEPS = 16
@@ -164,9 +165,11 @@ class InFlight:
 
 
 @contextmanager
-def processes(count: int, initializer: Callable[[], None] | None = answer_at_once) -> Iterator[concurrent.futures.Executor]:
+def processes(count: int, *, work: bool = False) -> Iterator[concurrent.futures.Executor]:
+    """Processes that answer at once, or that work, on a core each."""
     spawn = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(count, mp_context=spawn, initializer=initializer)
+    initializer, arguments = (own_core, (spawn.Value("i", 0),)) if work else (answer_at_once, ())
+    pool = concurrent.futures.ProcessPoolExecutor(count, mp_context=spawn, initializer=initializer, initargs=arguments)
     try:
         yield pool
     finally:
@@ -270,7 +273,7 @@ def said(own: Cost, what: str) -> str:
 
 
 def w1_pairs(pairs: int, tell: Callable[[str], None], variants: int = 64, epochs: int = 20) -> dict[str, Any]:
-    """Seconds of W1 by this process's threads, by two processes, and by the threads again, in turn."""
+    """Seconds of W1 by this process's threads, by two processes with a core each, and by the threads again, in turn."""
     workload = w1(variants, epochs=epochs)
     recipe, data, key = ours.recipe_of(workload), fn.Dataset(workload.x, workload.y), jax.random.key(ours.KEY)
     values = [ours.hyperparameters(workload, variant) for variant in workload.variants]
@@ -284,7 +287,7 @@ def w1_pairs(pairs: int, tell: Callable[[str], None], variants: int = 64, epochs
         run(executor)
         return time.perf_counter() - began
 
-    with processes(2, initializer=None) as pool:
+    with processes(2, work=True) as pool:
         all_warm(lambda: run(pool), 2)
         run(None), run(None), run(pool)
         found = []
