@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import time
 
 import jax
@@ -90,11 +91,9 @@ def dies(where):
 
 
 def _die_later(path):
-    """In the 90th step that any worker takes, 20 a second: once four chunks of 20 are done."""
+    """Once the store whose event log that is holds a run that has ended."""
     time.sleep(0.05)
-    with open(path, "a") as file:
-        file.write(".")
-    if path.stat().st_size >= 90:
+    if path.exists() and re.search(r'"stored", "runs_done": [1-9]', path.read_text()):
         os._exit(1)
 
 

@@ -349,7 +349,7 @@ class Remote:
         """The worker is gone, or the pool with all of its workers, or the executor."""
         self._event("worker died", error=f"{type(error).__name__}: {error}"[:300])
         if sent.deaths + 1 >= _MOST_TRIES or self._pool.gives_up(error):
-            rule = f"a task's workers must live; {_MOST_TRIES} or more have died with this one"
+            rule = "a task's workers must live; too many have died with this one"
             raise ExecutorLost(
                 check.message(_WHERE, rule, _said(error), "is there memory enough? chunk_size or memory_budget makes chunks smaller")
             ) from error
@@ -479,7 +479,10 @@ class _Dask(_Pool):
             return 1
 
     def put(self, digest: str, blob: bytes) -> Any:
-        self._put[digest] = self._client.scatter(blob, broadcast=True, hash=False)
+        try:
+            self._put[digest] = self._client.scatter(blob, broadcast=True, hash=False)
+        except TimeoutError:  # no worker is there to hold it: it waits with its task for one
+            return blob
         return self._put[digest]
 
     def kept(self, digest: str) -> Any:

@@ -216,7 +216,7 @@ def test_a_process_that_is_killed_changes_nothing(tmp_path):
 
 
 def test_a_task_that_kills_its_workers_ends_the_sweep(tmp_path):
-    with processes() as own, pytest.raises(RuntimeError, match="3 or more have died with this one.*; is there memory enough"):
+    with processes() as own, pytest.raises(RuntimeError, match="too many have died with this one.*; is there memory enough"):
         swept(recipes.dies(str(tmp_path / "x")), executor=own)
 
 
@@ -429,8 +429,9 @@ def free_port():
 class Cluster:
     """A scheduler and its workers, processes of their own on loopback."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, **settings):
         self.folder, self.port, self.processes = folder, free_port(), []
+        self._environment = ENVIRONMENT | {f"DASK_DISTRIBUTED__{name}": str(value) for name, value in settings.items()}
         self.scheduler = self._started("scheduler", "--port", str(self.port), "--no-dashboard")
         self.workers = {}
 
@@ -441,7 +442,7 @@ class Cluster:
 
     def _started(self, kind, *arguments):
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--host", "127.0.0.1", *arguments]
-        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.processes.append(process)
         return process
 
@@ -532,14 +533,40 @@ def test_a_worker_of_dasks_that_is_killed_changes_nothing_and_one_that_comes_lat
 @needs_dask
 @dask_warns
 def test_a_task_that_kills_dasks_workers_ends_the_sweep(tmp_path):
-    own = Cluster(tmp_path / "dask")
+    own = Cluster(tmp_path / "dask", SCHEDULER__ALLOWED_FAILURES=1)
     try:
-        for name in ("one", "two", "three", "four"):
+        for name in ("one", "two", "three", "four"):  # of which two live on
             own.add(name)
-        with own.client() as client, pytest.raises(RuntimeError, match="3 or more have died with this one.*is there memory enough"):
+        with (
+            own.client() as client,
+            pytest.raises(RuntimeError, match="too many have died with this one, got KilledWorker.*is there memory"),
+        ):
             swept(recipes.dies(str(tmp_path / "x")), rates(0.1), executor=client.get_executor())
     finally:
         own.close()
+
+
+@needs_dask
+@dask_warns
+def test_without_any_worker_left_the_sweep_waits_for_one(tmp_path, monkeypatch):
+    own = Cluster(tmp_path / "dask")
+    try:
+        own.add("one")
+        with own.client() as client:
+            executor = client.get_executor()
+            monkeypatch.setattr(client, "scatter", lambda *given, _own=client.scatter, **named: _own(*given, **(named | {"timeout": 1})))
+            swept(recipes.slow("x"), executor=executor, **(SLOWLY | dict(num_steps=1)))
+
+            def lost():
+                threading.Timer(3.0, own.add, ["two"]).start()
+                return own.workers["one"].pid
+
+            with killed_meanwhile(lost):
+                result = swept(recipes.slow("x"), rates(*RATES[:4]), executor=executor, **SLOWLY)
+            assert any("(two)" in name for name in result.timing["workers"])
+    finally:
+        own.close()
+    assert_same(swept(recipes.line, rates(*RATES[:4]), **SLOWLY), result)
 
 
 @needs_dask
@@ -611,7 +638,7 @@ if __name__ == "__main__":
     with MPIPoolExecutor() as pool:
         t.swept(t.recipes.slow("x"), executor=pool, **(t.SLOWLY | dict(num_steps=1)))
         del os.environ["FUNCNET_TEST_WORKER"]  # this process is none
-        t.swept(t.recipes.dies_later(sys.argv[1] + "/count"), executor=pool, store=f"{sys.argv[1]}/store", **t.SLOWLY)
+        t.swept(t.recipes.dies_later(sys.argv[1] + "/store/events.jsonl"), executor=pool, store=f"{sys.argv[1]}/store", **t.SLOWLY)
 """
 
 
