@@ -667,7 +667,7 @@ def test_a_rank_of_mpi_that_dies_ends_all_and_the_store_goes_on(tmp_path):
     assert run_by_mpi(MPI_THAT_DIES, tmp_path).returncode != 0
     assert "completed" in fn.load_store(tmp_path / "store").table["status"].tolist()
     result = swept(recipes.dies_later("x"), store=tmp_path / "store", **SLOWLY)
-    assert 0 < len(set(map(str, result.table["status"]))) and result.timing["programs"] > 0
+    assert result.timing["programs"] > 0  # something was left to train
     assert_same(swept(recipes.line, **SLOWLY), result)
 
 
