@@ -28,8 +28,8 @@ class WeightedDataset(NamedTuple):
     """A data set in which some examples count more than others: losses and metrics are weighted means.
 
     sum(weights * loss) / sum(weights), over a minibatch in training and over the whole part in evaluation, as torch's weighted
-    losses and scikit-learn's `sample_weight`. What a part reports is weighted where that part has weights, and then it reports
-    the "unweighted_loss" too: the mean over its examples whose weight isn't zero.
+    losses and scikit-learn's `sample_weight`. What `fit` and `sweep` report of a part that has weights is weighted; then they
+    report its "unweighted_loss" too, the mean over the examples whose weight isn't zero.
 
     Example:
       >>> y = np.array([0, 0, 0, 1])
@@ -41,6 +41,12 @@ class WeightedDataset(NamedTuple):
     x: Any  # shape (examples, *in_shape)
     y: Any  # shape (examples, *target)
     weights: Any  # shape (examples,), >= 0
+
+
+class FirstExamples(WeightedDataset):
+    """A data set whose first examples have weights of one and whose others have none: what is measured of it is unweighted."""
+
+    __slots__ = ()
 
 
 AnyDataset: TypeAlias = Dataset | WeightedDataset

@@ -261,7 +261,7 @@ METRICS: dict[str, Callable[..., jax.Array]] = {
     "r2": r2,
 }
 
-MODES: dict[str, str] = {name: "min" if name.endswith("error") else "max" for name in METRICS} | {"loss": "min"}
+MODES: dict[str, str] = {name: "min" if name.endswith("error") else "max" for name in METRICS} | {"loss": "min", "unweighted_loss": "min"}
 
 
 def mode_of(where: str, metric: str, mode: str | None) -> str:

@@ -7,7 +7,7 @@ one. `start`, `advance` and `measure` are the pieces it is made of; a sweep maps
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.data import AnyDataset, Split, WeightedDataset, as_examples, as_split, minibatch
+from funcnet.data import AnyDataset, FirstExamples, Split, WeightedDataset, as_examples, as_split, minibatch
 from funcnet.layers import Layer, apply_batch, check_symbols, outline
 from funcnet.losses import LOSSES, check_targets, each_loss
 from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
@@ -24,6 +24,7 @@ from funcnet.penalties import Penalty
 from funcnet.tree import Params, PyTree, all_finite, finite_leaves, is_inexact, next_count, where
 
 Metrics = dict[str, jax.Array]
+UNWEIGHTED = "unweighted_loss"  # beside "loss", of a part with weights
 
 _EVALUATION_BATCHES = (32, 1024)  # least and most examples a model sees at once in evaluation: its memory doesn't grow with the data
 
@@ -155,9 +156,8 @@ def training(
 
     Returns:
       A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss";
-      its evaluation reports the loss without penalty or dropout, and the metrics; of a `WeightedDataset` all of them
-      weighted, beside an "unweighted_loss". Its `modes` say which way each is
-      better, for the loss, the functions of `METRICS` and those that `metric` marks.
+      its evaluation reports the loss without penalty or dropout, and the metrics, of a `WeightedDataset` weighted. Its `modes` say
+      which way each is better, for the loss, the functions of `METRICS` and those that `metric` marks.
 
     Raises:
       TypeError: something isn't of the kind asked for.
@@ -196,10 +196,7 @@ def training(
     def evaluate(state: TrainState, dataset: AnyDataset) -> Metrics:
         x, y, *weights = tuple(dataset)
         prediction = _predictions(model, state.params, _inputs(x))
-        losses = _losses(loss, prediction, y)
-        values = {"loss": weighted_mean("evaluate", losses, *weights)}
-        if weights and not isinstance(dataset, _FirstExamples):
-            values["unweighted_loss"] = weighted_mean("evaluate", losses, (jnp.asarray(weights[0]) != 0).astype(losses.dtype))
+        values = {"loss": weighted_mean("evaluate", _losses(loss, prediction, y), *weights)}
         rows, y = jnp.moveaxis(prediction, -1, 0), jnp.asarray(y)
         return values | _measured(measures, rows, y, *weights)
 
@@ -214,11 +211,7 @@ def training(
         return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
 
     check_data = functools.partial(_check_data, model, loss, tuple(in_shape), measures)
-    modes = {
-        name: mode
-        for name, mode in {"loss": "min", "unweighted_loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items()
-        if mode
-    }
+    modes = {name: mode for name, mode in {"loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items() if mode}
     return Training(init, step, evaluate, check_data=check_data, predict=predict, modes=modes)
 
 
@@ -380,8 +373,22 @@ def metrics_of(training: Training, state: PyTree, data: Split, num_examples: jax
     train: Any = data.train if num_examples is None else examples_seen(data.train, num_examples)
     parts = {"train": train} if data.validation is None else {"train": train, "validation": data.validation}
     return {
-        f"{name}/{metric}": _floating(value) for name, part in parts.items() for metric, value in training.evaluate(state, part).items()
+        f"{name}/{metric}": _floating(value) for name, part in parts.items() for metric, value in measured(training, state, part).items()
     }
+
+
+def measured(training: Training, state: PyTree, dataset: Any) -> Metrics:
+    """What a training measures of a data set; of one with weights the unweighted loss too."""
+    values = training.evaluate(state, dataset)
+    if reports_both(dataset, values):
+        alike = dataset._replace(weights=(jnp.asarray(dataset.weights) != 0).astype(jnp.result_type(float)))
+        values = {**values, UNWEIGHTED: training.evaluate(state, alike)["loss"]}
+    return values
+
+
+def reports_both(dataset: Any, names: Collection[str]) -> bool:
+    """Whether a loss, if that is among these metrics, is reported weighted and unweighted."""
+    return isinstance(dataset, WeightedDataset) and not isinstance(dataset, FirstExamples) and "loss" in names
 
 
 def evaluation_steps(num_steps: int, eval_every: int) -> list[int]:
@@ -470,7 +477,7 @@ def _metric_fns(metrics: str | Metric | Mapping[str, str | Metric] | Iterable[st
         named = [(_metric_name(metric), metric) for metric in some]
     fns: dict[str, Metric] = {}
     for name, given in named:
-        if name in ("loss", "unweighted_loss"):
+        if name in ("loss", UNWEIGHTED):
             raise ValueError(check.message("training", "a metric must have a name of its own", repr(name), "the loss is always reported"))
         if name in fns:
             raise ValueError(
@@ -521,18 +528,12 @@ def _batch(train: AnyDataset, rows: jax.Array | None, num_examples: jax.Array | 
     return type(train)(*(part.at[rows].get(mode="promise_in_bounds") for part in train))
 
 
-class _FirstExamples(WeightedDataset):
-    """A data set of which a run sees the first examples only, all alike: its loss is no weighted one."""
-
-    __slots__ = ()
-
-
 def examples_seen(dataset: AnyDataset, num_examples: jax.Array) -> WeightedDataset:
     """The data set in which only the first num_examples count."""
     inside = jnp.arange(len(dataset.y), dtype=jnp.int32) < num_examples
     if isinstance(dataset, WeightedDataset):
         return dataset._replace(weights=jnp.where(inside, dataset.weights, 0))
-    return _FirstExamples(*dataset, inside.astype(jnp.result_type(float)))
+    return FirstExamples(*dataset, inside.astype(jnp.result_type(float)))
 
 
 def _inputs(x: Any) -> jax.Array:

@@ -144,7 +144,7 @@ def test_metrics_are_taken_as_names_and_functions_alone_or_several():
         one = fn.training(fn.dense(1), fn.binary_cross_entropy, fn.sgd(0.1), in_shape=(4,), metrics=given)
         values = one.evaluate(one.init(KEY), fn.Dataset(X, LABELS))
         assert list(values) == ["loss", *names]
-        assert one.modes == {"loss": "min", "unweighted_loss": "min", **dict.fromkeys(names, "max")}
+        assert one.modes == {"loss": "min", **dict.fromkeys(names, "max")}
 
 
 def test_modes_say_which_way_each_metric_is_better():
@@ -152,7 +152,7 @@ def test_modes_say_which_way_each_metric_is_better():
         return jnp.max(jnp.abs(predictions - targets))
 
     given = {"hits": fn.accuracy, "f": functools.partial(fn.f1, average="binary"), "e": fn.mean_absolute_error, "off": off}
-    assert linear(metrics=given).modes == {"loss": "min", "unweighted_loss": "min", "hits": "max", "f": "max", "e": "min"}
+    assert linear(metrics=given).modes == {"loss": "min", "hits": "max", "f": "max", "e": "min"}
     assert linear(metrics=given | {"off": fn.metric(off, mode="min")}).modes["off"] == "min"
 
 

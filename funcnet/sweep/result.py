@@ -26,7 +26,7 @@ from funcnet.sweep.ranking import default_metric, known_mode, own_name, ranked, 
 from funcnet.sweep.structure import Saved, UnknownState, as_made, as_told, described, has_keys, unwritable
 from funcnet.sweep.structure import leaves as leaves_of
 from funcnet.sweep.written import Named, Names, Reader, can_pickle, text, written
-from funcnet.training import Training, as_training
+from funcnet.training import Training, as_training, measured
 from funcnet.tree import PyTree, Scalar
 
 _FORMAT = 1
@@ -390,13 +390,13 @@ class SweepResult:
           dataset: a `Dataset`, or what else the training's evaluate takes.
 
         Returns:
-          The metrics by name.
+          The metrics by name; of a `WeightedDataset` they are weighted, beside the "unweighted_loss".
 
         Raises:
           ValueError: there is no such row, its state was not kept, or the result was loaded without its recipe.
         """
         state = self._stated("evaluate", row)
-        return {name: float(value) for name, value in self.training(row).evaluate(state, dataset).items()}
+        return {name: float(value) for name, value in measured(self.training(row), state, dataset).items()}
 
     def predict(self, row: int, x: Any) -> jax.Array:
         """What a row's model says of these examples.

@@ -17,7 +17,7 @@ from funcnet import check, inner
 from funcnet.data import AnyDataset, Split
 from funcnet.option import Option
 from funcnet.sweep.recent import signature
-from funcnet.training import Training, as_training, examples_seen
+from funcnet.training import UNWEIGHTED, Training, as_training, examples_seen, reports_both
 from funcnet.tree import PyTree
 
 
@@ -170,7 +170,8 @@ def training_of(trial: Trial, constants: Constants, arguments: Arguments) -> Tra
 def measured(trial: Trial, part: AnyDataset, *, limited: bool) -> list[str]:
     """The names of what is measured of a part of the data; limited where a lane sees only some of its examples."""
     structure = evaluation_of(trial, part, limited=limited).structure
-    return list(jax.tree.unflatten(structure, range(structure.num_leaves)))
+    names = list(jax.tree.unflatten(structure, range(structure.num_leaves)))
+    return [*names, UNWEIGHTED] if reports_both(part, names) else names
 
 
 def evaluation_of(trial: Trial, part: AnyDataset, *, limited: bool) -> TracedFunction:
