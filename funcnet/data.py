@@ -321,7 +321,8 @@ def as_dataset(where: str, data: Any, least: int = 2, cast: str = "always") -> A
       cast: "always" to JAX's dtypes, and a warning where a column of numbers collapses; "gently", where none does; "never".
     """
     if isinstance(data, tuple | list) and any(_is_dataset(part) for part in data):
-        fix = "Split(train, validation) says which is which"
+        splits = all(isinstance(part, Split) for part in data)
+        fix = "folds are for sweep; give one of them" if splits else "Split(train, validation) says which is which"
         raise TypeError(check.message(where, "data must be Dataset(x, y) or a Split", f"{len(data)} data sets", fix))
     weighted = isinstance(data, WeightedDataset)
     if not weighted and (not isinstance(data, tuple | list) or len(data) != 2):

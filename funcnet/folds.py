@@ -1,14 +1,17 @@
 """Folds: the same data cut several times, so that every example is trained on and measured by."""
 
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check, partition
-from funcnet.data import AnyDataset, Split, as_dataset, example_order, examples_at
+from funcnet.data import AnyDataset, Dataset, FirstExamples, Split, as_dataset, as_split, example_order, examples_at
+
+Folds: TypeAlias = tuple[Split, ...]
 
 
 def k_fold(
@@ -27,7 +30,8 @@ def k_fold(
         near in size as a greedy choice makes them. Together with stratify, classes are spread as evenly as the groups let them.
 
     Returns:
-      A `Split(train, validation)` for each fold, the examples in the order given.
+      A `Split(train, validation)` for each fold, the examples in the order given. `sweep` takes the list, and then ranks variants
+      by their mean over the folds.
 
     Raises:
       ValueError: there are fewer examples or groups than folds, or fewer examples of every class; the data is not usable.
@@ -94,6 +98,73 @@ def time_series_folds(
         raise ValueError(check.message("time_series_folds", rule, max(0, begins[0] - gap), "fewer folds, or a smaller size or gap"))
     cuts = [(np.arange(max(0, begin - gap - longest), begin - gap), np.arange(begin, begin + size)) for begin in begins]
     return list(_splits("time_series_folds", dataset, cuts))
+
+
+def as_folds(where: str, data: Any) -> Folds:
+    """The folds of a list of them, checked; of other data its one split.
+
+    Raises:
+      ValueError: a fold has nothing to validate by, or examples of another shape or kind than the first one's.
+      TypeError: the data is no list of splits, and no data.
+    """
+    if not are_folds(data):
+        return (as_split(where, data),)
+    folds = tuple(as_split(f"{where}: fold {i}", part) for i, part in enumerate(data))
+    for i, fold in enumerate(folds):
+        if fold.validation is None:
+            raise ValueError(
+                check.message(f"{where}: fold {i}", "every fold must have a validation part", "none", "Split(train, validation)")
+            )
+        mine, first = (_kind(own) for own in (fold, folds[0]))
+        if mine != first:
+            raise ValueError(check.message(f"{where}: fold {i}", f"every fold must hold what the first one holds, {first}", mine))
+    return folds
+
+
+def are_folds(data: Any) -> bool:
+    """Whether data is a list of splits."""
+    return isinstance(data, tuple | list) and not isinstance(data, Split) and any(isinstance(part, Split) for part in data)
+
+
+def _kind(fold: Split) -> str:
+    """What must be the same in all folds."""
+    parts = [part for part in fold[:2] if part is not None]
+    return " and ".join(
+        f"{type(part).__name__}({', '.join(f'{name} {field.dtype}{list(field.shape[1:])}' for name, field in part._asdict().items())})"
+        for part in parts
+    )
+
+
+def alike(folds: Sequence[Split]) -> Folds:
+    """The folds with as many examples each as the largest has, so that one program takes them all.
+
+    What fills a part up is its last example, over and over. Those of a validation part then have weights of zero; of a training
+    part the first ones alone are to be used.
+    """
+    if len(folds) == 1:
+        return tuple(folds)
+    train, validation = (max(len(part.y) for part in parts) for parts in ([fold.train for fold in folds], _validations(folds)))
+    weighs = len({len(part.y) for part in _validations(folds)}) > 1
+    return tuple(
+        Split(_filled(fold.train, train), _filled(part, validation, weighs=weighs))
+        for fold, part in zip(folds, _validations(folds), strict=True)
+    )
+
+
+def _validations(folds: Sequence[Split]) -> list[AnyDataset]:
+    return [fold.validation for fold in folds if fold.validation is not None]
+
+
+def _filled(part: AnyDataset, examples: int, *, weighs: bool = False) -> AnyDataset:
+    more = examples - len(part.y)
+    rows = np.concatenate([np.arange(len(part.y)), np.full(more, len(part.y) - 1)])
+    filled = examples_at(part, rows) if more else part
+    if not weighs:
+        return filled
+    counts = np.arange(examples) < len(part.y)
+    if isinstance(filled, Dataset):
+        return FirstExamples(*filled, counts.astype(jnp.result_type(float)))
+    return filled._replace(weights=np.where(counts, filled.weights, 0).astype(filled.weights.dtype))
 
 
 def _splits(where: str, dataset: AnyDataset, cuts: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Split]:

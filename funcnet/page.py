@@ -227,7 +227,15 @@ def _table(result: SweepResult, differing: Sequence[str]) -> str:
     others = [name for name in ("status", "steps", "best_step") if name in table]
     first = [result.metric] if result.metric in result.metrics else []  # near the left edge, however wide the table is
     metrics = [*first, *(name for name in result.metrics if name not in first)]
-    names = ["variant", *(["replicate"] if replicated else []), *first, *differing, *metrics[len(first) :], *others]
+    names = [
+        "variant",
+        *(["replicate"] if replicated else []),
+        *(["fold"] if "fold" in table else []),
+        *first,
+        *differing,
+        *metrics[len(first) :],
+        *others,
+    ]
     words = {name for name in names if not np.issubdtype(table[name].dtype, np.number)}
     head = "".join(f'<th scope="col" class="{_kind(name in words)}">{_breakable(name)}</th>' for name in names)
     lines = []

@@ -1,5 +1,6 @@
 """Scaling: features, and targets, brought to mean zero and variance one, and back."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import numpy as np
 
 from funcnet import check
 from funcnet.data import AnyDataset, Dataset, Split, WeightedDataset, as_numbers, as_split
+from funcnet.folds import are_folds
 
 
 class Scaler(NamedTuple):
@@ -104,14 +106,15 @@ def scaler(data: Split | AnyDataset, *, targets: bool | None = None) -> Scaler:
     return _scaler(as_split("scaler", data, cast="never"), targets)
 
 
-def standardize(data: Split | AnyDataset) -> Any:
+def standardize(data: Split | AnyDataset | Sequence[Split]) -> Any:
     """Mean zero and variance one for every feature, by the statistics of the training part alone.
 
     x <- (x - mean) / standard deviation; a feature that doesn't vary in training is only centred. Computed in float64 from
     what is given. The short form of `scaler`, which keeps the statistics.
 
     Args:
-      data: a `Split`, or a `Dataset` taken as its own training part. Weights don't count here.
+      data: a `Split`, or a `Dataset` taken as its own training part; or a list of splits, such as folds, each of which goes by its
+        own training part. Weights don't count here.
 
     Returns:
       The same kind of thing, x in floating point; y is left as it is.
@@ -124,6 +127,9 @@ def standardize(data: Split | AnyDataset) -> Any:
       >>> print(parts.train.x.ravel(), parts.validation.x.ravel())
       [-1.  1.] [3.]
     """
+    if are_folds(data):
+        folds: Any = data
+        return [standardize(fold) for fold in folds]
     parts = as_split("standardize", data, cast="never")
     done = _scaler(parts, targets=False)._apply(parts)
     return done.train if isinstance(data, Dataset | WeightedDataset) else done

@@ -508,7 +508,7 @@ def _measured(measures: Mapping[str, Metric], predictions: jax.Array, y: jax.Arr
     """Every metric; one that takes no weights can't tell which examples count, and is left out where only some do."""
     left_out = [name for name, metric in measures.items() if weights is not None and not takes_weights(metric)]
     if left_out:
-        rule = "a metric must take weights=None, what each example counts, to be reported where only num_examples of them are seen, or data has weights"
+        rule = "a metric must take weights=None, what each example counts, to be reported where not all count alike (weights, num_examples, folds of several sizes)"
         got = f"{', '.join(map(repr, left_out))} without"
         warnings.warn(check.message("evaluate", rule, got, "left out; those of METRICS take it"), RuntimeWarning, stacklevel=2)
     given = {} if weights is None else {"weights": weights}

@@ -6,10 +6,11 @@ plan        what is to be trained: variants, their rows, and which of them share
 recipe      a function of hyperparameters that returns a training
 variant     one setting of the hyperparameters
 replicate   a run of a variant with a key of its own
-row         one run: a variant in a replicate, a row of the result's table
+fold        one of the parts that data is cut into, in turn what a run validates by; the runs of a chunk have one in common
+row         one run: a variant in a replicate, on a fold; a row of the result's table
 assignment  the values of a variant's hyperparameters: static ones pick a program, numbers and names are its arguments
 group       the rows that share a program
-lot         rows of a group that may train in one chunk: they have the same names, and where they share it one key
+lot         rows of a group that may train in one chunk: they have the same names and fold, and where they share it one key
 lane        a place in a chunk, for one row
 chunk       rows that train together, in one call of a program, as many as it has lanes
 cohort      a chunk on its way: its rows stand at one step

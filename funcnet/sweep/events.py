@@ -22,6 +22,7 @@ class Evaluation(NamedTuple):
     variants: np.ndarray  # (n,), int
     replicates: np.ndarray  # (n,), int
     metrics: dict[str, np.ndarray]  # (n,) each, such as "validation/loss"; NaN where a run has diverged
+    folds: np.ndarray | None = None  # (n,), int: of the data
 
 
 Callback = Callable[[Evaluation], None]

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from funcnet import inner
-from funcnet.data import Split
+from funcnet.folds import Folds
 from funcnet.sweep.lanes import LaneArrays, Lanes, on_device
 from funcnet.sweep.memory import data_bytes, free_memory
 from funcnet.sweep.program import Compiled, Kind, Pending, Programs, compile_programs
@@ -70,7 +70,7 @@ class Executor(Protocol):
 class Site:
     """What the tasks of a sweep find in a process: the data and the key on each device, programs, and the draws that chunks share."""
 
-    def __init__(self, trials: Mapping[int, Trial], data: Mapping[jax.Device, Split], key: Mapping[jax.Device, jax.Array]):
+    def __init__(self, trials: Mapping[int, Trial], data: Mapping[jax.Device, Folds], key: Mapping[jax.Device, jax.Array]):
         self.trials, self._data, self._key = trials, data, key
         self._constants: dict[tuple[int, jax.Device], Constants] = {}  # as its programs take them
         self._drawn: Recent | None = None
@@ -83,7 +83,7 @@ class Site:
           example: of the lanes that they will be given.
         """
         lanes = on_device(example, request.width, device)
-        return compile_programs(self.trials[request.group], Kind(lanes, self._key[device], self._data[device], request.shared, device))
+        return compile_programs(self.trials[request.group], Kind(lanes, self._key[device], self._data[device][0], request.shared, device))
 
     def workplace(self, programs: Programs, task: Task, device: jax.Device, slot: int) -> Workplace:
         """What a task of these programs finds on a device."""
@@ -92,7 +92,7 @@ class Site:
             self._constants[own] = jax.device_put(self.trials[task.group].constants, device)
         lanes = self._placed(task, device, slot)
         draws = functools.partial(self._draws, programs, lanes, self._drawn_by(task, device), device)
-        return Workplace(programs, self._constants[own], lanes, self._key[device], draws, self._data[device], device)
+        return Workplace(programs, self._constants[own], lanes, self._key[device], draws, self._data[device][task.fold], device)
 
     def _placed(self, task: Task, device: jax.Device, slot: int) -> Lanes:
         """The task's lanes on the slot's device, where they still are from the task before, if they are the same."""
@@ -103,9 +103,10 @@ class Site:
 
     def _drawn_by(self, task: Task, device: jax.Device) -> tuple[Any, ...] | None:
         """What the draws of a task depend on beside the step, where chunks may share them."""
-        if task.lanes.replicate.ndim or task.lanes.num_examples is not None:
+        limits = task.lanes.num_examples
+        if task.lanes.replicate.ndim or (limits is not None and limits.ndim):
             return None
-        return int(task.lanes.replicate), self.trials[task.group].batch_size, device
+        return int(task.lanes.replicate), None if limits is None else int(limits), self.trials[task.group].batch_size, device
 
     def _draws(self, programs: Programs, lanes: Lanes, drawn_by: tuple[Any, ...] | None, device: jax.Device, first: int) -> Draws:
         def make() -> Draws:
@@ -126,7 +127,7 @@ class Threads:
     Programs are compiled for the first device when they are asked for, and for another one when it first has nothing to do.
     """
 
-    def __init__(self, trials: list[Trial], data: Split, key: jax.Array, slots: list[Slot], memory_budget: int | None = None):
+    def __init__(self, trials: list[Trial], data: Folds, key: jax.Array, slots: list[Slot], memory_budget: int | None = None):
         """Puts the data on every device.
 
         Args:

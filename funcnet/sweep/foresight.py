@@ -58,7 +58,7 @@ CHIPS = {"v5e": Chip("TPU v5 lite", 197e12, 819e9, 16 * 10**9), "v6e": Chip("TPU
 def plan(
     recipe: Recipe,
     variants: Variants | Iterable[Mapping[str, Any]],
-    data: Split | AnyDataset,
+    data: Split | AnyDataset | Sequence[Split],
     *,
     key: jax.Array,
     num_steps: int | None = None,
@@ -272,7 +272,7 @@ class _Compiler:
             executor.ask(request, example)
             return request, lambda: _waited(executor, request)
         lanes: Any = Lanes(np.arange(width, dtype=np.int32), *example)  # type: ignore[arg-type]
-        kind = Kind(_shapes(lanes), ready.key, _shapes(ready.data), request.shared, self._slots[0].device)
+        kind = Kind(_shapes(lanes), ready.key, _shapes(ready.data[0]), request.shared, self._slots[0].device)
         return request, compile_programs(ready.rehearsal.trials[group], kind).result
 
     def _settle(self, asked: tuple[Request, Callable[[], Compiled]]) -> _Settled:
@@ -331,8 +331,8 @@ def _foreseen(
         found = compiler.settled()
         chunks = [chunks_of(plan, group.rows, ledger.allowed, *own.request[1:]) for group, own in zip(plan.groups, found, strict=True)]
         ways = [[_way(ready, ledger, rows) for rows in own] for own in chunks]
-        works = [_flops(trial, ready.data, own.request.width, device) for trial, own in zip(trials, found, strict=True)]
-        moves = [_bytes(trial, own.compiled, ready.data, device) for trial, own in zip(trials, found, strict=True)]
+        works = [_flops(trial, ready.data[0], own.request.width, device) for trial, own in zip(trials, found, strict=True)]
+        moves = [_bytes(trial, own.compiled, ready.data[0], device) for trial, own in zip(trials, found, strict=True)]
         if compiler.executor is None:
             assert place.chip is not None
             bounds = zip(works, moves, ways, strict=True)
@@ -437,7 +437,7 @@ def _pace(executor: Threads, request: Request, lanes: LaneArrays, steps: int, at
 
     def timed(stand: Stand | None, at: int, stop: int, *, evaluates: bool) -> tuple[float, Stand]:
         began = time.perf_counter()
-        task = Task(request.group, lanes, request.width, stand, at, ((stop, evaluates),))
+        task = Task(request.group, lanes, request.width, 0, stand, at, ((stop, evaluates),))
         done = [future.result() for future in [executor.submit(task, request.shared, slot) for slot in slots]]
         took = time.perf_counter() - began
         for slot in slots:

@@ -43,10 +43,10 @@ class Judge:
     def __init__(self, policy: Policy, ledger: Ledger, plan: Plan, metric: str, mode: str, facts: Facts):
         self.policy, self.state = policy, None
         self._ledger, self._metric, self._sign, self._facts = ledger, metric, 1 if mode == "min" else -1, facts
-        self._replicates = replicates = plan.replicates
-        self._group = np.array(plan.group_of)[::replicates]
+        self._runs = runs = plan.runs
+        self._group = np.array(plan.group_of)[::runs]
         self._begun = False
-        variants = len(ledger.at) // replicates
+        variants = len(ledger.at) // runs
         self._values = np.full((variants, len(ledger.steps)), np.nan)
         self._lost = np.zeros(variants, bool)  # of which a run has diverged
 
@@ -74,9 +74,9 @@ class Judge:
 
     def news(self, rows: Sequence[int]) -> None:
         """These rows have been measured, or have diverged."""
-        ledger, replicates = self._ledger, self._replicates
-        for variant in {row // replicates for row in rows}:
-            own = slice(variant * replicates, (variant + 1) * replicates)
+        ledger, runs = self._ledger, self._runs
+        for variant in {row // runs for row in rows}:
+            own = slice(variant * runs, (variant + 1) * runs)
             values = ledger.values[self._metric][own]
             with np.errstate(invalid="ignore"):
                 mean = self._sign * values.mean(0)
@@ -93,7 +93,7 @@ class Judge:
         Returns:
           (rows,), int: the row whose state each row takes over, or itself; None where nobody does.
         """
-        ledger, replicates = self._ledger, self._replicates
+        ledger, runs = self._ledger, self._runs
         seen = self._seen()
         allowed, running, numbers = seen.allowed, seen.running, seen.numbers or {}
         if not self._begun:
@@ -101,24 +101,24 @@ class Judge:
         self.state, decisions = self.policy.decide(self.state, seen)
         self._check(decisions, seen)
         # What is left of a variant of which a run has diverged can't be ranked.
-        stop = (decisions.stop & running) | (self._lost & ~ledger.ended.reshape(-1, replicates).all(1))
+        stop = (decisions.stop & running) | (self._lost & ~ledger.ended.reshape(-1, runs).all(1))
         moved = running & (decisions.allowed > allowed)
-        ledger.allowed[:] = np.repeat(np.where(moved, decisions.allowed, allowed), replicates)
-        ledger.stopped[:] |= np.repeat(stop, replicates) & ~ledger.ended
+        ledger.allowed[:] = np.repeat(np.where(moved, decisions.allowed, allowed), runs)
+        ledger.stopped[:] |= np.repeat(stop, runs) & ~ledger.ended
         if decisions.copy is None and decisions.numbers is None:
             return None
         copy = np.arange(len(allowed)) if decisions.copy is None else np.where(decisions.copy < 0, np.arange(len(allowed)), decisions.copy)
-        source = np.repeat(copy * replicates, replicates) + np.tile(np.arange(replicates), len(allowed))
-        given = {name: np.repeat(values, replicates) for name, values in (decisions.numbers or numbers).items()}
+        source = np.repeat(copy * runs, runs) + np.tile(np.arange(runs), len(allowed))
+        given = {name: np.repeat(values, runs) for name, values in (decisions.numbers or numbers).items()}
         ledger.take_over(int(allowed[moved].min()) if moved.any() else 0, source, given)
         return source
 
     def _seen(self) -> Seen:
-        ledger, replicates, facts = self._ledger, self._replicates, self._facts
-        running = ~ledger.ended.reshape(-1, replicates).any(1) & ~self._lost
-        numbers = {name: values[::replicates] for name, values in ledger.numbers.items()}
+        ledger, runs, facts = self._ledger, self._runs, self._facts
+        running = ~ledger.ended.reshape(-1, runs).any(1) & ~self._lost
+        numbers = {name: values[::runs] for name, values in ledger.numbers.items()}
         known = numbers, self._group, facts.bounds, facts.logarithmic, facts.seed
-        lengths, allowed = ledger.num_steps[::replicates], ledger.allowed[::replicates].copy()
+        lengths, allowed = ledger.num_steps[::runs], ledger.allowed[::runs].copy()
         return Seen(ledger.steps, self._values, lengths, allowed, running, self._sign, *known)
 
     def _check_copy(self, decisions: Decisions, seen: Seen, where: str) -> None:

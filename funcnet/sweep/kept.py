@@ -59,7 +59,7 @@ class Kept:
         own = self._ended[variant]
         if row not in own:
             own.append(row)
-        if len(own) < self._plan.replicates or self._rank.mode is None:
+        if len(own) < self._plan.runs or self._rank.mode is None:
             return
         self._rank_variant(variant)
 
@@ -68,7 +68,7 @@ class Kept:
         for row in np.flatnonzero(self._ledger.ended).tolist():
             self._ended[self._plan.rows[row].variant].append(row)
         for variant, own in list(self._ended.items()):
-            if len(own) == self._plan.replicates and self._rank.mode is not None:
+            if len(own) == self._plan.runs and self._rank.mode is not None:
                 self._rank_variant(variant)
 
     def _rank_variant(self, variant: int) -> None:

@@ -16,7 +16,7 @@ class LaneArrays(NamedTuple):
 
     numbers: dict[str, np.ndarray]  # each (lanes,)
     names: dict[str, np.ndarray]  # each of shape (), int32: which of the group's names all lanes have
-    num_examples: np.ndarray | None  # (lanes,), int32
+    num_examples: np.ndarray | None  # (lanes,), int32, or shape () where they all see as many
     replicate: np.ndarray  # (lanes,), int32, or shape () where the lanes share one key
     variant: np.ndarray | None  # (lanes,), int32, where every variant has a key of its own
 
@@ -27,7 +27,7 @@ class Lanes(NamedTuple):
     lane: jax.Array  # (lanes,), int32: 0, 1, ...
     numbers: dict[str, jax.Array]  # each (lanes,)
     names: dict[str, jax.Array]  # each of shape (), int32
-    num_examples: jax.Array | None  # (lanes,), int32
+    num_examples: jax.Array | None  # (lanes,), int32, or shape () where they all see as many
     replicate: jax.Array  # (lanes,), int32, or shape () where the lanes share one key
     variant: jax.Array | None  # (lanes,), int32, where every variant has a key of its own
 
@@ -47,12 +47,15 @@ def lane_arrays(
     with np.errstate(over="ignore"):  # as when the recipe was checked
         own = {name: _as_number(numbers[name][rows], value) for name, value in variants[0].numbers.items()}
     names = {name: np.int32(plan.groups[index].names[name].index(value)) for name, value in variants[0].names.items()}
-    limits = [variant.num_examples for variant in variants]
+    limits = None
+    if plan.groups[index].limits_examples:
+        seen = np.asarray([plan.seen(row) for row in rows], np.int32)
+        limits = seen[0] if variants[0].num_examples is None else seen
     replicate = np.asarray([plan.rows[row].replicate for row in rows], np.int32)
     return LaneArrays(
         own,
         names,  # type: ignore[arg-type]  # an array of shape () in all but its type
-        None if limits[0] is None else np.asarray(limits, np.int32),
+        limits,
         replicate[0] if shared else replicate,
         np.asarray([plan.rows[row].variant for row in rows]) if independent else None,
     )

@@ -55,18 +55,16 @@ class Ledger:
         known = self.measured.any(1) & (self.status != DIVERGED)
         return np.where(known, self.values[name][np.arange(len(self.at)), column], np.nan)
 
-    def outcome(self, variants: np.ndarray, replicates: np.ndarray, *, best: bool, rule: str | None) -> dict[str, np.ndarray]:
+    def outcome(self, index: Mapping[str, np.ndarray], *, best: bool, rule: str | None) -> dict[str, np.ndarray]:
         """The columns of the result's table that training has decided, by name, a row each.
 
         Args:
-          variants: (rows,), int.
-          replicates: (rows,), int.
+          index: (rows,), int, each: "variant" and "replicate", and "fold" where there are folds.
           best: whether each run is shown where it was best; then there is the column "best_step".
           rule: the name of what prunes; then there is the column "pruned_by".
         """
         found = {
-            "variant": variants,
-            "replicate": replicates,
+            **index,
             **{name: self.final(name) for name in self.values},
             "status": np.array([STATUSES[status] for status in self.status.tolist()]),
             "steps": self.at.copy(),

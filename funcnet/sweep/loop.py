@@ -351,7 +351,8 @@ class Loop:
         request = cohort.request
         lanes = self._lanes(request, cohort.rows) if cohort.told is None else cohort.told
         cohort = cohort._replace(told=lanes)
-        task = Task(request.group, lanes, request.width, cohort.stand, cohort.at, self._stops(cohort))
+        fold = self.plan.rows[cohort.rows[cohort.lanes[0]]].fold
+        task = Task(request.group, lanes, request.width, fold, cohort.stand, cohort.at, self._stops(cohort))
         self.training[self.executor.submit(task, request.shared, slot, self._seconds_left())] = Active(cohort, slot)
 
     def _stops(self, cohort: Cohort) -> tuple[tuple[int, bool], ...]:
@@ -444,8 +445,8 @@ class Loop:
 
     def _call_back(self, step: int, rows: list[int], metrics: dict[str, np.ndarray]) -> None:
         if self.settings.callback is not None:
-            variants, replicates = (np.array(own) for own in zip(*(self.plan.rows[row] for row in rows), strict=True))
-            self.settings.callback(Evaluation(step, np.array(rows), variants, replicates, metrics))
+            variants, replicates, folds = np.array([self.plan.rows[row] for row in rows]).T
+            self.settings.callback(Evaluation(step, np.array(rows), variants, replicates, metrics, folds))
 
     def _keep_best(self, cohort: Cohort, step: int) -> None:
         """Puts aside the states that are better than ever."""
@@ -462,9 +463,10 @@ class Loop:
         for lane in cohort.lanes:
             if cohort.stand.diverged[lane] >= 0:
                 self._note_unfinished(cohort)
-                variant, replicate = self.plan.rows[cohort.rows[lane]]
-                setting = brief(self.plan.variants[variant].hyperparameters)
-                where = f"sweep: variant {variant} {setting}" + (f", replicate {replicate}" if self.plan.replicates > 1 else "")
+                variant, replicate, fold = self.plan.rows[cohort.rows[lane]]
+                where = f"sweep: variant {variant} {brief(self.plan.variants[variant].hyperparameters)}"
+                where += f", replicate {replicate}" if self.plan.replicates > 1 else ""
+                where += f", fold {fold}" if self.plan.has_folds else ""
                 got = f"NaN or inf in step {cohort.stand.diverged[lane]}"
                 raise FloatingPointError(check.message(where, "must stay finite, as jax_debug_nans asks", got))
 

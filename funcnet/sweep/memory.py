@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from funcnet.data import Split
+from funcnet.folds import Folds
 
 MARGIN = 0.75  # of what is free, the rest being for results, the compiler and whatever else the process does
 _UNKNOWN = 8 * 2**30  # bytes, where nobody says
@@ -25,7 +25,7 @@ def free_memory(device: jax.Device) -> int:
     return int(MARGIN * min(known)) if known else _UNKNOWN
 
 
-def data_bytes(data: Split) -> int:
+def data_bytes(data: Folds) -> int:
     """What the data takes on a device, whose chunks share it; what is mapped from a file takes nothing that the system can't have back."""
     return sum(part.nbytes for part in jax.tree.leaves(data) if not _is_mapped(part))
 

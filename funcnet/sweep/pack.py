@@ -39,8 +39,8 @@ Lot = Callable[[int], Hashable]  # row -> what the lanes of a chunk must have in
 
 
 def lot_by(plan: Plan, shared: bool) -> Lot:
-    """The lanes of a chunk have the same names and, where they share it, one key."""
-    return lambda row: (*plan.of_row(row).names.values(), plan.rows[row].replicate if shared else 0)
+    """The lanes of a chunk have the same names, the same fold of the data and, where they share it, one key."""
+    return lambda row: (*plan.of_row(row).names.values(), plan.rows[row].replicate if shared else 0, plan.rows[row].fold)
 
 
 def lots_of(plan: Plan, rows: Sequence[int], goals: np.ndarray, shared: bool) -> list[list[int]]:

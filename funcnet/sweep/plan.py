@@ -4,8 +4,11 @@ Nothing here is traced, compiled or trained.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from funcnet import check
 from funcnet.space import Variants
@@ -13,15 +16,16 @@ from funcnet.sweep.assignment import RESERVED, Variant, assign, brief, program_o
 from funcnet.training import Training, evaluation_steps
 
 # Names that the tables of the result have for themselves.
-_COLUMNS = ("variant", "replicate", "status", "steps", "best_step", "pruned_by", "completed", "pruned", "diverged", "unfinished")
+_COLUMNS = ("variant", "replicate", "fold", "status", "steps", "best_step", "pruned_by", "completed", "pruned", "diverged", "unfinished")
 Recipe = Callable[..., Training]
 
 
 class Row(NamedTuple):
-    """One run: a variant in a replicate."""
+    """One run: a variant in a replicate, on a fold of the data."""
 
     variant: int
     replicate: int
+    fold: int
 
 
 class Group(NamedTuple):
@@ -29,7 +33,7 @@ class Group(NamedTuple):
 
     static: dict[str, Any]
     batch_size: int | None
-    limits_examples: bool  # whether its variants see only their first num_examples examples
+    limits_examples: bool  # whether its rows see only their first so many examples
     rows: list[int]
     names: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # of each hyperparameter that is a name, all that its variants have
 
@@ -44,11 +48,28 @@ class Plan(NamedTuple):
     eval_every: int | None
     replicates: int
     group_of: list[int]  # by row
+    examples: tuple[int, ...]  # by fold: how many there are to train on
+    has_folds: bool  # or else one split of the data, which counts as fold 0
     looks: tuple[int, ...] = ()  # steps at which every run is evaluated, beside its own evaluations
 
     def of_row(self, row: int) -> Variant:
         """The variant of a row."""
         return self.variants[self.rows[row].variant]
+
+    @property
+    def runs(self) -> int:
+        """How many rows each variant has, which lie side by side."""
+        return self.replicates * len(self.examples)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of the table that say which run each row is, (rows,), int, each."""
+        columns = dict(zip(Row._fields, np.array(self.rows).T, strict=True))
+        return columns if self.has_folds else {name: columns[name] for name in ("variant", "replicate")}
+
+    def seen(self, row: int) -> int:
+        """How many examples a row trains on."""
+        own = self.of_row(row).num_examples
+        return self.examples[self.rows[row].fold] if own is None else own
 
     def evaluations(self, num_steps: int) -> list[int]:
         """After which steps a run of so many is evaluated."""
@@ -58,8 +79,9 @@ class Plan(NamedTuple):
 def make_plan(
     recipe: Recipe,
     variants: Variants,
-    examples: int,
+    examples: Sequence[int],
     *,
+    has_folds: bool,
     num_steps: int | None,
     num_epochs: int | None,
     batch_size: int | None,
@@ -69,7 +91,8 @@ def make_plan(
     """Assigns each variant's values, and groups the variants by program.
 
     Args:
-      examples: how many there are to train on.
+      examples: by fold, how many there are to train on; batches and epochs are of the smallest.
+      has_folds: whether the data has been given in folds.
 
     Raises:
       ValueError, TypeError: the recipe lacks a hyperparameter, or a value can't be one; the message names the variant.
@@ -83,12 +106,13 @@ def make_plan(
     assigned = []
     for i, setting in enumerate(variants):
         where = f"sweep: variant {i} {brief(setting)}"
-        assigned.append(assign(where, setting, declared, wants, num_steps, num_epochs, batch_size, examples))
-    rows = [Row(variant, replicate) for variant in range(len(assigned)) for replicate in range(replicates)]
+        assigned.append(assign(where, setting, declared, wants, num_steps, num_epochs, batch_size, min(examples)))
+    rows = list(itertools.starmap(Row, itertools.product(range(len(assigned)), range(replicates), range(len(examples)))))
+    unequal = len(set(examples)) > 1
     groups: dict[Any, Group] = {}
     for i, row in enumerate(rows):
         variant = assigned[row.variant]
-        new = Group(variant.static, variant.batch_size, variant.num_examples is not None, [], {})
+        new = Group(variant.static, variant.batch_size, unequal or variant.num_examples is not None, [], {})
         groups.setdefault(program_of(variant), new).rows.append(i)
     for group in groups.values():
         own = [assigned[rows[row].variant].names for row in group.rows]
@@ -97,7 +121,7 @@ def make_plan(
     for i, group in enumerate(groups.values()):
         for place in group.rows:
             group_of[place] = i
-    return Plan(recipe, assigned, rows, list(groups.values()), eval_every, replicates, group_of)
+    return Plan(recipe, assigned, rows, list(groups.values()), eval_every, replicates, group_of, tuple(examples), has_folds)
 
 
 def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> tuple[set[str], set[str]]:

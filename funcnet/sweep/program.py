@@ -142,17 +142,18 @@ def compile_programs(trial: Trial, kind: Kind) -> Pending:
     return Pending(key, futures, began, new)
 
 
-def lane_functions(trial: Trial, examples: int, shared: bool) -> Programs:
+def lane_functions(trial: Trial, examples: int, shared: bool, *, limits_each: bool | None = None) -> Programs:
     """A group's programs as plain functions, to be compiled for any device.
 
     Args:
       examples: how many there are to train on.
       shared: whether the lanes share one key.
+      limits_each: whether each lane sees only so many examples of its own; as the trial has it unless given.
     """
     # What is remembered holds nobody's arrays and functions: the whole trial may not be closed over.
     bare = trial._replace(constants=Constants((), (), ()), structure=None)
-    batch_size, limits_examples = trial.batch_size, trial.limits_examples
-    axes = Lanes(0, 0, None, 0 if limits_examples else None, None, None)  # type: ignore[arg-type]
+    batch_size, limits_each = trial.batch_size, trial.limits_examples if limits_each is None else limits_each
+    axes = Lanes(0, 0, None, 0 if limits_each else None, None, None)  # type: ignore[arg-type]
 
     def training(constants: Constants, lane: Lanes) -> Training:
         return training_of(bare, constants, Arguments(lane.numbers, lane.names))
@@ -172,9 +173,9 @@ def lane_functions(trial: Trial, examples: int, shared: bool) -> Programs:
         return metrics_of(training(constants, lane), state, data, lane.num_examples)
 
     # Lanes that share their keys and see the same examples share their draws, which then have no axis of lanes.
-    separate = not shared or (limits_examples and batch_size is not None)
+    separate = not shared or (limits_each and batch_size is not None)
     own = Draws(None if batch_size is None else 1, None if shared else 1)  # type: ignore[arg-type]
-    each = (None if shared else 0, 0 if limits_examples else None, None)
+    each = (None if shared else 0, 0 if limits_each else None, None)
     draw_all = jax.vmap(draws_of, each, own) if separate else draws_of
     step_all = jax.vmap(one_step, (None, axes, 0, None, jax.tree.map(lambda axis: axis - 1, own) if separate else None))
 
@@ -246,7 +247,8 @@ def _compile(trial: Trial, kind: Kind) -> list[Compiling]:
         key = computes, *_text_key(lowered, device, options)
         return _compilers().submit(_executable, lowered, key, device.platform, options, time.perf_counter() - began)
 
-    functions = lane_functions(trial, len(kind.data.train.y), kind.shared)
+    limits = kind.lanes.num_examples
+    functions = lane_functions(trial, len(kind.data.train.y), kind.shared, limits_each=limits is not None and limits.ndim == 1)
     of_init, of_step, *of_evaluate = trial.key
     constants, lanes, key, data = shapes(trial.constants), shapes(kind.lanes), shapes(kind.key), shapes(kind.data)
     step = shapes(jax.ShapeDtypeStruct((), jnp.int32))

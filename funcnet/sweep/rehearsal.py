@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from funcnet import check
-from funcnet.data import Split
+from funcnet.data import Dataset, FirstExamples, Split
+from funcnet.folds import Folds
 from funcnet.space import Variants
 from funcnet.sweep.assignment import Variant, brief
 from funcnet.sweep.plan import Group, Plan, Recipe
@@ -24,7 +25,7 @@ class Rehearsal(NamedTuple):
     modes: dict[str, str]  # "min" or "max" by the last part of a metric's name, where that is known
 
 
-def rehearse(plan: Plan, variants: Variants, data: Split, key: jax.Array) -> Rehearsal:
+def rehearse(plan: Plan, variants: Variants, data: Folds, key: jax.Array) -> Rehearsal:
     """Calls the recipe with each variant's concrete values, and traces what each group of them computes.
 
     Raises:
@@ -38,7 +39,7 @@ def rehearse(plan: Plan, variants: Variants, data: Split, key: jax.Array) -> Reh
         own = functools.partial(_try_group, plan.recipe, trainings[first], group, plan.variants[first], data, key)
         trials.append(_named_after(variants, first, own))
     modes = {name: mode for first in sorted(firsts) for name, mode in trainings[first].modes.items()}
-    return Rehearsal(trials, _metric_names(trials, data), modes)
+    return Rehearsal(trials, _metric_names(trials, data[0]), modes)
 
 
 def _call_each(plan: Plan, variants: Variants, firsts: set[int]) -> dict[int, Training]:
@@ -64,17 +65,32 @@ def _call_each(plan: Plan, variants: Variants, firsts: set[int]) -> dict[int, Tr
     return trainings
 
 
-def _try_group(recipe: Recipe, training: Training, group: Group, first: Variant, data: Split, key: jax.Array) -> Trial:
+def _try_group(recipe: Recipe, training: Training, group: Group, first: Variant, data: Folds, key: jax.Array) -> Trial:
     """The trial of a group, whose first variant's training has a look at the data itself; what it objects to goes first."""
     failed = None
     try:
-        trial = _trial_or_reason(recipe, group, first, data, key)
+        trial = _trial_or_reason(recipe, group, first, data[0], key)
     except Exception as error:
-        failed = error
-    check_data(training, data, None if failed else state_of(trial))
+        failed = _for_its_weights(error, recipe, group, first, data[0], key)
+    for fold in data:
+        check_data(training, fold, None if failed else state_of(trial))
     if failed:
         raise failed
     return trial
+
+
+def _for_its_weights(error: Exception, recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> Exception:
+    """What a trial has failed by, or that it takes no weights, if it would do without those that tell which examples count."""
+    validation = data.validation
+    if not group.limits_examples and not isinstance(validation, FirstExamples):
+        return error
+    plain = Split(data.train, Dataset(*validation[:2]) if isinstance(validation, FirstExamples) else validation)
+    try:
+        _trial_or_reason(recipe, group._replace(limits_examples=False), first, plain, key)
+    except Exception:
+        return error
+    rule = "step and evaluate must take WeightedDataset(x, y, weights) where not all examples count (num_examples, folds of several sizes)"
+    return TypeError(check.message("recipe", rule, f"{type(error).__name__}: {error}", "weighted means; or folds of one size"))
 
 
 def _trial_or_reason(recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> Trial:

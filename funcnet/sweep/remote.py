@@ -20,7 +20,8 @@ import jax
 import numpy as np
 
 from funcnet import check, inner
-from funcnet.data import Split, part_digest
+from funcnet.data import part_digest
+from funcnet.folds import Folds
 from funcnet.sweep.events import Teller
 from funcnet.sweep.executors import Request, Slot
 from funcnet.sweep.lanes import LaneArrays
@@ -73,7 +74,7 @@ class Remote:
         executor: Any,
         plan: Plan,
         trials: list[Trial],
-        data: Split,
+        data: Folds,
         key: jax.Array,
         memory_budget: int | None,
         event: Teller,
@@ -90,12 +91,12 @@ class Remote:
         """
         self._pool = _pool_of(executor)
         self._plan, self._trials, self._fits = plan, trials, fits
-        self._data = data._replace(test=None)  # nobody there looks at it
+        self._data = tuple(fold._replace(test=None) for fold in data)  # nobody there looks at it
         self._key = np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
         self._settings, self._versions = inner.settings(), own_versions()
         self.seconds, self.made, self._event = 0.0, 0, event
         self.workers: set[str] = set()  # the names of those that have trained
-        self._digest = " ".join(map(str, map(part_digest, self._data)))
+        self._digest = " ".join(str(part_digest(part)) for fold in self._data for part in fold)
         self._briefs: dict[int, tuple[str, bytes]] = {}  # digest and bytes, by group
         self._by_value: set[str] = set()  # modules that workers haven't, and that go along
         self._blobs: dict[str, Any] = {}  # data and briefs as the pool takes them, by digest

@@ -42,7 +42,7 @@ class Best(NamedTuple):
     metrics: dict[str, float]  # that run's
     state: PyTree  # that run's
     variant: int
-    rows: tuple[int, ...]  # the variant's runs, one a replicate, in the table's order
+    rows: tuple[int, ...]  # the variant's runs, one a replicate and fold, in the table's order
     mean: dict[str, float]  # of each metric over those runs
     std: dict[str, float]  # with a divisor of runs - 1; NaN for one run
 
@@ -52,11 +52,11 @@ class Best(NamedTuple):
         what = {
             "hyperparameters": ", ".join(f"{name}={_cell(value)}" for name, value in self.hyperparameters.items()),
             "metrics": ", ".join(f"{name} {_cell(value)}" for name, value in self.metrics.items()),
-            "mean over replicates": ", ".join(f"{name} {_spread(value, self.std[name])}" for name, value in self.mean.items()),
+            "mean over its runs": ", ".join(f"{name} {_spread(value, self.std[name])}" for name, value in self.mean.items()),
             "state": f"{type(self.state).__name__} of {len(leaves)} arrays, {numbers:,} numbers",
         }
         if len(self.rows) == 1:
-            del what["mean over replicates"]
+            del what["mean over its runs"]
         lines = [f"  {name}: {_shortened(text, 140)}" for name, text in what.items()]
         return "\n".join([f"Best: row {self.row}, of variant {self.variant} in rows {_shortened(str(list(self.rows)), 80)}", *lines])
 
@@ -93,7 +93,7 @@ class SweepResult:
     """A sweep's outcome, one row a variant and replicate, in the order given; printing it shows the ten best variants.
 
     Attributes:
-      table: dict of NumPy arrays of one length: "variant", "replicate", each hyperparameter, the final metrics
+      table: dict of NumPy arrays of one length: "variant", "replicate", "fold" where the data was given in folds, each hyperparameter, the final metrics
         ("train/loss", "validation/loss", ...; NaN where a run diverged), "status" ("completed", "pruned", "diverged"
         or, where the sweep ended before it, "unfinished") and "steps", the steps completed with everything finite; "best_step"
         and "pruned_by" where `keep_best` and `prune` were given.
@@ -129,7 +129,7 @@ class SweepResult:
 
         Args:
           hyperparameters: of every variant.
-          outcome: "variant", "replicate", the metrics, "status" and "steps", a row each.
+          outcome: "variant", "replicate", "fold" if there are folds, the metrics, "status" and "steps", a row each.
           curves: as the attribute.
           states: the kept states by row.
           recipe: makes the training of a variant; None for a result that was loaded without one.
@@ -157,7 +157,7 @@ class SweepResult:
         self._lost: str | None = None  # the recipe's name where pickle couldn't hold it
         self._mode, self._modes = mode, dict(modes or {})
         self.modes = self._modes | ({} if mode is None else {own_name(self.metric): mode})
-        index = ("variant", "replicate")
+        index = [name for name in ("variant", "replicate", "fold") if name in outcome]
         names = list(self._hyperparameters[0])
         self._names = _names_of(self._hyperparameters)
         self._columns = {name: _column([setting[name] for setting in self._hyperparameters], self._names) for name in names}
@@ -171,6 +171,11 @@ class SweepResult:
     def metrics(self) -> list[str]:
         """The names of the final metrics."""
         return [name for name in self.curves if name != "step"]
+
+    @property
+    def folds(self) -> int:
+        """How many folds the data was given in; 1 where it was given whole."""
+        return int(self.table["fold"].max()) + 1 if "fold" in self.table else 1
 
     def __len__(self) -> int:
         return len(self.table["variant"])
@@ -199,6 +204,7 @@ class SweepResult:
         for name, mine, theirs in (
             ("hyperparameters", sorted(self._columns), sorted(other._columns)),
             ("metrics", sorted(self.metrics), sorted(other.metrics)),
+            ("folds", self.folds, other.folds),
             ("recipe", self._recipe, other._recipe),
         ):
             if mine != theirs:
@@ -257,7 +263,7 @@ class SweepResult:
     def ranking(self, metric: str | None = None, mode: str | None = None) -> np.ndarray:
         """The rows of the variants that can be ranked: the best variant's first, its best run first.
 
-        A variant is as good as the mean over its replicates. One of which a run diverged, is unfinished or has a metric
+        A variant is as good as the mean over its replicates and folds. One of which a run diverged, is unfinished or has a metric
         that isn't finite is left out with all its rows.
 
         Args:
@@ -282,7 +288,7 @@ class SweepResult:
         return np.array([row for _, rows in self._ranked("ranking", metric, mode) for row in rows], int)
 
     def best(self, metric: str | None = None, mode: str | None = None) -> Best:
-        """The variant with the best mean over its replicates, and its best run.
+        """The variant with the best mean over its replicates and folds, and its best run.
 
         A variant of which a run diverged, is unfinished or has a metric that isn't finite is never best; of equals the
         first is.
@@ -527,7 +533,7 @@ class SweepResult:
         if not best and not why:
             why = "; ".join(filter(None, why_none(self.table, self.metric)))
         shown = (best or list(dict.fromkeys(self.table["variant"].tolist())))[:10]
-        replicated = bool(np.any(self.table["replicate"]))
+        replicated = bool(np.any(self.table["replicate"])) or self.folds > 1
         ranking = f"the {len(shown)} best variants by mean {self.metric}" if replicated else f"the {len(shown)} best by {self.metric}"
         summary = f"{self._counts()}; {ranking if best else f'not ranked ({why})'}:"
         return summary, *(self._variant_lines(shown, ranked=bool(best)) if replicated else self._run_lines(shown, ranked=bool(best)))
@@ -540,7 +546,7 @@ class SweepResult:
         return f"{runs} run{'s' if runs > 1 else ''}{of}, {', '.join(counts)}"
 
     def _run_lines(self, variants: Sequence[int], ranked: bool) -> tuple[list[str], list[list[str]]]:
-        headers = [name for name in self.table if name != "replicate" and not (name == "status" and ranked)]
+        headers = [name for name in self.table if name not in ("replicate", "fold") and not (name == "status" and ranked)]
         rows = [int(np.argmax(self.table["variant"] == variant)) for variant in variants]
         return headers, [[_cell(self.table[name][row]) for name in headers] for row in rows]
 

@@ -2,15 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from funcnet import check, inner
-from funcnet.data import AnyDataset, Split, as_split
+from funcnet.data import AnyDataset, Split
+from funcnet.folds import Folds, alike, are_folds, as_folds
 from funcnet.policy import Policy
 from funcnet.space import Variants, as_variants
 from funcnet.sweep.events import Callback, log
@@ -60,7 +60,7 @@ class SweepNotFinite(SweepInterrupted, FloatingPointError):
 def sweep(
     recipe: Recipe,
     variants: Variants | Iterable[Mapping[str, Any]],
-    data: Split | AnyDataset,
+    data: Split | AnyDataset | Sequence[Split],
     *,
     key: jax.Array,
     num_steps: int | None = None,
@@ -94,7 +94,10 @@ def sweep(
       variants: `grid(...)`, `space(...).sample(...)`, or a list of dicts. Three names belong to the sweep and may stand
         among the hyperparameters: batch_size and num_steps, and num_examples, which lets a variant see only the first so
         many of the training examples. A recipe that declares one of these gets it too.
-      data: a `Split`, or a `Dataset` or `WeightedDataset` to train on with nothing to validate by.
+      data: a `Split`, or a `Dataset` or `WeightedDataset` to train on with nothing to validate by; or a list of splits, such as
+        `k_fold` gives: each variant has a run on each of these folds, in the same programs whatever their sizes, and is as good as
+        the mean over them. The table then has a column "fold". The smallest fold decides how long an epoch is.
+        A run is, to rounding, its fold's alone; but if folds differ in size and batch_size is None, dropout draws otherwise.
       key: decides everything random. Replicate r of a variant gets fold_in(key, r).
       num_steps: steps each run takes, at least 1; either this or num_epochs.
       num_epochs: how often each run goes through its training examples, at least 1: num_epochs * (examples // batch_size) steps,
@@ -201,7 +204,7 @@ class Prepared(NamedTuple):
     """What a sweep begins with: its arguments, checked, and its recipe, rehearsed."""
 
     key: jax.Array
-    data: Split
+    data: Folds
     variants: Variants
     plan: Plan
     rehearsal: Rehearsal
@@ -212,7 +215,7 @@ class Prepared(NamedTuple):
 def prepare(
     recipe: Recipe,
     variants: Variants | Iterable[Mapping[str, Any]],
-    data: Split | AnyDataset,
+    data: Split | AnyDataset | Sequence[Split],
     *,
     key: jax.Array,
     num_steps: int | None,
@@ -242,17 +245,26 @@ def prepare(
         raise TypeError(check.message("sweep", "callback must be a function of an Evaluation", repr(callback), "such as print"))
     if store is not None and not isinstance(store, str | os.PathLike):
         raise TypeError(check.message("sweep", "store must be the path of a folder", repr(store)))
-    data = as_split("sweep", data)
+    folds = as_folds("sweep", data)
     variants, own = as_variants("sweep", variants), dict(num_steps=num_steps, num_epochs=num_epochs, batch_size=batch_size)
-    plan = make_plan(recipe, variants, len(data.train.y), **own, eval_every=eval_every, replicates=replicates)
-    rehearsal = rehearse(plan, variants, data, key)
+    plan = make_plan(
+        recipe,
+        variants,
+        [len(fold.train.y) for fold in folds],
+        has_folds=are_folds(data),
+        **own,
+        eval_every=eval_every,
+        replicates=replicates,
+    )
+    folds = alike(folds)
+    rehearsal = rehearse(plan, variants, folds, key)
     rank = _rank(rehearsal, metric, mode, needed=keep is not None or keep_best)
     if prune is not None and evolve is not None:
         raise ValueError(check.message("sweep", "must have one policy", "prune and evolve", "leave out one of them"))
     policy = prune if evolve is None else evolve
     if policy is not None:
         plan = _with_looks(plan, policy, "prune" if evolve is None else "evolve")
-    return Prepared(key, data, variants, plan, rehearsal, rank, policy)
+    return Prepared(key, folds, variants, plan, rehearsal, rank, policy)
 
 
 def _carried_out(
@@ -306,8 +318,7 @@ def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResul
     """What there is, as the user gets it."""
     plan, ledger = loop.plan, loop.ledger
     policy = None if loop.judge is None or loop.judge.copies else loop.judge.policy.name
-    variants, replicates = np.array(plan.rows).T
-    outcome = ledger.outcome(variants, replicates, best=loop.settings.keep_best, rule=policy)
+    outcome = ledger.outcome(plan.columns(), best=loop.settings.keep_best, rule=policy)
     timing = {
         "seconds": loop.seconds(),
         "compile_seconds": loop.executor.seconds,

@@ -28,7 +28,7 @@ class _OtherWay(SweepFailed, ValueError):
 def search(
     recipe: Callable[..., Training],
     strategy: Strategy,
-    data: Split | AnyDataset,
+    data: Split | AnyDataset | Sequence[Split],
     *,
     rounds: int,
     per_round: int,

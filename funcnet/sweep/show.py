@@ -110,8 +110,8 @@ def facts(view: View) -> list[tuple[str, str]]:
         found.append(("stored", "nothing yet"))
     else:
         table, names = stored.result.table, list(stored.result.hyperparameters(0))
-        runs, variants = len(stored.result), len(stored.result) // stored.replicates
-        each = "" if stored.replicates == 1 else f", {stored.replicates} runs each"
+        runs, variants = len(stored.result), len(stored.result) // stored.runs
+        each = "" if stored.runs == 1 else f", {stored.runs} runs each"
         over = f" over {_some(names)}" if names else ""
         found.append(("variants", f"{variants:,}{over}{each}"))
         counts = Counter(table["status"].tolist())

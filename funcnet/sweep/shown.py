@@ -45,7 +45,7 @@ class Stored(NamedTuple):
 
     result: SweepResult  # without states and recipe
     rule: Rule | None
-    replicates: int
+    runs: int  # of each variant
     steps: np.ndarray  # (rows,), int: at which each run would end, were it not stopped
     steps_done: int  # summed over the runs
     seconds: float
@@ -124,19 +124,21 @@ def read_stored(path: str | os.PathLike[str], *, where: str) -> Stored | None:
 
 def _stored(snapshot: Snapshot, damaged: tuple[str, ...]) -> Stored:
     content, parts = snapshot
-    identity, replicates = content["identity"], int(content["identity"]["replicates"])
+    identity = content["identity"]
+    folds = identity.get("folds")
+    runs = int(identity["replicates"]) * int(folds or 1)
     variants, read = identity["variants"], Reader({}).read
     rows = len(parts["ledger"]["at"])
-    if not variants or len(variants) * replicates != rows:
-        raise ValueError(f"{len(variants)} variants of {replicates} replicates must have as many rows, got {rows}")
-    num_steps = np.repeat(np.array([int(variant["num_steps"]) for variant in variants]), replicates)
+    if not variants or len(variants) * runs != rows:
+        raise ValueError(f"{len(variants)} variants of {runs} runs must have as many rows, got {rows}")
+    num_steps = np.repeat(np.array([int(variant["num_steps"]) for variant in variants]), runs)
     ledger = _ledger(parts["ledger"], content["metrics"], num_steps)
     _note_cohorts(ledger, content["cohorts"], parts["cohorts"])
     rule = identity["rule"]
-    number, replicate = np.divmod(np.arange(rows), replicates)
-    outcome = ledger.outcome(
-        number, replicate, best=bool(identity["keep_best"]), rule=None if rule is None or rule["evolves"] else str(rule["name"])
-    )
+    number, place = np.divmod(np.arange(rows), runs)
+    replicate, fold = np.divmod(place, int(folds or 1))
+    index = {"variant": number, "replicate": replicate, **({} if folds is None else {"fold": fold})}
+    outcome = ledger.outcome(index, best=bool(identity["keep_best"]), rule=None if rule is None or rule["evolves"] else str(rule["name"]))
     widths = {int(group): int(width) for group, (width, _) in content["programs"].items()}
     result = SweepResult(
         [{name: read(value, name) for name, value in variant["hyperparameters"].items()} for variant in variants],
@@ -149,9 +151,9 @@ def _stored(snapshot: Snapshot, damaged: tuple[str, ...]) -> Stored:
         metric=str(identity["metric"]),
         mode=identity["mode"],
     )
-    found = None if rule is None else _rule(rule, identity, ledger, replicates, content, parts)
+    found = None if rule is None else _rule(rule, identity, ledger, runs, content, parts)
     versions = {str(name): str(version) for name, version in content["versions"].items()}
-    return Stored(result, found, replicates, num_steps, int(content["steps_done"]), float(content["seconds"]), versions, damaged)
+    return Stored(result, found, runs, num_steps, int(content["steps_done"]), float(content["seconds"]), versions, damaged)
 
 
 def _ledger(stored: Mapping[str, np.ndarray], metrics: list[str], num_steps: np.ndarray) -> Ledger:
@@ -204,7 +206,7 @@ def _rule(
     rule: Mapping[str, Any],
     identity: Mapping[str, Any],
     ledger: Ledger,
-    replicates: int,
+    runs: int,
     content: Mapping[str, Any],
     parts: Mapping[str, Any],
 ) -> Rule:
@@ -215,7 +217,7 @@ def _rule(
     looks = _looks(name, settings)
     last = int(ledger.num_steps.max())
     steps = sorted(set(ledger.at[pruned].tolist())) if looks is None else looks(last)
-    everybody = np.ones(len(pruned) // replicates, bool)
+    everybody = np.ones(len(pruned) // runs, bool)
     lots: list[tuple[int | None, list[int], np.ndarray]] = []
     if name == "hyperband" and looks is not None and content["policy"] is not None:
         ((_, array),) = content["policy"]["dict"]  # as its policy's state is written: {"bracket": an array}
@@ -224,7 +226,7 @@ def _rule(
         lots += [(s_max - first, steps[first:], everybody & (left_out == first)) for first in range(s_max + 1)]
     else:
         lots.append((None, steps, everybody))
-    rungs = [_rung(ledger, replicates, bracket, step, members) for bracket, own, members in lots for step in own]
+    rungs = [_rung(ledger, runs, bracket, step, members) for bracket, own, members in lots for step in own]
     return Rule(name, settings, metric, mode, tuple(rungs))
 
 
@@ -237,9 +239,9 @@ def _looks(name: str, settings: str) -> Callable[[int], list[int]] | None:
     return looks
 
 
-def _rung(ledger: Ledger, replicates: int, bracket: int | None, step: int, members: np.ndarray) -> Rung:
+def _rung(ledger: Ledger, runs: int, bracket: int | None, step: int, members: np.ndarray) -> Rung:
     def by_variant(each: np.ndarray) -> np.ndarray:
-        return each.reshape(-1, replicates)
+        return each.reshape(-1, runs)
 
     came = members & (by_variant(ledger.at).min(1) >= step) & (by_variant(ledger.num_steps)[:, 0] > step)
     stopped = came & by_variant((ledger.status == PRUNED) & (ledger.at == step)).any(1)

@@ -12,14 +12,15 @@ import jaxlib.version
 import numpy as np
 
 from funcnet import check, inner
-from funcnet.data import Split, part_digest
+from funcnet.data import part_digest
+from funcnet.folds import Folds
 from funcnet.policy import Policy
 from funcnet.sweep.events import to_file
 from funcnet.sweep.executors import Request
 from funcnet.sweep.files import Folder, StoreDamaged
 from funcnet.sweep.ledger import COMPLETED, UNFINISHED
 from funcnet.sweep.loop import Loop, Settings
-from funcnet.sweep.pack import Cohort, key_kind
+from funcnet.sweep.pack import Cohort, key_kind, lot_by
 from funcnet.sweep.plan import Plan
 from funcnet.sweep.rehearsal import Rehearsal
 from funcnet.sweep.task import Stand, bare, clothed
@@ -42,7 +43,7 @@ class _Known(NamedTuple):
 class Store:
     """Keeps a sweep in a folder, and brings it back."""
 
-    def __init__(self, path: Any, plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings, policy: Policy | None):
+    def __init__(self, path: Any, plan: Plan, rehearsal: Rehearsal, data: Folds, settings: Settings, policy: Policy | None):
         """Opens the folder.
 
         Raises:
@@ -121,7 +122,7 @@ class Store:
         if longer:
             loop.resumed += self._prolonged(loop, longer)
         if loop.judge is not None:
-            loop.judge.resume(_read_tree(content["policy"], parts["policy"]), old // self._plan.replicates)
+            loop.judge.resume(_read_tree(content["policy"], parts["policy"]), old // self._plan.runs)
         loop.kept.recount()
         self._written = self._place(loop)
         self.found = None  # its memory
@@ -269,9 +270,8 @@ class Store:
         lots: dict[Any, list[int]] = {}
         for row in rows:
             request = loop.restored[self._plan.group_of[row]]
-            replicate = self._plan.rows[row].replicate if request.shared else 0
             goal = loop.ledger.num_steps if self._policy is None else loop.ledger.at  # a policy says how far they go
-            lot = request, int(loop.ledger.at[row]), int(goal[row]), *self._plan.of_row(row).names.values(), replicate
+            lot = request, int(loop.ledger.at[row]), int(goal[row]), lot_by(self._plan, request.shared)(row)
             lots.setdefault(lot, []).append(row)
         for (request, at, goal, *_), own in lots.items():
             for i in range(0, len(own), request.width):
@@ -359,7 +359,7 @@ class _Difference(NamedTuple):
     given: Any
 
 
-def _identity(plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings, policy: Policy | None) -> dict[str, Any]:
+def _identity(plan: Plan, rehearsal: Rehearsal, data: Folds, settings: Settings, policy: Policy | None) -> dict[str, Any]:
     """What must be the same for a stored sweep to go on, in JSON."""
     names = Names(value for variant in plan.variants for value in variant.hyperparameters.values() if type(value) is str)
     groups = [
@@ -381,17 +381,19 @@ def _identity(plan: Plan, rehearsal: Rehearsal, data: Split, settings: Settings,
             },
             "num_steps": int(variant.num_steps),
             "batch_size": None if variant.batch_size is None else int(variant.batch_size),
-            "group": group_of[i * plan.replicates],
+            "group": group_of[i * plan.runs],
         }
         for i, variant in enumerate(plan.variants)
     ]
+    digests = [{name: part_digest(getattr(fold, name)) for name in ("train", "validation")} for fold in data]
     rule = None
     if policy is not None:
         own = {"name": policy.name, "settings": policy.settings, "metric": policy.metric, "mode": policy.mode}
         rule = {**own, "evolves": settings.evolves}
     return {
         "key": {"kind": key_kind(settings.key), "data": np.asarray(jax.random.key_data(settings.key)).ravel().tolist()},
-        "data": {name: part_digest(getattr(data, name)) for name in ("train", "validation")},
+        "data": digests if plan.has_folds else digests[0],
+        "folds": len(data) if plan.has_folds else None,
         "randomness": settings.randomness,
         "replicates": int(plan.replicates),
         "eval_every": None if plan.eval_every is None else int(plan.eval_every),

@@ -30,6 +30,7 @@ class Task(NamedTuple):
     group: int
     lanes: LaneArrays
     width: int
+    fold: int  # of the data
     stand: Stand | None  # None before the first step
     at: int  # steps taken
     stops: tuple[tuple[int, bool], ...]  # upwards: after how many steps to stop, and whether to evaluate there

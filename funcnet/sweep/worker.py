@@ -25,7 +25,7 @@ import jaxlib.version
 import numpy as np
 
 from funcnet import inner
-from funcnet.data import Split
+from funcnet.folds import Folds
 from funcnet.sweep.executors import Request, Site
 from funcnet.sweep.memory import free_memory
 from funcnet.sweep.program import Compiled
@@ -101,7 +101,7 @@ def work(versions: Mapping[str, str], sent: bytes, brief: bytes | None, data: An
       versions: of whoever sends it.
       sent: the `Order`, pickled.
       brief: the `Brief`, pickled by cloudpickle or pickle; None for one that the worker should know.
-      data: a `Split`, or one that is pickled; None likewise.
+      data: `Folds`, or such that are pickled; None likewise.
 
     Returns:
       What came of it, the worker's name, and what belongs to it:
@@ -238,16 +238,16 @@ class _Held:
     def __init__(self, data: Any):
         if data is None:  # forgotten just now
             raise _Missing(("data",))
-        self.host: Split = pickle.loads(data) if isinstance(data, bytes) else data
-        self._placed: dict[jax.Device, Split] = {}
+        self.host: Folds = pickle.loads(data) if isinstance(data, bytes) else data
+        self._placed: dict[jax.Device, Folds] = {}
 
-    def on(self, device: jax.Device) -> Split:
+    def on(self, device: jax.Device) -> Folds:
         if device not in self._placed:
             self._placed[device] = jax.device_put(self.host, device)
         return self._placed[device]
 
 
-def _tried_out(brief: bytes | None, data: Split, order: Order) -> tuple[Trial, dict[str, Any]]:
+def _tried_out(brief: bytes | None, data: Folds, order: Order) -> tuple[Trial, dict[str, Any]]:
     """What the recipe computes, once it is known to be the same here as where it was sent from."""
     if brief is None:  # forgotten just now
         raise _Missing(("brief",))
@@ -260,7 +260,7 @@ def _tried_out(brief: bytes | None, data: Split, order: Order) -> tuple[Trial, d
     with inner.under(own.settings), inner.no_mesh():
         key = jax.eval_shape(lambda: jax.random.wrap_key_data(jnp.asarray(order.key), impl=order.kind))
         arguments = unknown(own.numbers, own.names)
-        trial = try_out(own.recipe, own.static, arguments, own.names, data, own.batch_size, own.limits_examples, key)
+        trial = try_out(own.recipe, own.static, arguments, own.names, data[0], own.batch_size, own.limits_examples, key)
     if inner.digest(trial.key) != own.computes:
         raise _Different("it computes something else")
     if inner.digest(trial.constants) != own.holds:
