@@ -13,6 +13,8 @@ from jax.flatten_util import ravel_pytree
 
 import funcnet as fn
 from funcnet import page, prune
+from funcnet.sweep.lanes import lane_arrays
+from funcnet.sweep.plan import make_plan
 
 KEY = jax.random.key(1)
 RNG = np.random.default_rng(0)
@@ -160,12 +162,14 @@ def test_a_population_takes_over_within_a_fold():
 
 
 def test_states_that_are_kept_are_the_best_variants():
-    result = fn.sweep(net, VARIANTS, EQUAL, keep=1, keep_best=True, **SETTINGS)
-    best = result.best()
-    assert list(result._states) == [best.row]
-    assert result.evaluate(best.row, EQUAL[result.table["fold"][best.row]].validation)["loss"] == pytest.approx(
-        result.table["validation/loss"][best.row], rel=1e-5
-    )
+    for keep_best in (False, True):
+        result = fn.sweep(net, VARIANTS, EQUAL[::-1], keep=1, keep_best=keep_best, **SETTINGS)
+        losses = result.table["validation/loss"][:12].reshape(3, 4)
+        best = result.best()
+        assert best.variant == losses.mean(1).argmin() != losses[:, 0].argmin()  # not the first fold's best
+        assert list(result._states) == [best.row]
+        found = result.evaluate(best.row, EQUAL[::-1][result.table["fold"][best.row]].validation)["loss"]
+        assert found == pytest.approx(result.table["validation/loss"][best.row], rel=1e-5)
 
 
 def test_a_store_goes_on_grows_and_knows_its_folds(tmp_path):
@@ -316,6 +320,15 @@ def test_logistic_regression_is_grid_searchs():
     split_scores = np.stack([theirs.cv_results_[f"split{i}_test_score"] for i in range(5)], axis=1)
     np.testing.assert_allclose(ours.table["validation/loss"].reshape(4, 5), -split_scores, rtol=1e-3)
     assert strengths[ours.best().variant] == theirs.best_params_["C"]
+
+
+def test_lanes_of_one_fold_share_their_limit_and_so_their_draws():
+    own = make_plan(net, VARIANTS, [31, 32], has_folds=True, num_steps=1, num_epochs=None, batch_size=8, eval_every=None, replicates=1)
+    rates = {"learning_rate": np.full(8, 0.1)}
+    assert [lane_arrays(own, 0, rows, rates, 2, shared=True, independent=False).num_examples.tolist() for rows in ([0, 2], [1, 3])] == [
+        31,
+        32,
+    ]
 
 
 # What will not do
