@@ -14,7 +14,7 @@ import funcnet
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SWEEP, PLAN, STOP, TENSORBOARD, MLFLOW, WANDB, DASK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SWEEP, PLAN, FOLDS, STOP, TENSORBOARD, MLFLOW, WANDB, DASK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_complete_sweep_runs_as_it_stands(capsys):
@@ -42,6 +42,16 @@ def test_the_plan_is_the_one_that_is_shown(capsys):
     assert printed[0] == shown[0]  # runs, programs and compilations
     assert printed[5].split() == shown[5].split()
     assert [line.split()[:2] for line in printed[6:]] == [line.split()[:2] for line in shown[6:]]  # activations, and runs of each
+
+
+def test_the_cross_validation_runs_as_it_stands(capsys):
+    names: dict = {}
+    exec(SWEEP.split("result = ")[0], names)
+    exec(FOLDS, names)
+    assert float(capsys.readouterr().out.splitlines()[-1]) > 0.95
+    result = names["result"]
+    assert len(result) == 320 and result.folds == 5
+    assert len(result.timing["lane_widths"]) == 2  # one group an activation, as the text says
 
 
 def test_the_sweep_that_stops_early_runs_as_it_stands(tmp_path, monkeypatch):

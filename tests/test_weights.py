@@ -58,6 +58,30 @@ def test_the_optimum_is_that_of_logistic_regression(balanced):
     assert slope(weights) < 1e-5 < 1e-3 < slope(np.ones(60))
 
 
+def test_an_epoch_of_one_batch_is_mlpclassifiers():
+    """Both average weighted losses; scikit-learn divides by the number of examples, funcnet by the sum of their weights: alike at a mean of 1.
+
+    partial_fit takes one step of SGD on all of the examples. The weights that it starts from, which it draws itself, are funcnet's after it.
+    """
+    network = pytest.importorskip("sklearn.neural_network")
+    weights = WEIGHTS / WEIGHTS.mean()
+    theirs = network.MLPClassifier(
+        (5,), "tanh", solver="sgd", momentum=0.0, alpha=0.0, batch_size=60, learning_rate_init=0.3, random_state=0
+    )
+    theirs.partial_fit(X.astype(float), Y, classes=[0, 1, 2], sample_weight=np.zeros(60) + 1e-12)  # makes the network, and all but stays
+    one = fn.training(fn.mlp((5, 3), "tanh"), "cross_entropy", fn.sgd(0.3), in_shape=(4,))
+    state = one.init(KEY)
+    layers = [layer for layer in state.params if layer]
+    for layer, weight, bias in zip(layers, theirs.coefs_, theirs.intercepts_, strict=True):
+        layer["weight"], layer["bias"] = jnp.asarray(weight.T, jnp.float32), jnp.asarray(bias, jnp.float32)
+    after, metrics = one.step(state, fn.WeightedDataset(X, Y, jnp.asarray(weights, jnp.float32)), KEY)
+    theirs.partial_fit(X.astype(float), Y, sample_weight=weights)
+    np.testing.assert_allclose(metrics["loss"], theirs.loss_, rtol=1e-5)
+    for layer, weight, bias in zip([own for own in after.params if own], theirs.coefs_, theirs.intercepts_, strict=True):
+        np.testing.assert_allclose(layer["weight"], weight.T, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(layer["bias"], bias, rtol=1e-4, atol=1e-6)
+
+
 def test_losses_and_gradients_are_torchs():
     torch = pytest.importorskip("torch")
     by_class = fn.class_weights(Y)

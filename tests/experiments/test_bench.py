@@ -611,3 +611,19 @@ def test_the_command_on_a_gpu_names_the_device_and_has_no_goals(default_device, 
     (row,) = [line for line in printed.splitlines() if "jitted_loop" in line]
     assert "met" not in row and "missed" not in row and chart.startswith(b"\x89PNG")
     assert "[" not in (tmp_path / "table.md").read_text().split("\n\n")[0]
+
+
+# Cross-validation
+
+
+def test_cross_validation_is_the_same_work_for_everyone(monkeypatch):
+    pytest.importorskip("sklearn")
+    from experiments.bench import cross_validation
+
+    monkeypatch.setattr(cross_validation, "RATES", [1e-5, 1e-3])
+    monkeypatch.setattr(cross_validation, "STRENGTHS", [0.0, 10.0])  # so strong that nothing is learnt
+    seconds, scores = cross_validation.measure(1, 5)
+    assert {name: len(each) for name, each in seconds.items()} == {"one sweep": 1, "a sweep a fold": 1, "GridSearchCV": 1}
+    np.testing.assert_allclose(scores["one sweep"], scores["a sweep a fold"], atol=1e-6)
+    np.testing.assert_allclose(scores["one sweep"], scores["GridSearchCV"], atol=0.12)  # draws of their own
+    assert scores["GridSearchCV"].argmax() == scores["one sweep"].argmax() == 2
