@@ -1,8 +1,10 @@
 """Data: a set of examples, its parts, and the order in which training meets them."""
 
+import functools
 import hashlib
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -17,10 +19,10 @@ class Dataset(NamedTuple):
     """Examples and what is wanted of them; the examples lie on the first axis of both. A minibatch is one too.
 
     What takes one takes lists, arrays of NumPy and JAX, arrays mapped from a file, frames of pandas and Polars and Arrow tables
-    in it: numbers and bools, a missing one is an error.
+    in it: numbers and bools, a missing one is an error. Where a model takes several inputs, x is a dict or a tuple of such arrays.
     """
 
-    x: Any  # shape (examples, *in_shape)
+    x: Any  # shape (examples, *in_shape), or several in a dict or a tuple
     y: Any  # shape (examples, *target)
 
 
@@ -122,7 +124,8 @@ def split(
 
 def examples_at(dataset: AnyDataset, rows: np.ndarray) -> AnyDataset:
     """Some examples of a data set of NumPy arrays, in the order asked for."""
-    return type(dataset)(*(field[rows] for field in dataset))
+    taken: AnyDataset = jax.tree.map(lambda field: field[rows], dataset)
+    return taken
 
 
 def example_order(where: str, key: jax.Array | None, examples: int, *, shuffle: bool) -> np.ndarray:
@@ -303,9 +306,9 @@ def as_split(where: str, data: Any, cast: str = "always", least: int = 2) -> Spl
         if parts[0] is None:
             raise TypeError(check.message(where, "data must have a training part", "None"))
         for name, part in zip(Split._fields[1:], parts[1:], strict=True):
-            for field in ("x", "y"):
-                own, train = np.shape(getattr(part, field))[1:] if part else None, np.shape(getattr(parts[0], field))[1:]
-                if own is not None and own != train:
+            for field in ("x", "y") if part else ():
+                own, train = (example_shape(getattr(other, field)) for other in (part, parts[0]))
+                if own != train:
                     raise ValueError(check.message(f"{where}: {name}", f"each {field} must have the shape of train's, {train}", own))
         return Split(*parts)  # type: ignore[arg-type]
     return Split(as_dataset(where, data, least=least, cast=cast))
@@ -320,7 +323,7 @@ def as_dataset(where: str, data: Any, least: int = 2, cast: str = "always") -> A
       least: how many examples there must be.
       cast: "always" to JAX's dtypes, and a warning where a column of numbers collapses; "gently", where none does; "never".
     """
-    if isinstance(data, tuple | list) and any(_is_dataset(part) for part in data):
+    if isinstance(data, tuple | list) and _holds_datasets(data):
         splits = all(isinstance(part, Split) for part in data)
         fix = "folds are for sweep; give one of them" if splits else "Split(train, validation) says which is which"
         raise TypeError(check.message(where, "data must be Dataset(x, y) or a Split", f"{len(data)} data sets", fix))
@@ -328,14 +331,40 @@ def as_dataset(where: str, data: Any, least: int = 2, cast: str = "always") -> A
     if not weighted and (not isinstance(data, tuple | list) or len(data) != 2):
         fix = "WeightedDataset(x, y, weights)" if isinstance(data, tuple | list) and len(data) == 3 else "such as Dataset(x, y)"
         raise TypeError(check.message(where, "data must be Dataset(x, y) or a Split", type(data).__name__, fix))
-    if any(check.is_traced(leaf) for leaf in data):
+    if any(check.is_traced(leaf) for leaf in jax.tree.leaves(data)):
         return data if weighted else Dataset(*data)
-    x, y = (as_numbers(where, name, values, cast) for name, values in zip("xy", data[:2], strict=True))
-    if len(x) != len(y):
-        raise ValueError(check.message(where, "x and y must have one entry for each example", f"{len(x)} and {len(y)}"))
-    if len(x) < least:
-        raise ValueError(check.message(where, f"a data set must have at least {least} example{'s' if least > 1 else ''}", len(x)))
-    return WeightedDataset(x, y, _as_weights(where, data.weights, len(x))) if weighted else Dataset(x, y)
+    y = as_numbers(where, "y", data[1], cast)
+    x = _as_inputs(where, "x", data[0], cast, len(y))
+    lengths = sorted({len(leaf) for leaf in jax.tree.leaves(x)})
+    if lengths != [len(y)]:
+        raise ValueError(
+            check.message(where, "x and y must have one entry for each example", f"{' or '.join(map(str, lengths))} and {len(y)}")
+        )
+    if len(y) < least:
+        raise ValueError(check.message(where, f"a data set must have at least {least} example{'s' if least > 1 else ''}", len(y)))
+    return WeightedDataset(x, y, _as_weights(where, data.weights, len(y))) if weighted else Dataset(x, y)
+
+
+def _as_inputs(where: str, name: str, x: Any, cast: str, examples: int) -> Any:
+    """A checked array of numbers, or a dict or tuple of them."""
+    if isinstance(x, Mapping) and x:
+        return {key: _as_inputs(where, f"{name}[{key!r}]", value, cast, examples) for key, value in x.items()}
+    if is_several(x) and not (len(x) == examples and np.ndim(x[0]) == 1 and len(x[0]) != examples):  # else a tuple of rows
+        each = [_as_inputs(where, f"{name}[{i}]", value, cast, examples) for i, value in enumerate(x)]
+        return type(x)(*each) if hasattr(x, "_fields") else tuple(each)
+    return as_numbers(where, name, x, cast)
+
+
+def is_several(x: Any) -> bool:
+    """Whether x is several inputs, in a dict or a tuple: not one array, nor the rows of one."""
+    if isinstance(x, Mapping):
+        return len(x) > 0
+    return isinstance(x, tuple) and len(x) > 0 and all(is_several(part) or len(getattr(part, "shape", ())) > 0 for part in x)
+
+
+def example_shape(x: Any) -> Any:
+    """The shape of one example; of several inputs, theirs in the same structure."""
+    return jax.tree.map(lambda leaf: tuple(np.shape(leaf)[1:]), x)
 
 
 def _as_weights(where: str, weights: Any, examples: int) -> np.ndarray:
@@ -392,18 +421,26 @@ def _first_infinite(array: np.ndarray) -> tuple[int, ...] | None:
     return None
 
 
-def as_examples(where: str, x: Any) -> np.ndarray | jax.Array:
-    """A set of examples to predict on, as an array of numbers of whatever values; a JAX array passes as it is."""
+def as_examples(where: str, x: Any) -> Any:
+    """A set of examples to predict on, as an array of numbers of whatever values, or several; a JAX array passes as it is."""
     if isinstance(x, jax.Array):
         return x
+    if is_several(x):
+        return jax.tree.map(functools.partial(as_examples, where), x, is_leaf=lambda part: part is not x and not is_several(part))
     given = _array(where, "x", x)
     return given.astype(np.int32) if given.dtype == bool else given
 
 
-def _is_dataset(part: Any) -> bool:
-    return isinstance(part, Dataset | WeightedDataset | Split) or (
-        isinstance(part, tuple) and len(part) == 2 and all(hasattr(values, "shape") and len(values.shape) > 0 for values in part)
-    )
+_DATASETS = (Dataset, WeightedDataset, Split)
+
+
+def _holds_datasets(data: Any) -> bool:
+    """Whether a list or tuple is of data sets, which may be pairs of arrays; a pair of inputs and targets isn't."""
+
+    def is_pair(part: Any) -> bool:
+        return isinstance(part, tuple) and len(part) == 2 and all(hasattr(own, "shape") and len(own.shape) > 0 for own in part)
+
+    return any(isinstance(part, _DATASETS) for part in data) or (not isinstance(data, _DATASETS) and bool(data) and all(map(is_pair, data)))
 
 
 def _array(where: str, name: str, values: Any) -> np.ndarray:
@@ -495,7 +532,9 @@ def part_digest(part: AnyDataset | None) -> str | None:
     if part is None:
         return None
     found = hashlib.sha256()
-    for array in map(np.ascontiguousarray, part):
+    if is_several(part.x):
+        found.update(str(jax.tree.structure(part)).encode())
+    for array in map(np.ascontiguousarray, jax.tree.leaves(part)):
         found.update(f"{array.dtype.str} {array.shape} ".encode())
         found.update(array.view(np.uint8).data if array.size else b"")
     return found.hexdigest()

@@ -130,9 +130,13 @@ def _kind(fold: Split) -> str:
     """What must be the same in all folds."""
     parts = [part for part in fold[:2] if part is not None]
     return " and ".join(
-        f"{type(part).__name__}({', '.join(f'{name} {field.dtype}{list(field.shape[1:])}' for name, field in part._asdict().items())})"
-        for part in parts
+        f"{type(part).__name__}({', '.join(f'{name} {_shown(field)}' for name, field in part._asdict().items())})" for part in parts
     )
+
+
+def _shown(field: Any) -> str:
+    shown = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape[1:])}", field)
+    return shown if isinstance(shown, str) else str(shown).replace("'", "")
 
 
 def alike(folds: Sequence[Split]) -> Folds:

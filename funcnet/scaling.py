@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.data import AnyDataset, Dataset, Split, WeightedDataset, as_numbers, as_split
+from funcnet.data import AnyDataset, Dataset, Split, WeightedDataset, as_numbers, as_split, is_several
 from funcnet.folds import are_folds
 
 
@@ -136,6 +136,9 @@ def standardize(data: Split | AnyDataset | Sequence[Split]) -> Any:
 
 
 def _scaler(parts: Split, targets: bool | None) -> Scaler:
+    if is_several(parts.train.x):
+        rule = "x must be one array of features"
+        raise TypeError(check.message("scaler", rule, f"{len(parts.train.x)} inputs", "scale each by itself, such as Dataset(x['a'], y)"))
     y = parts.train.y
     if targets is None:
         targets = jnp.issubdtype(y.dtype, jnp.floating) and len(np.unique(y)) > 2

@@ -87,7 +87,7 @@ def try_out(
     train, *others = (part for part in _shapes(data)[:2] if part is not None)
     seen = jax.eval_shape(examples_seen, train, jax.ShapeDtypeStruct((), jnp.int32)) if limits_examples else train
     batch = (
-        seen if batch_size is None else type(train)(*(jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype) for leaf in train))
+        seen if batch_size is None else jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype), train)
     )
     structure: Any = None
 
