@@ -5,6 +5,8 @@ they are concrete: a traced value passes, NaN never does.
 """
 
 import difflib
+import functools
+import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -134,6 +136,42 @@ def lookup(where: str, kind: str, name_or_fn: str | Callable[..., T], registry: 
         return name_or_fn
     one_of(where, kind, name_or_fn, registry)
     return registry[name_or_fn]
+
+
+def is_configured(value: Any) -> bool:
+    """Whether value is a pair of a name or function and its settings, such as ("f1", {"average": "binary"})."""
+    return (
+        isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Mapping) and (isinstance(value[0], str) or callable(value[0]))
+    )
+
+
+def configured(where: str, kind: str, given: Any, registry: Mapping[str, Callable[..., T]]) -> Callable[..., T]:
+    """As `lookup`; of a pair (name or function, settings), the function with the settings bound by functools.partial.
+
+    Raises:
+      TypeError: given is none of these, or a setting isn't one of the function's parameters by name.
+      ValueError: the name is unknown.
+
+    Example:
+      >>> configured("training", "metric", ("round", {"ndigits": 1}), {"round": round})(3.14)
+      3.1
+    """
+    if not is_configured(given):
+        if isinstance(given, tuple) and not callable(given):
+            fix = 'such as ("f1", {"average": "binary"})'
+            raise TypeError(
+                message(where, f"a {kind} with settings must be a pair of a name or function and a dict", repr(given)[:80], fix)
+            )
+        return lookup(where, kind, given, registry)
+    fn, settings = lookup(where, kind, given[0], registry), given[1]
+    parameters = inspect.signature(fn).parameters.values()
+    name = given[0] if isinstance(given[0], str) else getattr(fn, "__name__", "function")
+    taken = [each.name for each in parameters if each.default is not each.empty and each.kind != each.POSITIONAL_ONLY]
+    if not any(each.kind == each.VAR_KEYWORD for each in parameters):
+        for setting in settings:
+            if setting not in taken:
+                raise TypeError(f"{where}: the {kind} {name!r} has no setting {setting!r}; {nearest(setting, taken)}")
+    return functools.partial(fn, **settings)
 
 
 def is_floating(value: Any) -> bool:
