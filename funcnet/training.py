@@ -8,22 +8,25 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
+from funcnet.batching import on_batch
 from funcnet.data import Dataset, Split, WeightedDataset, as_examples, as_split, minibatch
-from funcnet.layers import Layer, apply_batch, check_symbols, outline
-from funcnet.losses import LOSSES, check_targets, each_loss
-from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
+from funcnet.layers import Layer, check_symbols, outline
+from funcnet.losses import LOSSES, BatchLoss, check_targets, each_loss, is_known, takes, whole_loss
+from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, is_known_metric, takes_weights, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates, taken
 from funcnet.penalties import Penalty
 from funcnet.tree import Params, PyTree, all_finite, finite_leaves, is_inexact, next_count, where
 
 Metrics = dict[str, jax.Array]
+OneMetric: TypeAlias = str | Metric | tuple[str | Metric, Mapping[str, Any]]  # ("f1", {"average": "binary"}) has settings
+OneLoss: TypeAlias = str | Callable[..., jax.Array] | tuple[str | Callable[..., jax.Array], Mapping[str, Any]]
 
 _EVALUATION_BATCHES = (32, 1024)  # least and most examples a model sees at once in evaluation: its memory doesn't grow with the data
 
@@ -116,8 +119,8 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
 
     def objective(params: Params, batch: Dataset, *, key: jax.Array | None = None) -> jax.Array:
         x, y, *weights = tuple(batch)
-        prediction = apply_batch(model, params, _examples_last(_inputs(x)), key=key)
-        mean = weighted_mean("objective", _losses(loss, prediction, y), *weights)
+        prediction = _outputs(model, params, _examples_last(_inputs(x)), key=key)
+        mean = _mean_loss("objective", loss, prediction, y, *weights, key=key)
         return mean if penalty is None else mean + penalty(params).astype(mean.dtype)
 
     return objective
@@ -125,25 +128,28 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
 
 def training(
     model: Layer,
-    loss: str | Callable[..., jax.Array],
+    loss: OneLoss,
     optimizer: Optimizer,
     *,
     in_shape: tuple[int, ...],
     penalty: Penalty | None = None,
-    metrics: str | Metric | Mapping[str, str | Metric] | Iterable[str | Metric] | None = None,
+    metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetric] | None = None,
 ) -> Training:
     """Supervised training of a model.
 
     Args:
       model: a `Layer`, such as `mlp((64, 10))`.
-      loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`.
+      loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`; a pair has settings: ("huber", {"delta": 0.3}).
+        With a parameter `key=None` it is given a key while training; predictions are a pytree where the model gives one; one
+        that `batch_loss` marks sees the whole batch.
       optimizer: an `Optimizer`, or another library's gradient transformation; one with a line search or that looks at the loss too.
       in_shape: shape of one example. Examples stored in float16 are trained on in float32; a model that is to compute in
         float16 casts them itself.
       penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
       metrics: functions of (predictions, targets) over a whole set, written in jax.numpy, by the name they are reported
-        under; or one or several names in `METRICS` or functions with a name of their own. Of the training examples of a
-        variant with `num_examples`, those with a parameter `weights` are reported, as those of `METRICS` have it.
+        under; or one or several names in `METRICS` or functions with a name of their own. A pair has settings:
+        ("f1", {"average": "binary"}). Of the training examples of a variant with `num_examples`, those with a parameter
+        `weights` are reported, as those of `METRICS` have it.
 
     Returns:
       A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss";
@@ -165,9 +171,9 @@ def training(
     """
     check.callables("training", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
     check.callables("training", optimizer, ("init", "update"), "such as adam(1e-3); a name becomes one by optimizer(name, learning_rate)")
-    loss = check.lookup("training", "loss", loss, LOSSES)
+    loss_fn = check.configured("training", "loss", loss, LOSSES)
     measures = _metric_fns(metrics)
-    objective = penalized(model, loss, penalty)
+    objective = penalized(model, loss_fn, penalty)
 
     def init(key: jax.Array) -> TrainState:
         check.random_key("init", key)
@@ -187,21 +193,21 @@ def training(
     def evaluate(state: TrainState, dataset: Dataset) -> Metrics:
         x, y, *weights = tuple(dataset)
         prediction = _predictions(model, state.params, _inputs(x))
-        values = {"loss": weighted_mean("evaluate", _losses(loss, prediction, y), *weights)}
-        rows, y = jnp.moveaxis(prediction, -1, 0), jnp.asarray(y)
+        values = {"loss": _mean_loss("evaluate", loss_fn, prediction, y, *weights)}
+        rows, y = _examples_first(prediction), jnp.asarray(y)
         return values | _measured(measures, rows, y, *weights)
 
-    def predict(state: TrainState, x: Any) -> jax.Array:
+    def predict(state: TrainState, x: Any) -> Any:
         x = _inputs(as_examples("predict", x))
         if x.shape[1:] != tuple(in_shape):
             fix = "x[None] makes a set of one example" if x.shape == tuple(in_shape) else ""
             raise ValueError(check.message("predict", f"each example of x must have shape {tuple(in_shape)}", x.shape[1:], fix))
         if len(x) == 0:
             one = jax.eval_shape(predict, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
-            return jnp.zeros((0, *one.shape[1:]), one.dtype)
-        return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
+            return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), one)
+        return _examples_first(_predictions(model, state.params, x))
 
-    check_data = functools.partial(_check_data, model, loss, tuple(in_shape), measures)
+    check_data = functools.partial(_check_data, model, loss_fn, tuple(in_shape), measures)
     modes = {name: mode for name, mode in {"loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items() if mode}
     return Training(init, step, evaluate, check_data=check_data, predict=predict, modes=modes)
 
@@ -408,7 +414,16 @@ def _check_data(
     if got != in_shape:
         fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
         raise ValueError(check.message("training", f"each example must have in_shape {in_shape}", got, fix))
-    outputs, looks_up = outline(model, in_shape, jax.eval_shape(_inputs, data.train.x).dtype, params)
+    dtype = jax.eval_shape(_inputs, data.train.x).dtype
+    try:
+        outputs, looks_up = outline(model, in_shape, dtype, params)
+    except TypeError:
+        if is_known(loss) or _gives_one_array(model, in_shape, dtype, params):
+            raise
+        if known := [name for name, metric in metrics.items() if is_known_metric(metric)]:
+            rule = f"the metric {known[0]!r} must be of one array of predictions"
+            raise TypeError(check.message("training", rule, "a model that gives several", _PICK)) from None
+        return  # a pytree of predictions
     for name, part in [(name, part) for name, part in zip(Split._fields, data, strict=True) if part is not None]:
         if looks_up:
             check_symbols(f"training: {name}", model, np.asarray(part.x))
@@ -417,12 +432,24 @@ def _check_data(
             check_metric_targets(metric, outputs, part.y)
 
 
-def _metric_fns(metrics: str | Metric | Mapping[str, str | Metric] | Iterable[str | Metric] | None) -> dict[str, Metric]:
+_PICK = "a function of your own can pick one of them"
+
+
+def _gives_one_array(model: Layer, in_shape: tuple[int, ...], dtype: Any, params: Params) -> bool:
+    """Whether a model gives an array for an example, and not a pytree of several, found without computing anything."""
+    example = jax.ShapeDtypeStruct((*in_shape, 1), dtype)
+    given = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape)) if params is None else params
+    return hasattr(jax.eval_shape(functools.partial(_outputs, model), given, example), "shape")
+
+
+def _metric_fns(metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetric] | None) -> dict[str, Metric]:
     """The functions by the names they are reported under."""
     if isinstance(metrics, Mapping):
         named = list(metrics.items())
     else:
-        some = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics or ()
+        alone = isinstance(metrics, str) or callable(metrics) or check.is_configured(metrics)
+        several: Any = metrics or ()
+        some = [metrics] if alone else several
         named = [(_metric_name(metric), metric) for metric in some]
     fns: dict[str, Metric] = {}
     for name, given in named:
@@ -432,7 +459,7 @@ def _metric_fns(metrics: str | Metric | Mapping[str, str | Metric] | Iterable[st
             raise ValueError(
                 check.message("training", "every metric must have a name of its own", f"{name!r} twice", "give a dict of name to function")
             )
-        fns[name] = check.lookup("training", "metric", given, METRICS)
+        fns[name] = check.configured("training", "metric", given, METRICS)
         module = getattr(bare(fns[name]), "__module__", None) or ""
         if module.partition(".")[0] == "sklearn":
             raise TypeError(check.message("training", f"the metric {name!r} must be written in jax.numpy", "scikit-learn's", _REWRITE))
@@ -442,8 +469,10 @@ def _metric_fns(metrics: str | Metric | Mapping[str, str | Metric] | Iterable[st
 _REWRITE = 'as those of METRICS are, such as "accuracy"; predict(...) gives NumPy code what it needs'
 
 
-def _metric_name(metric: str | Metric) -> str:
+def _metric_name(metric: OneMetric) -> str:
     """The name that a metric given without one is reported under: the function's own."""
+    if isinstance(metric, tuple) and check.is_configured(metric):
+        return _metric_name(metric[0])
     if isinstance(metric, str):
         return metric
     name = getattr(bare(metric), "__name__", "<lambda>") if callable(metric) else repr(metric)
@@ -493,12 +522,36 @@ def _examples_last(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(jnp.asarray(x), 0, -1)
 
 
-def _losses(loss: Callable[..., jax.Array], prediction: jax.Array, y: jax.Array) -> jax.Array:
-    """The loss of each example, shape (examples,); prediction has the examples last, y first."""
-    return each_loss(loss, prediction, _examples_last(y))
+def _examples_first(predictions: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), predictions)
 
 
-def _predictions(model: Layer, params: Params, x: jax.Array) -> jax.Array:
+_LOSS_STREAM = 0x6C6F7373  # folded into a step's key for the loss; the model has the key itself
+
+
+def _outputs(model: Layer, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> Any:
+    """What the model makes of a batch, the examples last: as `apply_batch`, but a pytree of arrays will do."""
+    fn = on_batch(model.apply, argnums=(1,))
+    return fn(params, x) if key is None else fn(params, x, key=key)
+
+
+def _mean_loss(
+    where: str,
+    loss: Callable[..., jax.Array],
+    prediction: Any,
+    y: jax.Array,
+    weights: jax.Array | None = None,
+    *,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """The mean loss of a set, shape (); prediction has the examples last, y first; key is the step's."""
+    key = jax.random.fold_in(key, _LOSS_STREAM) if key is not None and takes(loss, "key") else None
+    if isinstance(loss, BatchLoss):
+        return whole_loss(loss, _examples_first(prediction), jnp.asarray(y), weights, key)
+    return weighted_mean(where, each_loss(loss, prediction, _examples_last(y), key), weights)
+
+
+def _predictions(model: Layer, params: Params, x: jax.Array) -> Any:
     """The model's outputs for a whole set, examples last, found a batch at a time.
 
     A batch holds about as many numbers as the parameters: with fewer, to read the weights is most of the work; with more,
@@ -508,27 +561,34 @@ def _predictions(model: Layer, params: Params, x: jax.Array) -> jax.Array:
     numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
     batches = math.ceil(examples / np.clip(numbers * examples // x.size, *_EVALUATION_BATCHES))
     if batches == 1:
-        return apply_batch(model, params, _examples_last(x))
+        return _outputs(model, params, _examples_last(x))
     size = math.ceil(examples / batches)
     if x.size * x.dtype.itemsize > _LARGE:  # may be mapped from a file: nothing as large as it is made
         return _predictions_of_slices(model, params, x, size, batches)
     x = jnp.pad(x, ((0, batches * size - examples), *((0, 0),) * (x.ndim - 1)))
-    each = jax.lax.map(lambda part: apply_batch(model, params, _examples_last(part)), x.reshape(batches, size, *x.shape[1:]))
-    joined = jnp.moveaxis(each, 0, -2)  # (*outputs, batches, size)
-    return joined.reshape(*joined.shape[:-2], -1)[..., :examples]
+    each = jax.lax.map(lambda part: _outputs(model, params, _examples_last(part)), x.reshape(batches, size, *x.shape[1:]))
+
+    def join(leaf: jax.Array) -> jax.Array:
+        joined = jnp.moveaxis(leaf, 0, -2)  # (*outputs, batches, size)
+        return joined.reshape(*joined.shape[:-2], -1)[..., :examples]
+
+    return jax.tree.map(join, each)
 
 
-def _predictions_of_slices(model: Layer, params: Params, x: jax.Array, size: int, batches: int) -> jax.Array:
+def _predictions_of_slices(model: Layer, params: Params, x: jax.Array, size: int, batches: int) -> Any:
     """As `_predictions`, where the last slice overlaps the one before."""
     examples = len(x)
     begins = np.minimum(np.arange(batches) * size, examples - size)
 
-    def one(begin: jax.Array) -> jax.Array:
-        return apply_batch(model, params, _examples_last(jax.lax.dynamic_slice_in_dim(x, begin, size)))
+    def one(begin: jax.Array) -> Any:
+        return _outputs(model, params, _examples_last(jax.lax.dynamic_slice_in_dim(x, begin, size)))
 
-    each = jnp.moveaxis(jax.lax.map(one, jnp.asarray(begins)), 0, -2)  # (*outputs, batches, size)
-    whole = each[..., :-1, :].reshape(*each.shape[:-2], -1)
-    return jnp.concatenate([whole, each[..., -1, batches * size - examples :]], axis=-1)
+    def join(leaf: jax.Array) -> jax.Array:
+        each = jnp.moveaxis(leaf, 0, -2)  # (*outputs, batches, size)
+        whole = each[..., :-1, :].reshape(*each.shape[:-2], -1)
+        return jnp.concatenate([whole, each[..., -1, batches * size - examples :]], axis=-1)
+
+    return jax.tree.map(join, jax.lax.map(one, jnp.asarray(begins)))
 
 
 _LARGE = 2**28  # bytes of examples
