@@ -674,8 +674,8 @@ def _counts(where: str, predictions: jax.Array, targets: jax.Array, weights: jax
     names = jnp.arange(classes, dtype=jnp.int32)[None]
     masks = said[:, None] == names, real[:, None] == names
     dtype = jnp.result_type(float) if counts is None else counts.dtype
-    sums = (_total(mask.astype(jnp.int32), counts).astype(dtype) for mask in (masks[0] & masks[1], *masks, said < 0))
-    return _Counts(*sums, known)
+    hits, often, there, none = (_total(mask.astype(jnp.int32), counts).astype(dtype) for mask in (masks[0] & masks[1], *masks, said < 0))
+    return _Counts(hits, often, there, none, known)
 
 
 def _all_known(where: str, targets: jax.Array, real: jax.Array, classes: int, counts: jax.Array | None) -> jax.Array:

@@ -448,9 +448,8 @@ def _metric_fns(metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetri
         named = list(metrics.items())
     else:
         alone = isinstance(metrics, str) or callable(metrics) or check.is_configured(metrics)
-        several: Any = metrics or ()
-        some = [metrics] if alone else several
-        named = [(_metric_name(metric), metric) for metric in some]
+        several: Any = [metrics] if alone else metrics or ()
+        named = [(_metric_name(metric), metric) for metric in several]
     fns: dict[str, Metric] = {}
     for name, given in named:
         if name == "loss":

@@ -313,7 +313,7 @@ WEIGHED = {
     "roc_auc": (metrics.roc_auc, TIED[:, 0], SIDES, theirs.roc_auc_score),
     "roc_auc_classes": (
         functools.partial(metrics.roc_auc, average="weighted"),
-        TIED,
+        LOGITS,
         LABELS,
         lambda t, p, **w: theirs.roc_auc_score(t, special.softmax(p.astype(float), 1), multi_class="ovr", average="weighted", **w),
     ),
@@ -421,7 +421,10 @@ RANDOM = {
 def test_many_random_inputs(name):
     metric_fn, classes, other = RANDOM[name]
     rng, runs, examples = np.random.default_rng(5), 200, 12
-    predictions = np.round(rng.normal(size=(runs, examples, classes) if classes > 1 else (runs, examples)) * 2).astype(np.float32)
+    predictions = np.round(rng.normal(size=(runs, examples)) * 2).astype(np.float32)
+    if classes > 1:  # whole rows are alike: of rows with the same numbers in another order, rounding decides which is likelier
+        pool, chosen = rng.normal(size=(runs, 6, classes)), rng.integers(0, 6, (runs, examples))
+        predictions = np.take_along_axis(pool, chosen[..., None], axis=1).astype(np.float32)
     targets = rng.integers(0, max(2, classes), (runs, examples))
     weights = rng.integers(0, 3, (runs, examples)).astype(np.float32)
     weights[:, 0] = 1
