@@ -501,6 +501,9 @@ def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array
     Raises:
       TypeError, ValueError: the loss doesn't take one example, or doesn't give one number.
     """
+    if is_known(loss) and not hasattr(prediction, "shape"):
+        fix = "a function of your own can pick one of them"
+        raise TypeError(check.message("training", "a loss of LOSSES takes one array of predictions", type(prediction).__name__, fix))
     prediction = _widened(prediction)
     examples = jax.tree.leaves(prediction)[0].shape[-1]
     named: dict[str, Any] = {} if key is None else {"key": key}
@@ -577,9 +580,7 @@ def check_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: n
         if (checked := getattr(loss.fn, "check_targets", None)) is not None:
             checked(outputs, y)
         return
-    bare = loss
-    while isinstance(bare, functools.partial) and not bare.args:
-        bare = bare.func
+    bare = _bare(loss)
     own = next((checked for known, checked in _CHECKS if known is bare), None)
     if own is None and not hasattr(loss, "__wrapped__"):  # functools.wraps copies what isn't the wrapper's own
         own = getattr(loss, "check_targets", None)
@@ -590,8 +591,14 @@ def check_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: n
 
 
 def is_known(loss: Callable[..., jax.Array]) -> bool:
-    """Whether a loss is one of this module's."""
-    return any(known is loss for known, _ in _CHECKS)
+    """Whether a loss is one of this module's, also with settings bound by functools.partial."""
+    return any(known is _bare(loss) for known, _ in _CHECKS)
+
+
+def _bare(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    while isinstance(loss, functools.partial) and not loss.args:
+        loss = loss.func
+    return loss
 
 
 def _try_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: np.ndarray) -> None:

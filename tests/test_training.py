@@ -784,6 +784,12 @@ def plain(predictions, targets):
             r"training: a loss that sees the batch must give one number for it, got shape \(40,\); such as the mean",
             lambda: ranking(loss=plain).evaluate(ranking().init(KEY), PARTS.train),
         ),
+        "a loss of one array": (
+            lambda: two_with({}, ("huber", {"delta": 0.5})).evaluate(two_headed().init(KEY), DATA.train),
+            TypeError,
+            "training: a loss of LOSSES takes one array of predictions, got tuple; a function of your own can pick one of them",
+            lambda: two_with({}).evaluate(two_headed().init(KEY), DATA.train),
+        ),
         "a metric of one array": (
             lambda: run_fit(training=two_headed()._replace(check_data=two_with("r2").check_data)),
             TypeError,
@@ -796,6 +802,6 @@ def test_mistakes_of_such_losses(mistake):
     check_mistake(mistake)
 
 
-def two_with(metric):
+def two_with(metric, loss=lambda p, t: (p[0] - t[0]) ** 2):
     model = fn.Layer(fn.dense(2).init, lambda params, x, *, key=None: tuple(fn.dense(2).apply(params, x)))
-    return fn.training(model, lambda p, t: (p[0] - t[0]) ** 2, fn.sgd(0.1), in_shape=(4,), metrics=metric)
+    return fn.training(model, loss, fn.sgd(0.1), in_shape=(4,), metrics=metric)
