@@ -4,12 +4,13 @@ The form is `where: rule, got value; likely fix`. Shapes, dtypes and structures 
 they are concrete: a traced value passes, NaN never does.
 """
 
+import dataclasses
 import difflib
 import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -18,6 +19,42 @@ import numpy as np
 from funcnet import inner
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked:
+    """A function that carries what is known of it, as `metric` and `batch_loss` make them; called, it is the function."""
+
+    fn: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+
+def unwrapped(fn: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """A function, and what it is made of, down to the function without marks and without arguments bound by functools.partial."""
+    yield fn
+    while isinstance(fn, Marked | functools.partial):
+        fn = fn.fn if isinstance(fn, Marked) else fn.func
+        yield fn
+
+
+def bare(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, without marks and without the arguments that functools.partial has bound.
+
+    Example:
+      >>> bare(functools.partial(Marked(round), ndigits=1))
+      <built-in function round>
+    """
+    return list(unwrapped(fn))[-1]
+
+
+def parameters(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the function itself by name; none of a builtin that doesn't say."""
+    try:
+        return inspect.signature(bare(fn)).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def message(where: str, rule: str, got: Any, fix: str = "") -> str:
@@ -149,28 +186,26 @@ def configured(where: str, kind: str, given: Any, registry: Mapping[str, Callabl
     """As `lookup`; of a pair (name or function, settings), the function with the settings bound by functools.partial.
 
     Raises:
-      TypeError: given is none of these, or a setting isn't one of the function's parameters by name.
+      TypeError: given is none of these, or a setting isn't one of the function's parameters after the first two.
       ValueError: the name is unknown.
 
     Example:
-      >>> configured("training", "metric", ("round", {"ndigits": 1}), {"round": round})(3.14)
-      3.1
+      >>> configured("training", "metric", ("power", {"mod": 5}), {"power": pow})(3, 2)
+      4
     """
     if not is_configured(given):
         if isinstance(given, tuple) and not callable(given):
-            fix = 'such as ("f1", {"average": "binary"})'
-            raise TypeError(
-                message(where, f"a {kind} with settings must be a pair of a name or function and a dict", repr(given)[:80], fix)
-            )
+            rule, fix = f"a {kind} with settings must be a pair of a name or function and a dict", 'such as ("f1", {"average": "binary"})'
+            raise TypeError(message(where, rule, repr(given)[:80], fix))
         return lookup(where, kind, given, registry)
     fn, settings = lookup(where, kind, given[0], registry), given[1]
-    parameters = inspect.signature(fn).parameters.values()
-    name = given[0] if isinstance(given[0], str) else getattr(fn, "__name__", "function")
-    taken = [each.name for each in parameters if each.default is not each.empty and each.kind != each.POSITIONAL_ONLY]
-    if not any(each.kind == each.VAR_KEYWORD for each in parameters):
+    known = parameters(fn)
+    names = list(known)[2:]
+    if known and not any(each.kind == each.VAR_KEYWORD for each in known.values()):
         for setting in settings:
-            if setting not in taken:
-                raise TypeError(f"{where}: the {kind} {name!r} has no setting {setting!r}; {nearest(setting, taken)}")
+            if setting not in names:
+                name = given[0] if isinstance(given[0], str) else getattr(bare(fn), "__name__", "function")
+                raise TypeError(f"{where}: the {kind} {name!r} has no setting {setting!r}; {nearest(setting, names)}")
     return functools.partial(fn, **settings)
 
 

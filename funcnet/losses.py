@@ -12,7 +12,6 @@ A loss of your own may also
 
 import dataclasses
 import functools
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,26 +22,21 @@ import numpy as np
 
 from funcnet import check
 from funcnet.batching import examples_last, on_batch
-from funcnet.tree import Scalar, root, wide_dtype
+from funcnet.tree import Scalar, at_least_float32, root, wide_dtype
 
 both = examples_last(argnums=(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchLoss:
+class BatchLoss(check.Marked):
     """A loss that sees a whole batch; `batch_loss` makes one."""
-
-    fn: Callable[..., jax.Array]
-
-    def __call__(self, predictions: Any, targets: jax.Array, **named: Any) -> jax.Array:
-        return self.fn(predictions, targets, **named)
 
 
 def batch_loss(fn: Callable[..., jax.Array]) -> BatchLoss:
     """Declares that a loss sees the whole batch, as a contrastive one or a surrogate of an area under a curve must.
 
     Where it is given to `training`, a step's loss is that of the step's minibatch, and a reported one that of the whole set at
-    once: a loss that grows with the number of examples it sees should be divided by it.
+    once: it should be a mean, of which what it holds for each pair of examples fits in memory. A minibatch may be of one class.
 
     Args:
       fn: (predictions, targets) -> scalar, with the examples on the first axis of both; written in jax.numpy. With a parameter
@@ -59,7 +53,7 @@ def batch_loss(fn: Callable[..., jax.Array]) -> BatchLoss:
       >>> def misordered(predictions, targets):  # a smooth share of the pairs whose order is wrong
       ...     margins = predictions[:, None, 0] - predictions[None, :, 0]
       ...     pairs = (targets[:, None] > targets[None]).astype(margins.dtype)
-      ...     return jnp.sum(pairs * jax.nn.sigmoid(-margins)) / jnp.sum(pairs)
+      ...     return jnp.sum(pairs * jax.nn.sigmoid(-margins)) / jnp.maximum(jnp.sum(pairs), 1)
       >>> print(batch_loss(misordered)(jnp.array([[1.0], [1.0]]), jnp.array([0, 1])))
       0.5
     """
@@ -496,7 +490,7 @@ def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array
 
     Args:
       prediction: an array, or a pytree of them.
-      key: for a loss that takes one, in training.
+      key: in training, for a loss that takes one; each example gets a key of its own.
 
     Raises:
       TypeError, ValueError: the loss doesn't take one example, or doesn't give one number.
@@ -505,7 +499,7 @@ def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array
         fix = "a function of your own can pick one of them"
         raise TypeError(check.message("training", "a loss of LOSSES takes one array of predictions", type(prediction).__name__, fix))
     prediction = _widened(prediction)
-    examples = jax.tree.leaves(prediction)[0].shape[-1]
+    examples = target.shape[-1]
     named: dict[str, Any] = {} if key is None else {"key": key}
     try:
         values = on_batch(loss, argnums=(0, 1))(prediction, target, **named)
@@ -517,7 +511,7 @@ def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array
     except (TypeError, ValueError, IndexError) as error:
         if is_known(loss):
             raise
-        shapes = prediction.shape[:-1] if isinstance(prediction, jax.Array) else jax.tree.map(lambda leaf: leaf.shape[:-1], prediction)
+        shapes = jax.tree.map(lambda leaf: leaf.shape[:-1], prediction)
         one = f"a prediction of shape {shapes} and a target of shape {target.shape[:-1]}"
         text = check.message("training", f"a loss must take one example, {one}", f"{type(error).__name__}: {error}", _ONE_EXAMPLE)
         raise (TypeError if isinstance(error, TypeError) else ValueError)(text) from error
@@ -527,32 +521,33 @@ def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array
     return values
 
 
-def whole_loss(loss: BatchLoss, predictions: Any, targets: jax.Array, weights: jax.Array | None, key: jax.Array | None) -> jax.Array:
+def whole_loss(
+    loss: Callable[..., jax.Array], predictions: Any, targets: jax.Array, weights: jax.Array | None, key: jax.Array | None
+) -> jax.Array:
     """The loss of a batch, shape (), of predictions in at least float32; both have the examples first.
+
+    Args:
+      loss: one for which `sees_batch` holds.
+      key: in training, for a loss that takes one.
 
     Raises:
       TypeError: examples are weighted, and the loss takes no weights.
       ValueError: the loss doesn't give one number.
     """
-    if weights is not None and not takes(loss, "weights"):
+    if weights is not None and "weights" not in check.parameters(loss):
         rule = "a loss that sees the batch must take weights=None where examples are weighted or only num_examples of them are seen"
-        raise TypeError(check.message("training", rule, f"{getattr(loss.fn, '__name__', 'one')} without"))
-    named: dict[str, Any] = {} if weights is None else {"weights": weights}
-    if key is not None:
-        named["key"] = key
-    value = loss.fn(_widened(predictions), targets, **named)
+        raise TypeError(check.message("training", rule, f"{getattr(check.bare(loss), '__name__', 'one')} without"))
+    named = {name: value for name, value in (("weights", weights), ("key", key)) if value is not None}
+    value = loss(_widened(predictions), targets, **named)
     if getattr(value, "shape", None) != ():
         got = f"shape {value.shape}" if isinstance(value, jax.Array) else type(value).__name__
         raise ValueError(check.message("training", "a loss that sees the batch must give one number for it", got, "such as the mean"))
-    return value
+    return value.astype(at_least_float32(value.dtype))
 
 
-def takes(fn: Callable[..., Any], name: str) -> bool:
-    """Whether a function, or what `batch_loss` has marked, has a parameter of that name."""
-    try:
-        return name in inspect.signature(fn.fn if isinstance(fn, BatchLoss) else fn).parameters
-    except (TypeError, ValueError):  # a builtin may not say
-        return False
+def sees_batch(loss: Callable[..., jax.Array]) -> bool:
+    """Whether a loss is one that `batch_loss` has marked, also with settings bound by functools.partial."""
+    return any(isinstance(part, BatchLoss) for part in check.unwrapped(loss))
 
 
 def _widened(predictions: Any) -> Any:
@@ -576,29 +571,19 @@ def check_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: n
       ValueError: targets are out of range, or a shape is wrong.
       TypeError: labels are not integers, or the loss doesn't take one example.
     """
-    if isinstance(loss, BatchLoss):  # which of the targets is wrong can't be seen by trying one at a time
-        if (checked := getattr(loss.fn, "check_targets", None)) is not None:
-            checked(outputs, y)
-        return
-    bare = _bare(loss)
-    own = next((checked for known, checked in _CHECKS if known is bare), None)
-    if own is None and not hasattr(loss, "__wrapped__"):  # functools.wraps copies what isn't the wrapper's own
-        own = getattr(loss, "check_targets", None)
+    own = next((checked for known, checked in _CHECKS if known is check.bare(loss)), None)
+    if own is None:  # functools.wraps copies what isn't the wrapper's own
+        parts = (part for part in check.unwrapped(loss) if hasattr(part, "check_targets") and not hasattr(part, "__wrapped__"))
+        own = next((part.check_targets for part in parts), None)
     if own is not None:
         own(outputs, y)
-    else:
+    elif not sees_batch(loss):  # of a batch it can't be seen which of its targets is wrong
         _try_targets(loss, outputs, y)
 
 
 def is_known(loss: Callable[..., jax.Array]) -> bool:
     """Whether a loss is one of this module's, also with settings bound by functools.partial."""
-    return any(known is _bare(loss) for known, _ in _CHECKS)
-
-
-def _bare(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    while isinstance(loss, functools.partial) and not loss.args:
-        loss = loss.func
-    return loss
+    return any(known is check.bare(loss) for known, _ in _CHECKS)
 
 
 def _try_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: np.ndarray) -> None:

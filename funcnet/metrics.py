@@ -7,12 +7,11 @@ classes - 1. For one logit they may be -1 and 1 as well, as `hinge` takes them, 
 is a target that is none of these.
 
 Each takes `weights`, shape (examples,), >= 0: how much an example counts, as scikit-learn's `sample_weight`. One with a
-weight of zero counts as if it weren't there. Sums and means are taken in at least float32.
+weight of zero counts as if it weren't there; where all have, a metric is NaN. Of no examples at all there is none: a
+ValueError. Sums and means are taken in at least float32.
 """
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,14 +26,10 @@ Metric: TypeAlias = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class DirectedMetric:
+class DirectedMetric(check.Marked):
     """A metric that says which way is better; `metric` makes one."""
 
-    fn: Metric
     mode: str  # "min" or "max"
-
-    def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
-        return self.fn(*args, **kwargs)
 
 
 def metric(fn: Metric, mode: str) -> DirectedMetric:
@@ -232,16 +227,17 @@ def matthews_correlation(predictions: jax.Array, targets: jax.Array, *, weights:
 
     Source: Matthews (1975); Gorodkin (2004).
     """
-    counts = _counts("matthews_correlation", predictions, targets, weights)
-    whole = jnp.sum(counts.real)
-    hits, said, real, none = (part / jnp.where(whole > 0, whole, 1) for part in (counts.hits, counts.said, counts.real, counts.none))
-    rest = jnp.sum(_without_own(jnp.append(real, 0))[:-1] * real)  # sums of what is not negative, in place of 1 - sum real^2
-    spread = jnp.sum(_without_own(jnp.append(said, none)) * jnp.append(said, none))
-    missed, invented = real - hits, said - hits
-    both = jnp.sum(hits * (1 - (missed + said)) - missed * invented)  # of each class right and rightly not said, less wrong twice
-    varies = (rest > 0) & (spread > 0)
-    value = jnp.where(varies, both / jnp.sqrt(jnp.where(varies, rest, 1)) / jnp.sqrt(jnp.where(varies, spread, 1)), 0)
-    return _where_known(counts, jnp.where(whole > 0, jnp.clip(value, -1, 1), jnp.nan))
+    said, real, classes = _labels("matthews_correlation", predictions, targets)
+    weights = _weights("matthews_correlation", weights, said.size)
+    known = _all_known("matthews_correlation", targets, real, classes, weights)
+    names = jnp.arange(-1, classes, dtype=jnp.int32)[None]  # -1 is said where a logit is NaN
+    said, real, counts = said[:, None] == names, real[:, None] == names, _even(weights)
+    both, said_alone, real_alone, neither = (_often(mask, counts) for mask in (said & real, said & ~real, real & ~said, ~said & ~real))
+    together = jnp.sum(both * neither - said_alone * real_alone)  # all counted: a difference would round a rare class away
+    spread = [jnp.sum(_often(mask, counts) * _often(~mask, counts)) for mask in (said, real)]
+    varies = (spread[0] > 0) & (spread[1] > 0)
+    value = together / jnp.where(varies, jnp.sqrt(spread[0]) * jnp.sqrt(spread[1]), 1)
+    return jnp.where(known, jnp.clip(jnp.where(varies, value, 0), -1, 1), jnp.nan)
 
 
 def log_loss(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
@@ -457,7 +453,7 @@ def r2(predictions: jax.Array, targets: jax.Array, *, multioutput: str = "unifor
     residual = _total((predictions - targets) ** 2, counts)
     total = _total((targets - _total(targets, counts)[None] / whole) ** 2, counts)
     varies = jnp.any(targets != first, axis=0) & (total != 0)  # total alone won't tell: the mean of equal numbers is rounded
-    flat = jnp.where(residual == 0, 1, 0).astype(residual.dtype)
+    flat = jnp.where(whole > 0, jnp.where(residual == 0, 1, 0).astype(residual.dtype), jnp.nan)
     each = jnp.where(varies, 1 - residual / jnp.where(varies, total, 1), flat)
     if multioutput == "uniform_average":
         return jnp.mean(each)
@@ -517,35 +513,13 @@ def direction(metric: str | Metric) -> str | None:
     and what `metric` has marked.
 
     Example:
+      >>> import functools
       >>> direction(functools.partial(f1, average="binary")), direction(lambda predictions, targets: 0)
       ('max', None)
     """
-    while isinstance(metric, functools.partial):
-        metric = metric.func
-    if isinstance(metric, DirectedMetric):
-        return metric.mode
-    name = _known_name(metric)
-    return None if name is None else MODES[name]
-
-
-def bare(metric: Metric) -> Metric:
-    """The function itself, without `metric`'s mark or the arguments that functools.partial has bound."""
-    while isinstance(metric, DirectedMetric | functools.partial):
-        metric = metric.fn if isinstance(metric, DirectedMetric) else metric.func
-    return metric
-
-
-def is_known_metric(metric: Metric) -> bool:
-    """Whether a metric is one of this module's, however it is marked or bound."""
-    return _known_name(metric) is not None
-
-
-def takes_weights(metric: Metric) -> bool:
-    """Whether a metric has a parameter `weights`."""
-    try:
-        return "weights" in inspect.signature(metric.fn if isinstance(metric, DirectedMetric) else metric).parameters
-    except (TypeError, ValueError):  # a builtin may not say
-        return False
+    name = known_name(metric)
+    said = [] if isinstance(metric, str) else [part.mode for part in check.unwrapped(metric) if isinstance(part, DirectedMetric)]
+    return next(iter(said), None if name is None else MODES[name])
 
 
 def check_metric_targets(metric: Metric, outputs: tuple[int, ...], y: np.ndarray[Any, Any]) -> None:
@@ -554,7 +528,7 @@ def check_metric_targets(metric: Metric, outputs: tuple[int, ...], y: np.ndarray
     Raises:
       ValueError: the targets are no labels of the model's classes, or a shape is wrong.
     """
-    name = _known_name(metric)
+    name = known_name(metric)
     if name is None:
         return
     if name in _OF_NUMBERS:
@@ -592,12 +566,11 @@ def weighted_mean(where: str, values: jax.Array, weights: jax.Array | None = Non
     return _total(each, counts) / jnp.sum(counts)
 
 
-def _known_name(metric: str | Metric) -> str | None:
-    """The name in `METRICS` of a function, however it is marked or bound."""
+def known_name(metric: str | Metric) -> str | None:
+    """The name in `METRICS` of a function, however it is marked or bound; None where it is none of them."""
     if isinstance(metric, str):
         return metric if metric in METRICS else None
-    metric = bare(metric)
-    return next((name for name, known in METRICS.items() if known is metric), None)
+    return next((name for name, known in METRICS.items() if known is check.bare(metric)), None)
 
 
 def _weights(where: str, weights: jax.Array | None, examples: int, dtype: jnp.dtype | None = None) -> jax.Array | None:
@@ -649,6 +622,7 @@ def _real(where: str, targets: jax.Array, examples: int, classes: int) -> jax.Ar
     targets = jnp.asarray(targets)
     if targets.size != examples:
         raise ValueError(check.message(where, f"targets must have shape ({examples},)", targets.shape, "labels, not one-hot rows"))
+    _check_some(where, examples)
     targets = targets.reshape(-1).astype(at_least_float32(targets.dtype) if check.is_floating(targets) else jnp.result_type(float))
     if classes == 1:
         label, known = (targets > 0.5).astype(targets.dtype), (targets == -1) | ((targets >= 0) & (targets <= 1))
@@ -657,14 +631,18 @@ def _real(where: str, targets: jax.Array, examples: int, classes: int) -> jax.Ar
     return jnp.where(known, label, -2).astype(jnp.int32)
 
 
+def _check_some(where: str, examples: int) -> None:
+    if examples == 0:
+        raise ValueError(check.message(where, "there must be at least one example", "none"))
+
+
 class _Counts(NamedTuple):
-    """How often each class occurs, each shape (classes,), and what is none."""
+    """How often each class occurs, each shape (classes,)."""
 
     hits: jax.Array  # rightly said
     said: jax.Array
     real: jax.Array
-    none: jax.Array  # shape (), how often no class was said, as a logit was NaN
-    known: jax.Array  # shape (), bool: whether every label is of a class
+    known: jax.Array  # shape (), bool: whether every label is of a class, and some example counts
 
 
 def _counts(where: str, predictions: jax.Array, targets: jax.Array, weights: jax.Array | None) -> _Counts:
@@ -673,28 +651,36 @@ def _counts(where: str, predictions: jax.Array, targets: jax.Array, weights: jax
     known = _all_known(where, targets, real, classes, counts)
     names = jnp.arange(classes, dtype=jnp.int32)[None]
     masks = said[:, None] == names, real[:, None] == names
+    hits, often, there = (_often(mask, counts) for mask in (masks[0] & masks[1], *masks))
+    return _Counts(hits, often, there, known)
+
+
+def _often(mask: jax.Array, counts: jax.Array | None) -> jax.Array:
+    """How often each column of a mask holds; in whole numbers, as float32 counts no further than 2^24."""
     dtype = jnp.result_type(float) if counts is None else counts.dtype
-    hits, often, there, none = (_total(mask.astype(jnp.int32), counts).astype(dtype) for mask in (masks[0] & masks[1], *masks, said < 0))
-    return _Counts(hits, often, there, none, known)
+    return _total(mask.astype(jnp.int32), counts).astype(dtype)
+
+
+def _even(weights: jax.Array | None) -> jax.Array | None:
+    """The weights where the largest is 1: products of them neither overflow nor vanish."""
+    if weights is None:
+        return None
+    largest = jnp.max(weights)
+    return weights / jnp.where(largest > 0, largest, 1)
 
 
 def _all_known(where: str, targets: jax.Array, real: jax.Array, classes: int, counts: jax.Array | None) -> jax.Array:
-    """Whether every label that counts is of a class, shape (), bool; where that can be seen, an error says which isn't."""
+    """Whether some example counts, and every label that does is of a class, shape (), bool; where it can be seen that one
+    isn't, an error says which."""
     known = (real >= 0) if counts is None else (real >= 0) | (counts == 0)
     if not check.is_traced(known) and not np.all(known):
         row = int(np.flatnonzero(~np.asarray(known))[0])
         raise ValueError(check.message(where, f"labels must be in [0, {classes - 1}]", f"{jnp.ravel(targets)[row]} in row {row}"))
-    return jnp.all(known)
+    return jnp.all(known) if counts is None else jnp.all(known) & jnp.any(counts > 0)
 
 
 def _where_known(counts: _Counts, value: jax.Array) -> jax.Array:
     return jnp.where(counts.known, value, jnp.nan)
-
-
-def _without_own(shares: jax.Array) -> jax.Array:
-    """For each share the sum of the others, which is zero where they are."""
-    others = ~np.eye(len(shares), dtype=bool)
-    return jnp.sum(jnp.where(others, shares[None], 0), axis=1)
 
 
 def _scores(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -714,7 +700,7 @@ def _ranked(where: str, area: _Area, predictions: jax.Array, targets: jax.Array,
     check.one_of(where, "average", average, ("macro", "weighted"))
     rows, real = _scores(where, predictions, targets)
     classes = rows.shape[1]
-    counts = _weights(where, weights, len(rows), rows.dtype)
+    counts = _even(_weights(where, weights, len(rows), rows.dtype))
     known = _all_known(where, targets, real, classes, counts)
     weights = jnp.ones(len(rows), rows.dtype) if counts is None else counts
     broken = jnp.any(jnp.any(jnp.isnan(rows), axis=1) & (weights > 0))
@@ -728,7 +714,7 @@ def _ranked(where: str, area: _Area, predictions: jax.Array, targets: jax.Array,
         value = jnp.sum(jnp.where(often > 0, each * often, 0)) / jnp.sum(often)
     else:
         value = jnp.mean(each)
-    return jnp.where(known & ~broken & jnp.any(weights > 0), value, jnp.nan)
+    return jnp.where(known & ~broken, value, jnp.nan)
 
 
 def _roc_area(scores: jax.Array, right: jax.Array, wrong: jax.Array) -> jax.Array:
@@ -770,7 +756,7 @@ def _averaged(where: str, part: jax.Array, whole: jax.Array, counts: _Counts, av
             )
         return _where_known(counts, scores[1])
     if average == "micro":
-        return _where_known(counts, jnp.where(jnp.sum(counts.real) > 0, _ratio(jnp.sum(part), jnp.sum(whole)), jnp.nan))
+        return _where_known(counts, _ratio(jnp.sum(part), jnp.sum(whole)))
     if average == "weighted":
         return _where_known(counts, jnp.sum(scores * counts.real) / jnp.sum(counts.real))
     return _where_known(counts, _mean_where(counts.said + counts.real > 0, scores))
@@ -787,4 +773,5 @@ def _numbers(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[ja
         raise ValueError(check.message(where, f"targets must have the predictions' shape {predictions.shape}", targets.shape))
     dtype = wide_dtype(predictions, targets)
     examples = predictions.shape[0]
+    _check_some(where, examples)
     return predictions.reshape(examples, -1).astype(dtype), targets.reshape(examples, -1).astype(dtype)

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.batching import on_batch
 from funcnet.data import Dataset, Split, WeightedDataset, as_examples, as_split, minibatch
-from funcnet.layers import Layer, check_symbols, outline
-from funcnet.losses import LOSSES, BatchLoss, check_targets, each_loss, is_known, takes, whole_loss
-from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, is_known_metric, takes_weights, weighted_mean
+from funcnet.layers import Layer, check_symbols, outline, outputs_of
+from funcnet.losses import LOSSES, check_targets, each_loss, is_known, sees_batch, whole_loss
+from funcnet.metrics import METRICS, Metric, check_metric_targets, direction, known_name, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates, taken
 from funcnet.penalties import Penalty
 from funcnet.tree import Params, PyTree, all_finite, finite_leaves, is_inexact, next_count, where
@@ -119,7 +118,7 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
 
     def objective(params: Params, batch: Dataset, *, key: jax.Array | None = None) -> jax.Array:
         x, y, *weights = tuple(batch)
-        prediction = _outputs(model, params, _examples_last(_inputs(x)), key=key)
+        prediction = outputs_of(model, params, _examples_last(_inputs(x)), key=key)
         mean = _mean_loss("objective", loss, prediction, y, *weights, key=key)
         return mean if penalty is None else mean + penalty(params).astype(mean.dtype)
 
@@ -414,32 +413,20 @@ def _check_data(
     if got != in_shape:
         fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
         raise ValueError(check.message("training", f"each example must have in_shape {in_shape}", got, fix))
-    dtype = jax.eval_shape(_inputs, data.train.x).dtype
-    try:
-        outputs, looks_up = outline(model, in_shape, dtype, params)
-    except TypeError:
-        if is_known(loss) or _gives_one_array(model, in_shape, dtype, params):
-            raise
-        if known := [name for name, metric in metrics.items() if is_known_metric(metric)]:
-            rule = f"the metric {known[0]!r} must be of one array of predictions"
-            raise TypeError(check.message("training", rule, "a model that gives several", _PICK)) from None
-        return  # a pytree of predictions
+    outputs, looks_up = outline(model, in_shape, jax.eval_shape(_inputs, data.train.x).dtype, params)
+    if outputs is None:
+        of_one = ["a loss of LOSSES"] if is_known(loss) else []
+        of_one += [f"the metric {name!r}" for name, metric in metrics.items() if known_name(metric) is not None]
+        if of_one:
+            fix = "a function of your own can pick one of them"
+            raise TypeError(check.message("training", f"{of_one[0]} takes one array of predictions", "a model that gives several", fix))
     for name, part in [(name, part) for name, part in zip(Split._fields, data, strict=True) if part is not None]:
         if looks_up:
             check_symbols(f"training: {name}", model, np.asarray(part.x))
-        check_targets(loss, outputs, part.y)
-        for metric in metrics.values():
-            check_metric_targets(metric, outputs, part.y)
-
-
-_PICK = "a function of your own can pick one of them"
-
-
-def _gives_one_array(model: Layer, in_shape: tuple[int, ...], dtype: Any, params: Params) -> bool:
-    """Whether a model gives an array for an example, and not a pytree of several, found without computing anything."""
-    example = jax.ShapeDtypeStruct((*in_shape, 1), dtype)
-    given = jax.eval_shape(lambda: model.init(jax.random.key(0), in_shape)) if params is None else params
-    return hasattr(jax.eval_shape(functools.partial(_outputs, model), given, example), "shape")
+        if outputs is not None:
+            check_targets(loss, outputs, part.y)
+            for metric in metrics.values():
+                check_metric_targets(metric, outputs, part.y)
 
 
 def _metric_fns(metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetric] | None) -> dict[str, Metric]:
@@ -459,7 +446,7 @@ def _metric_fns(metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetri
                 check.message("training", "every metric must have a name of its own", f"{name!r} twice", "give a dict of name to function")
             )
         fns[name] = check.configured("training", "metric", given, METRICS)
-        module = getattr(bare(fns[name]), "__module__", None) or ""
+        module = getattr(check.bare(fns[name]), "__module__", None) or ""
         if module.partition(".")[0] == "sklearn":
             raise TypeError(check.message("training", f"the metric {name!r} must be written in jax.numpy", "scikit-learn's", _REWRITE))
     return fns
@@ -474,7 +461,7 @@ def _metric_name(metric: OneMetric) -> str:
         return _metric_name(metric[0])
     if isinstance(metric, str):
         return metric
-    name = getattr(bare(metric), "__name__", "<lambda>") if callable(metric) else repr(metric)
+    name = getattr(check.bare(metric), "__name__", "<lambda>") if callable(metric) else repr(metric)
     if name == "<lambda>":
         fix = 'such as metrics={"worst": function}'
         raise ValueError(check.message("training", "a metric must have a name", "a function without one", fix))
@@ -483,7 +470,7 @@ def _metric_name(metric: OneMetric) -> str:
 
 def _measured(measures: Mapping[str, Metric], predictions: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> Metrics:
     """Every metric; one that takes no weights can't tell which examples count, and is left out where only some do."""
-    left_out = [name for name, metric in measures.items() if weights is not None and not takes_weights(metric)]
+    left_out = [name for name, metric in measures.items() if weights is not None and "weights" not in check.parameters(metric)]
     if left_out:
         rule = "a metric must take weights=None, what each example counts, to be reported where only num_examples of them are seen"
         got = f"{', '.join(map(repr, left_out))} without"
@@ -528,12 +515,6 @@ def _examples_first(predictions: Any) -> Any:
 _LOSS_STREAM = 0x6C6F7373  # folded into a step's key for the loss; the model has the key itself
 
 
-def _outputs(model: Layer, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> Any:
-    """What the model makes of a batch, the examples last: as `apply_batch`, but a pytree of arrays will do."""
-    fn = on_batch(model.apply, argnums=(1,))
-    return fn(params, x) if key is None else fn(params, x, key=key)
-
-
 def _mean_loss(
     where: str,
     loss: Callable[..., jax.Array],
@@ -544,10 +525,10 @@ def _mean_loss(
     key: jax.Array | None = None,
 ) -> jax.Array:
     """The mean loss of a set, shape (); prediction has the examples last, y first; key is the step's."""
-    key = jax.random.fold_in(key, _LOSS_STREAM) if key is not None and takes(loss, "key") else None
-    if isinstance(loss, BatchLoss):
-        return whole_loss(loss, _examples_first(prediction), jnp.asarray(y), weights, key)
-    return weighted_mean(where, each_loss(loss, prediction, _examples_last(y), key), weights)
+    own = jax.random.fold_in(key, _LOSS_STREAM) if key is not None and "key" in check.parameters(loss) else None
+    if sees_batch(loss):
+        return whole_loss(loss, _examples_first(prediction), jnp.asarray(y), weights, own)
+    return weighted_mean(where, each_loss(loss, prediction, _examples_last(y), own), weights)
 
 
 def _predictions(model: Layer, params: Params, x: jax.Array) -> Any:
@@ -560,12 +541,12 @@ def _predictions(model: Layer, params: Params, x: jax.Array) -> Any:
     numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
     batches = math.ceil(examples / np.clip(numbers * examples // x.size, *_EVALUATION_BATCHES))
     if batches == 1:
-        return _outputs(model, params, _examples_last(x))
+        return outputs_of(model, params, _examples_last(x))
     size = math.ceil(examples / batches)
     if x.size * x.dtype.itemsize > _LARGE:  # may be mapped from a file: nothing as large as it is made
         return _predictions_of_slices(model, params, x, size, batches)
     x = jnp.pad(x, ((0, batches * size - examples), *((0, 0),) * (x.ndim - 1)))
-    each = jax.lax.map(lambda part: _outputs(model, params, _examples_last(part)), x.reshape(batches, size, *x.shape[1:]))
+    each = jax.lax.map(lambda part: outputs_of(model, params, _examples_last(part)), x.reshape(batches, size, *x.shape[1:]))
 
     def join(leaf: jax.Array) -> jax.Array:
         joined = jnp.moveaxis(leaf, 0, -2)  # (*outputs, batches, size)
@@ -580,7 +561,7 @@ def _predictions_of_slices(model: Layer, params: Params, x: jax.Array, size: int
     begins = np.minimum(np.arange(batches) * size, examples - size)
 
     def one(begin: jax.Array) -> Any:
-        return _outputs(model, params, _examples_last(jax.lax.dynamic_slice_in_dim(x, begin, size)))
+        return outputs_of(model, params, _examples_last(jax.lax.dynamic_slice_in_dim(x, begin, size)))
 
     def join(leaf: jax.Array) -> jax.Array:
         each = jnp.moveaxis(leaf, 0, -2)  # (*outputs, batches, size)

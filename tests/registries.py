@@ -135,7 +135,7 @@ LOSSES: dict[str, LossCase] = {
         {"gamma": (0.5, 2.0, 5.0), "alpha": (0.25, 0.5, 0.9)},
     ),
     "kl_divergence": LossCase(lambda: losses.kl_divergence, _OUTPUTS, _ODDS / _ODDS.sum(-1, keepdims=True)),
-    "poisson": LossCase(lambda: losses.poisson, _OUTPUTS, np.floor(_ODDS)),
+    "poisson": LossCase(lambda: losses.poisson, _OUTPUTS, 1 + np.floor(_ODDS)),
     "cosine_distance": LossCase(lambda: losses.cosine_distance, _OUTPUTS, draw((EXAMPLES, 3), 2)),
 }
 

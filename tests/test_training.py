@@ -182,6 +182,32 @@ def test_names_with_settings():
     assert result.best("validation/median_absolute_error").row in (0, 1)
 
 
+def test_settings_of_marked_functions_and_without_defaults():
+    """A pair of what `metric` or `batch_loss` has marked is still marked, and takes weights; a setting may have no default."""
+
+    def beyond(predictions, targets, limit, *, weights=None):
+        far = (jnp.abs(predictions - targets)[:, 0] > limit).astype(jnp.float32)
+        return jnp.mean(far) if weights is None else jnp.sum(far * weights) / jnp.sum(weights)
+
+    one = linear(
+        metrics={"far": (fn.metric(beyond, mode="min"), {"limit": 0.5}), "one": functools.partial(fn.metric(beyond, "min"), limit=1.0)}
+    )
+    assert one.modes == {"loss": "min", "far": "min", "one": "min"}
+    state = one.init(KEY)
+    off = np.abs(np.asarray(one.predict(state, X)) - Y)[:, 0]
+    weighed = one.evaluate(state, fn.WeightedDataset(X, Y, (np.arange(50) < 20).astype(np.float32)))
+    np.testing.assert_allclose([weighed["far"], weighed["one"]], [np.mean(off[:20] > 0.5), np.mean(off[:20] > 1)], rtol=1e-6)
+
+    def scaled(predictions, targets, *, scale=1.0):
+        return scale * jnp.sum((predictions - targets) ** 2)
+
+    for loss in ((fn.batch_loss(scaled), {"scale": 0.5}), functools.partial(fn.batch_loss(scaled), scale=0.5)):
+        summed = fn.training(fn.dense(1), loss, fn.sgd(0.1), in_shape=(4,))
+        np.testing.assert_allclose(summed.evaluate(state, fn.Dataset(X, Y))["loss"], 0.5 * np.sum(off**2), rtol=1e-5)
+    with pytest.raises(TypeError, match="the loss 'scaled' has no setting 'scael'; did you mean 'scale'"):
+        fn.training(fn.dense(1), (fn.batch_loss(scaled), {"scael": 0.5}), fn.sgd(0.1), in_shape=(4,))
+
+
 def test_modes_say_which_way_each_metric_is_better():
     def off(predictions, targets):
         return jnp.max(jnp.abs(predictions - targets))
@@ -509,10 +535,10 @@ BAD = {
         lambda: linear(metrics=[("f1", {"average": "binary"})]),
     ),
     "metric with settings": (
-        lambda: linear(metrics=[("f2", {"average": "binary"})]),
+        lambda: linear(metrics=[("recal", {"average": "binary"})]),
         ValueError,
-        "training: unknown metric 'f2'; did you mean",
-        lambda: linear(metrics=[("f1", {"average": "binary"})]),
+        "training: unknown metric 'recal'; did you mean 'recall'",
+        lambda: linear(metrics=[("recall", {"average": "binary"})]),
     ),
     "setting of a loss": (
         lambda: fn.training(fn.dense(1), ("huber", {"delt": 0.3}), fn.sgd(0.1), in_shape=(4,)),
@@ -675,7 +701,7 @@ def misordered(predictions, targets, *, weights=None):
     """A smooth share of the pairs in the wrong order: 1 - the area under the ROC curve, with a sigmoid for a step."""
     scores, counts = predictions[:, 0], jnp.ones(len(targets)) if weights is None else weights
     pairs = (targets[:, None] > targets[None]).astype(counts.dtype) * counts[:, None] * counts[None]
-    return jnp.sum(pairs * jax.nn.sigmoid(scores[None] - scores[:, None])) / jnp.sum(pairs)
+    return jnp.sum(pairs * jax.nn.sigmoid(scores[None] - scores[:, None])) / jnp.maximum(jnp.sum(pairs), 1)  # may be of one class
 
 
 SIGNS = (Y[:, 0] > 0).astype(int)
@@ -728,7 +754,10 @@ def test_a_loss_that_sees_the_batch():
     """In value and gradient that of the batch; in evaluation that of the set; with weights that of the examples seen."""
     one = ranking()
     state = one.init(KEY)
-    scores = lambda params, x: x @ params["weight"].T + params["bias"]
+
+    def scores(params, x):
+        return x @ params["weight"].T + params["bias"][None]
+
     by_hand = jax.value_and_grad(lambda params: misordered(scores(params, X[:16]), jnp.asarray(SIGNS[:16])))(state.params)
     after, metrics = jax.jit(one.step)(state, fn.Dataset(X[:16], SIGNS[:16]), KEY)
     np.testing.assert_allclose(metrics["loss"], by_hand[0], rtol=1e-5)
@@ -793,7 +822,7 @@ def plain(predictions, targets):
         "a metric of one array": (
             lambda: run_fit(training=two_headed()._replace(check_data=two_with("r2").check_data)),
             TypeError,
-            "training: the metric 'r2' must be of one array of predictions, got a model that gives several",
+            "training: the metric 'r2' takes one array of predictions, got a model that gives several; a function of your own",
             lambda: run_fit(training=two_headed()),
         ),
     }
