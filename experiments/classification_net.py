@@ -10,7 +10,9 @@ import jax
 import matplotlib.figure
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.special import softmax
 from sklearn import metrics
+from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
 import funcnet as fn
@@ -19,12 +21,28 @@ from experiments.digits_sweep import digits
 from funcnet import plot
 
 CLASSES = range(10)
+
+
+def calibration_error(targets: np.ndarray, shares: np.ndarray) -> float:
+    """By scikit-learn's calibration_curve, in 15 bins, each weighed by what it holds."""
+    right, confidence = shares.argmax(1) == targets, shares.max(1)
+    accuracy, mean = calibration_curve(right, confidence, n_bins=15)
+    held = np.unique(np.searchsorted(np.linspace(0, 1, 16)[1:-1], confidence), return_counts=True)[1]
+    return float(np.sum(held * np.abs(accuracy - mean)) / len(right))
+
+
 SCORES = {  # name of the metric: scikit-learn's function of (targets, logits)
     "accuracy": lambda targets, logits: metrics.accuracy_score(targets, logits.argmax(1)),
     "top_k_accuracy": functools.partial(metrics.top_k_accuracy_score, labels=CLASSES),
     "precision": lambda targets, logits: metrics.precision_score(targets, logits.argmax(1), average="macro"),
     "recall": lambda targets, logits: metrics.recall_score(targets, logits.argmax(1), average="macro"),
     "f1": lambda targets, logits: metrics.f1_score(targets, logits.argmax(1), average="macro"),
+    "balanced_accuracy": lambda targets, logits: metrics.balanced_accuracy_score(targets, logits.argmax(1)),
+    "matthews_correlation": lambda targets, logits: metrics.matthews_corrcoef(targets, logits.argmax(1)),
+    "roc_auc": lambda targets, logits: metrics.roc_auc_score(targets, softmax(logits.astype(float), 1), multi_class="ovr"),
+    "average_precision": lambda targets, logits: metrics.average_precision_score(targets, softmax(logits.astype(float), 1)),
+    "log_loss": lambda targets, logits: metrics.log_loss(targets, softmax(logits.astype(float), 1)),
+    "calibration_error": lambda targets, logits: calibration_error(targets, softmax(logits.astype(float), 1)),
 }
 MODEL = fn.mlp((128, 10), "relu", 0.3)
 TRAINING = fn.training(MODEL, fn.cross_entropy, fn.adam(3e-3), in_shape=(64,), metrics=list(SCORES))

@@ -20,6 +20,7 @@ SHOWN = (1, 20, 100, 1000)  # steps after which the fit is drawn
 SCORES = {  # name of the metric: scikit-learn's function of (targets, predictions)
     "mean_squared_error": metrics.mean_squared_error,
     "mean_absolute_error": metrics.mean_absolute_error,
+    "median_absolute_error": metrics.median_absolute_error,
     "r2": metrics.r2_score,
 }
 

@@ -74,7 +74,7 @@ def on_batch(fn: Callable[..., jax.Array], *, argnums: tuple[int, ...]) -> Calla
         axes = tuple(-1 if i in argnums else None for i in range(len(args)))
         if key is None:
             return jax.vmap(lambda *args: fn(*args, **kwargs), axes, -1)(*args)
-        keys = jax.random.split(key, args[argnums[0]].shape[-1])
+        keys = jax.random.split(key, jax.tree.leaves(args[argnums[0]])[0].shape[-1])
         return jax.vmap(lambda key, *args: fn(*args, key=key, **kwargs), (0, *axes), -1)(keys, *args)
 
     return vmapped

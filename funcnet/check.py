@@ -4,10 +4,13 @@ The form is `where: rule, got value; likely fix`. Shapes, dtypes and structures 
 they are concrete: a traced value passes, NaN never does.
 """
 
+import dataclasses
 import difflib
+import functools
+import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -16,6 +19,42 @@ import numpy as np
 from funcnet import inner
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked:
+    """A function that carries what is known of it, as `metric` and `batch_loss` make them; called, it is the function."""
+
+    fn: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+
+def unwrapped(fn: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """A function, and what it is made of, down to the function without marks and without arguments bound by functools.partial."""
+    yield fn
+    while isinstance(fn, Marked | functools.partial):
+        fn = fn.fn if isinstance(fn, Marked) else fn.func
+        yield fn
+
+
+def bare(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, without marks and without the arguments that functools.partial has bound.
+
+    Example:
+      >>> bare(functools.partial(Marked(round), ndigits=1))
+      <built-in function round>
+    """
+    return list(unwrapped(fn))[-1]
+
+
+def parameters(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the function itself by name; none of a builtin that doesn't say."""
+    try:
+        return inspect.signature(bare(fn)).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def message(where: str, rule: str, got: Any, fix: str = "") -> str:
@@ -134,6 +173,40 @@ def lookup(where: str, kind: str, name_or_fn: str | Callable[..., T], registry: 
         return name_or_fn
     one_of(where, kind, name_or_fn, registry)
     return registry[name_or_fn]
+
+
+def is_configured(value: Any) -> bool:
+    """Whether value is a pair of a name or function and its settings, such as ("f1", {"average": "binary"})."""
+    return (
+        isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Mapping) and (isinstance(value[0], str) or callable(value[0]))
+    )
+
+
+def configured(where: str, kind: str, given: Any, registry: Mapping[str, Callable[..., T]]) -> Callable[..., T]:
+    """As `lookup`; of a pair (name or function, settings), the function with the settings bound by functools.partial.
+
+    Raises:
+      TypeError: given is none of these, or a setting isn't one of the function's parameters after the first two.
+      ValueError: the name is unknown.
+
+    Example:
+      >>> configured("training", "metric", ("power", {"mod": 5}), {"power": pow})(3, 2)
+      4
+    """
+    if not is_configured(given):
+        if isinstance(given, tuple) and not callable(given):
+            rule, fix = f"a {kind} with settings must be a pair of a name or function and a dict", 'such as ("f1", {"average": "binary"})'
+            raise TypeError(message(where, rule, repr(given)[:80], fix))
+        return lookup(where, kind, given, registry)
+    fn, settings = lookup(where, kind, given[0], registry), given[1]
+    known = parameters(fn)
+    names = list(known)[2:]
+    if known and not any(each.kind == each.VAR_KEYWORD for each in known.values()):
+        for setting in settings:
+            if setting not in names:
+                name = given[0] if isinstance(given[0], str) else getattr(bare(fn), "__name__", "function")
+                raise TypeError(f"{where}: the {kind} {name!r} has no setting {setting!r}; {nearest(setting, names)}")
+    return functools.partial(fn, **settings)
 
 
 def is_floating(value: Any) -> bool:

@@ -3,11 +3,18 @@
 Classification losses take logits, the net's outputs before any sigmoid or softmax. A single output may stand with or
 without its axis: prediction of shape (1,), target of shape (). A loss is computed in at least float32, and rounded to the
 prediction's dtype at the end; in training and evaluation predictions are made float32 first.
+
+A loss of your own may also
+- have a parameter `key=None`: in training it is given a key of its own for each example and step, in evaluation none;
+- take a pytree of predictions, where that is what the model gives;
+- see the whole batch, if `batch_loss` marks it.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +22,44 @@ import numpy as np
 
 from funcnet import check
 from funcnet.batching import examples_last, on_batch
-from funcnet.tree import Scalar, wide_dtype
+from funcnet.tree import Scalar, at_least_float32, root, wide_dtype
 
 both = examples_last(argnums=(0, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLoss(check.Marked):
+    """A loss that sees a whole batch; `batch_loss` makes one."""
+
+
+def batch_loss(fn: Callable[..., jax.Array]) -> BatchLoss:
+    """Declares that a loss sees the whole batch, as a contrastive one or a surrogate of an area under a curve must.
+
+    Where it is given to `training`, a step's loss is that of the step's minibatch, and a reported one that of the whole set at
+    once: it should be a mean, of which what it holds for each pair of examples fits in memory. A minibatch may be of one class.
+
+    Args:
+      fn: (predictions, targets) -> scalar, with the examples on the first axis of both; written in jax.numpy. With a parameter
+        `weights=None`, shape (examples,), it works with `num_examples` and weighted data, of which it must leave out what
+        weighs nothing; with `key=None` it is given the step's key.
+
+    Returns:
+      The same function, marked.
+
+    Raises:
+      TypeError: fn isn't a function.
+
+    Example:
+      >>> def misordered(predictions, targets):  # a smooth share of the pairs whose order is wrong
+      ...     margins = predictions[:, None, 0] - predictions[None, :, 0]
+      ...     pairs = (targets[:, None] > targets[None]).astype(margins.dtype)
+      ...     return jnp.sum(pairs * jax.nn.sigmoid(-margins)) / jnp.maximum(jnp.sum(pairs), 1)
+      >>> print(batch_loss(misordered)(jnp.array([[1.0], [1.0]]), jnp.array([0, 1])))
+      0.5
+    """
+    if not callable(fn):
+        raise TypeError(check.message("batch_loss", "fn must be a function of (predictions, targets)", repr(fn)))
+    return BatchLoss(fn)
 
 
 def _paired(where: str, prediction: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -108,35 +150,141 @@ def huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.
 
 
 @both
-def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """-sum_c p_c log softmax(logits)_c, for a label or a distribution p over the classes.
+def cross_entropy(logits: jax.Array, target: jax.Array, *, label_smoothing: Scalar = 0.0) -> jax.Array:
+    """-sum_c p_c log softmax(logits)_c, for a label or a distribution p over the classes; the mean over positions.
+
+    With label smoothing s, p is (1 - s) p + s / classes.
 
     Args:
-      logits: shape (classes,).
-      target: an integer label, shape (), from 0 to classes - 1; or a distribution, shape (classes,), that sums to 1.
+      logits: shape (*positions, classes), such as (classes,) or (time, classes).
+      target: integer labels, shape (*positions,), from 0 to classes - 1; or distributions that sum to 1, shape
+        (*positions, classes).
+      label_smoothing: shape (), in [0, 1]; may be traced.
 
     Returns:
       Shape (), nats, in the logits' dtype; NaN for a label out of range.
 
     Raises:
       TypeError: a single label isn't an integer.
+      ValueError: the shapes don't fit, or label_smoothing is out of range.
 
     Example:
       >>> print(cross_entropy(jnp.array([0.0, 0.0]), jnp.array(1)).round(4))
       0.6931
+      >>> print(cross_entropy(jnp.array([4.0, 0.0]), jnp.array(0), label_smoothing=0.1).round(4))
+      0.2181
+
+    Source: Szegedy et al. (2016) for label smoothing.
     """
-    if logits.ndim != 2:
+    check.in_range("cross_entropy", "label_smoothing", label_smoothing, 0, 1, ends="[]")
+    if logits.ndim < 2:
         raise ValueError(check.message("cross_entropy", "logits must have shape (classes,)", logits.shape[:-1]))
-    if target.ndim == 2:
+    if target.ndim == logits.ndim:
         check.shape_is("cross_entropy", "a distribution", target.shape[:-1], logits.shape[:-1])
         dtype = wide_dtype(logits, target)
-        target, log_p = target.astype(dtype), jax.nn.log_softmax(logits.astype(dtype), axis=0)
-        log_p = jnp.where((target == 0) & (log_p == -np.inf), jnp.zeros((), dtype), log_p)  # 0 log 0 is 0
-        return -jnp.sum(target * log_p, axis=0).astype(_dtype(logits))
-    log_p = jax.nn.log_softmax(logits.astype(wide_dtype(logits)), axis=0)
-    chosen = _chosen("cross_entropy", target, logits.shape[0])
-    loss = -jnp.sum(jnp.where(chosen, log_p, jnp.zeros((), log_p.dtype)), axis=0) + _nan_where_none(chosen, log_p.dtype)
-    return loss.astype(_dtype(logits))
+        target, log_p = target.astype(dtype), jax.nn.log_softmax(logits.astype(dtype), axis=-2)
+        likely = jnp.where((target == 0) & (log_p == -np.inf), jnp.zeros((), dtype), log_p)  # 0 log 0 is 0
+        loss = -jnp.sum(target * likely, axis=-2)
+    else:
+        check.shape_is("cross_entropy", "labels", target.shape[:-1], logits.shape[:-2], fix=_POSITIONS if logits.ndim > 2 else "")
+        log_p = jax.nn.log_softmax(logits.astype(wide_dtype(logits)), axis=-2)
+        chosen = _chosen("cross_entropy", target, logits.shape[-2])
+        loss = -jnp.sum(jnp.where(chosen, log_p, jnp.zeros((), log_p.dtype)), axis=-2) + _nan_where_none(chosen, log_p.dtype)
+    if check.is_traced(label_smoothing) or float(label_smoothing) != 0:
+        smoothing, even = jnp.asarray(label_smoothing, loss.dtype), -jnp.mean(log_p, axis=-2)
+        even = jnp.where((smoothing == 0) & jnp.isinf(even), jnp.zeros((), loss.dtype), even)
+        loss = (1 - smoothing) * loss + smoothing * even
+    return _over_positions(loss, logits)
+
+
+_POSITIONS = "a label for each position; for a batch, use jax.vmap"
+
+
+def _over_positions(losses: jax.Array, logits: jax.Array) -> jax.Array:
+    """The mean over all axes but the last, of the examples, in the logits' dtype."""
+    return (jnp.mean(losses.reshape(-1, losses.shape[-1]), axis=0) if losses.ndim > 1 else losses).astype(_dtype(logits))
+
+
+@both
+def kl_divergence(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """sum_c p_c (log p_c - log softmax(logits)_c), of a distribution p over the classes; the mean over positions.
+
+    It is `cross_entropy` less the target's own entropy: 0 where they agree, with the same slopes.
+
+    Args:
+      logits: shape (*positions, classes).
+      target: distributions that sum to 1, the same shape.
+
+    Returns:
+      Shape (), nats, in the logits' dtype; NaN where a target is negative.
+
+    Example:
+      >>> print(kl_divergence(jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0])).round(4))
+      0.6931
+
+    Source: Kullback and Leibler (1951).
+    """
+    check.shape_is("kl_divergence", "a distribution", target.shape[:-1], logits.shape[:-1])
+    if logits.ndim < 2:
+        raise ValueError(check.message("kl_divergence", "logits must have shape (classes,)", logits.shape[:-1]))
+    dtype = wide_dtype(logits, target)
+    target, log_p = target.astype(dtype), jax.nn.log_softmax(logits.astype(dtype), axis=-2)
+    there = target > 0  # 0 log 0 is 0
+    ratio = jnp.log(jnp.where(there, target, jnp.ones((), dtype))) - jnp.where(there, log_p, jnp.zeros((), dtype))
+    return _over_positions(jnp.sum(_nan_unless(target >= 0, target * ratio), axis=-2), logits)
+
+
+@both
+def poisson(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean of exp(prediction) - target * prediction: the prediction is the logarithm of the rate at which events come.
+
+    The negative log likelihood of a count, without log(target!), which the prediction doesn't change.
+
+    Args:
+      prediction: shape (*outputs,), log rates.
+      target: the same shape, counts, >= 0.
+
+    Returns:
+      Shape (), nats, in the prediction's dtype; NaN for a negative target.
+
+    Example:
+      >>> print(poisson(jnp.array([0.0, 0.0]), jnp.array([3.0, 0.0])))
+      1.0
+    """
+    wide, target = _paired("poisson", prediction, target)
+    return _mean(_nan_unless(target >= 0, jnp.exp(wide) - target * wide), prediction)
+
+
+@both
+def cosine_distance(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """1 - cos of the angle between prediction and target: 0 for the same direction, 2 for the opposite one.
+
+    Found as |p / |p| - t / |t||^2 / 2, which keeps its digits for a small angle.
+
+    Args:
+      prediction: shape (*outputs,), taken as one vector.
+      target: the same shape.
+
+    Returns:
+      Shape (), in [0, 2], in the prediction's dtype; 1, with no slope, where one of them is all zeros.
+
+    Example:
+      >>> print(cosine_distance(jnp.array([2.0, 0.0]), jnp.array([0.0, 0.5])))
+      1.0
+    """
+    wide, target = _paired("cosine_distance", prediction, target)
+    (one, there), (other, real) = _direction(wide), _direction(target)
+    distance = jnp.sum((one - other) ** 2, axis=0) / 2
+    return jnp.where(there & real, distance, jnp.ones((), distance.dtype)).astype(_dtype(prediction))
+
+
+def _direction(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Each vector, along axis 0, at length 1; and whether it has a direction, as one of zeros has not."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=0))  # a direction doesn't change with the length
+    there = largest != 0
+    vectors = vectors / jnp.where(there, largest, jnp.ones((), largest.dtype))[None]
+    length = root(jnp.sum(vectors * vectors, axis=0))
+    return vectors / jnp.where(there, length, jnp.ones((), length.dtype))[None], there
 
 
 @both
@@ -172,6 +320,55 @@ def _binary_slope(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Arra
 
 
 @both
+def focal(logits: jax.Array, target: jax.Array, gamma: Scalar = 2.0, alpha: Scalar | None = None) -> jax.Array:
+    """-(1 - p)^gamma log p, where p is the probability of what is true: examples that are easy count little.
+
+    Against an integer label among several classes p is its softmax probability; against targets of the logits' shape, each 0
+    or 1, that of a sigmoid, and the loss is the mean. gamma = 0 gives `cross_entropy` and `binary_cross_entropy`.
+
+    Args:
+      logits: shape (classes,) or (*outputs,).
+      target: an integer label, shape (), from 0 to classes - 1; or 0s and 1s in the logits' shape.
+      gamma: shape (), >= 0; may be traced.
+      alpha: shape (), in [0, 1], what a target of 1 counts, beside 1 - alpha for one of 0; None for all alike. May be traced.
+
+    Returns:
+      Shape (), nats, in the logits' dtype; NaN for a label out of range, or a target that is neither 0 nor 1.
+
+    Raises:
+      ValueError: gamma or alpha is out of range, or alpha is given with a label among several classes.
+
+    Example:
+      >>> print(focal(jnp.array([0.0, 0.0]), jnp.array(1)).round(4), focal(jnp.array(0.0), jnp.array(1), alpha=0.25).round(4))
+      0.1733 0.0433
+
+    Source: Lin et al. (2017).
+    """
+    check.in_range("focal", "gamma", gamma, 0)
+    if alpha is not None:
+        check.in_range("focal", "alpha", alpha, 0, 1, ends="[]")
+    if target.ndim == 1 and logits.ndim == 2 and logits.shape[0] > 1:
+        if alpha is not None:
+            raise ValueError(check.message("focal", "alpha must be None for a label among several classes", alpha, "weigh the examples"))
+        wide, chosen = logits.astype(wide_dtype(logits)), _chosen("focal", target, logits.shape[0])
+        own = jnp.sum(jnp.where(chosen, wide, jnp.zeros((), wide.dtype)), axis=0)
+        others = jax.nn.logsumexp(jnp.where(chosen, np.asarray(-np.inf, wide.dtype), wide), axis=0)
+        return (_focal(own - others, gamma) + _nan_where_none(chosen, wide.dtype)).astype(_dtype(logits))
+    wide, target = _paired("focal", logits, target)
+    each = _focal((2 * target - 1) * wide, gamma)
+    if alpha is not None:
+        share = jnp.asarray(alpha, each.dtype)
+        each = each * (target * share + (1 - target) * (1 - share))
+    return _mean(_nan_unless(jnp.abs(jnp.abs(target - 0.5) - 0.5) <= _SLACK, each), logits)
+
+
+def _focal(margin: jax.Array, gamma: Scalar) -> jax.Array:
+    """-(1 - p)^gamma log p of p = sigmoid(margin), both tails of it exact."""
+    zero, one = jnp.zeros((), margin.dtype), jnp.ones((), margin.dtype)
+    return jnp.exp(-jnp.asarray(gamma, margin.dtype) * _binary(margin, zero)) * _binary(margin, one)
+
+
+@both
 def hinge(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """How far the right side of the margin is missed.
 
@@ -201,11 +398,12 @@ def hinge(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def _chosen(where: str, labels: jax.Array, classes: int) -> jax.Array:
-    """Mask of shape (classes, examples): a masked sum is faster than picking by index, above all under vmap."""
+    """Mask of shape (*positions, classes, examples): a masked sum is faster than picking by index, above all under vmap."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(check.message(where, "a label must be an integer", labels.dtype, "or give a distribution over the classes"))
     labels = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels  # 300 classes are more than a uint8 can count
-    return jax.lax.broadcasted_iota(labels.dtype, (classes, labels.shape[0]), 0) == labels[None]
+    shape = (*labels.shape[:-1], classes, labels.shape[-1])
+    return jax.lax.broadcasted_iota(labels.dtype, shape, len(shape) - 2) == labels[..., None, :]
 
 
 _SLACK = 1e-3  # by which a target, being rounded, may leave its range
@@ -216,33 +414,54 @@ def _nan_unless(good: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def _nan_where_none(chosen: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    return _nan_unless(jnp.any(chosen, axis=0), jnp.zeros((), dtype))
+    return _nan_unless(jnp.any(chosen, axis=-2), jnp.zeros((), dtype))
 
 
 def _check_labels(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
-    """Labels, one a row, must be integers from 0 to classes - 1."""
+    """Labels, one a row or one a position of it, must be integers from 0 to classes - 1."""
     classes = outputs[-1] if outputs else 1
     if not np.issubdtype(y.dtype, np.integer):
         raise TypeError(
             check.message(where, "labels must be integers", y.dtype, "such as y.astype(int); or give a distribution over the classes")
         )
-    bad = np.flatnonzero((y < 0) | (y >= classes))
+    bad = np.argwhere((y < 0) | (y >= classes))
     if bad.size:
         rule = f"labels must be in [0, {classes - 1}], as the model has {classes} outputs"
         raise ValueError(
-            check.message(where, rule, f"{y[bad[0]]} in row {bad[0]}", "number the classes from 0, or widen the model's last layer")
+            check.message(
+                where, rule, f"{y[tuple(bad[0])]} in row {bad[0][0]}", "number the classes from 0, or widen the model's last layer"
+            )
         )
 
 
 def _check_classes(outputs: tuple[int, ...], y: np.ndarray) -> None:
-    if y.ndim == 1:
+    if y.ndim == max(1, len(outputs)):
+        check.shape_is("cross_entropy", "each row of y", y.shape[1:], outputs[:-1], fix="a label for each position")
         _check_labels("cross_entropy", outputs, y)
     else:
-        check.shape_is("cross_entropy", "each row of y", y.shape[1:], outputs)
-        if np.any(y < 0) or not np.allclose(y.sum(-1), 1, atol=1e-3):
-            raise ValueError(
-                check.message("cross_entropy", "each row of y must be a distribution", "one that is negative or doesn't sum to 1")
-            )
+        _check_distributions("cross_entropy", outputs, y)
+
+
+def _check_distributions(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
+    check.shape_is(where, "each row of y", y.shape[1:], outputs)
+    if np.any(y < 0) or not np.allclose(y.sum(-1), 1, atol=1e-3):
+        raise ValueError(check.message(where, "each row of y must be a distribution", "one that is negative or doesn't sum to 1"))
+
+
+def _check_counts(outputs: tuple[int, ...], y: np.ndarray) -> None:
+    _check_targets("poisson", outputs, y)
+    bad = np.argwhere(~(y >= 0))
+    if bad.size:
+        raise ValueError(check.message("poisson", "targets must be at least 0", f"{y[tuple(bad[0])]} in row {bad[0][0]}"))
+
+
+def _check_focal(outputs: tuple[int, ...], y: np.ndarray) -> None:
+    if y.ndim == 1 and outputs not in ((), (1,)):
+        return _check_labels("focal", outputs, y)
+    _check_targets("focal", outputs, y)
+    bad = np.argwhere((y != 0) & (y != 1))
+    if bad.size:
+        raise ValueError(check.message("focal", "targets must be 0 or 1", f"{y[tuple(bad[0])]} in row {bad[0][0]}"))
 
 
 def _check_probabilities(outputs: tuple[int, ...], y: np.ndarray) -> None:
@@ -266,15 +485,24 @@ def _check_targets(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
         raise ValueError(check.message(where, f"each target must have the shape of the model's output, {outputs}", y.shape[1:]))
 
 
-def each_loss(loss: Callable[..., jax.Array], prediction: jax.Array, target: jax.Array) -> jax.Array:
+def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array, key: jax.Array | None = None) -> jax.Array:
     """The loss of each example, shape (examples,), of predictions in at least float32; both have the examples last.
+
+    Args:
+      prediction: an array, or a pytree of them.
+      key: in training, for a loss that takes one; each example gets a key of its own.
 
     Raises:
       TypeError, ValueError: the loss doesn't take one example, or doesn't give one number.
     """
-    prediction = prediction.astype(wide_dtype(prediction))
+    if is_known(loss) and not hasattr(prediction, "shape"):
+        fix = "a function of your own can pick one of them"
+        raise TypeError(check.message("training", "a loss of LOSSES takes one array of predictions", type(prediction).__name__, fix))
+    prediction = _widened(prediction)
+    examples = target.shape[-1]
+    named: dict[str, Any] = {} if key is None else {"key": key}
     try:
-        values = on_batch(loss, argnums=(0, 1))(prediction, target)
+        values = on_batch(loss, argnums=(0, 1))(prediction, target, **named)
     except jax.errors.TracerArrayConversionError as error:
         said = f"one that turns its arguments into NumPy arrays ({type(error).__name__})"
         raise TypeError(check.message("training", "a loss must be written in jax.numpy", said, "such as those of LOSSES")) from error
@@ -283,13 +511,47 @@ def each_loss(loss: Callable[..., jax.Array], prediction: jax.Array, target: jax
     except (TypeError, ValueError, IndexError) as error:
         if is_known(loss):
             raise
-        one = f"a prediction of shape {prediction.shape[:-1]} and a target of shape {target.shape[:-1]}"
+        shapes = jax.tree.map(lambda leaf: leaf.shape[:-1], prediction)
+        one = f"a prediction of shape {shapes} and a target of shape {target.shape[:-1]}"
         text = check.message("training", f"a loss must take one example, {one}", f"{type(error).__name__}: {error}", _ONE_EXAMPLE)
         raise (TypeError if isinstance(error, TypeError) else ValueError)(text) from error
-    if getattr(values, "shape", None) != prediction.shape[-1:]:
+    if getattr(values, "shape", None) != (examples,):
         got = f"shape {values.shape[:-1]}" if isinstance(values, jax.Array) else type(values).__name__
         raise ValueError(check.message("training", "a loss must give one number for one example", got, _ONE_EXAMPLE))
     return values
+
+
+def whole_loss(
+    loss: Callable[..., jax.Array], predictions: Any, targets: jax.Array, weights: jax.Array | None, key: jax.Array | None
+) -> jax.Array:
+    """The loss of a batch, shape (), of predictions in at least float32; both have the examples first.
+
+    Args:
+      loss: one for which `sees_batch` holds.
+      key: in training, for a loss that takes one.
+
+    Raises:
+      TypeError: examples are weighted, and the loss takes no weights.
+      ValueError: the loss doesn't give one number.
+    """
+    if weights is not None and "weights" not in check.parameters(loss):
+        rule = "a loss that sees the batch must take weights=None where examples are weighted or only num_examples of them are seen"
+        raise TypeError(check.message("training", rule, f"{getattr(check.bare(loss), '__name__', 'one')} without"))
+    named = {name: value for name, value in (("weights", weights), ("key", key)) if value is not None}
+    value = loss(_widened(predictions), targets, **named)
+    if getattr(value, "shape", None) != ():
+        got = f"shape {value.shape}" if isinstance(value, jax.Array) else type(value).__name__
+        raise ValueError(check.message("training", "a loss that sees the batch must give one number for it", got, "such as the mean"))
+    return value.astype(at_least_float32(value.dtype))
+
+
+def sees_batch(loss: Callable[..., jax.Array]) -> bool:
+    """Whether a loss is one that `batch_loss` has marked, also with settings bound by functools.partial."""
+    return any(isinstance(part, BatchLoss) for part in check.unwrapped(loss))
+
+
+def _widened(predictions: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(wide_dtype(leaf)), predictions)
 
 
 _ONE_EXAMPLE = "a loss sees one example, without a batch axis; the mean over the batch is taken for it"
@@ -309,21 +571,19 @@ def check_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: n
       ValueError: targets are out of range, or a shape is wrong.
       TypeError: labels are not integers, or the loss doesn't take one example.
     """
-    bare = loss
-    while isinstance(bare, functools.partial) and not bare.args:
-        bare = bare.func
-    own = next((checked for known, checked in _CHECKS if known is bare), None)
-    if own is None and not hasattr(loss, "__wrapped__"):  # functools.wraps copies what isn't the wrapper's own
-        own = getattr(loss, "check_targets", None)
+    own = next((checked for known, checked in _CHECKS if known is check.bare(loss)), None)
+    if own is None:  # functools.wraps copies what isn't the wrapper's own
+        parts = (part for part in check.unwrapped(loss) if hasattr(part, "check_targets") and not hasattr(part, "__wrapped__"))
+        own = next((part.check_targets for part in parts), None)
     if own is not None:
         own(outputs, y)
-    else:
+    elif not sees_batch(loss):  # of a batch it can't be seen which of its targets is wrong
         _try_targets(loss, outputs, y)
 
 
 def is_known(loss: Callable[..., jax.Array]) -> bool:
-    """Whether a loss is one of this module's."""
-    return any(known is loss for known, _ in _CHECKS)
+    """Whether a loss is one of this module's, also with settings bound by functools.partial."""
+    return any(known is check.bare(loss) for known, _ in _CHECKS)
 
 
 def _try_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: np.ndarray) -> None:
@@ -357,10 +617,13 @@ def _nan_at_a_half(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: 
 
 
 _CHECKS: list[tuple[Callable[..., jax.Array], Callable[[tuple[int, ...], np.ndarray], None]]] = [
-    *((loss, functools.partial(_check_targets, loss.__name__)) for loss in (squared_error, absolute_error, huber)),
+    *((loss, functools.partial(_check_targets, loss.__name__)) for loss in (squared_error, absolute_error, huber, cosine_distance)),
     (cross_entropy, _check_classes),
     (binary_cross_entropy, _check_probabilities),
     (hinge, _check_sides),
+    (focal, _check_focal),
+    (kl_divergence, functools.partial(_check_distributions, "kl_divergence")),
+    (poisson, _check_counts),
 ]
 
 LOSSES: dict[str, Callable[..., jax.Array]] = {
@@ -370,4 +633,8 @@ LOSSES: dict[str, Callable[..., jax.Array]] = {
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
     "hinge": hinge,
+    "focal": focal,
+    "kl_divergence": kl_divergence,
+    "poisson": poisson,
+    "cosine_distance": cosine_distance,
 }

@@ -7,14 +7,13 @@ classes - 1. For one logit they may be -1 and 1 as well, as `hinge` takes them, 
 is a target that is none of these.
 
 Each takes `weights`, shape (examples,), >= 0: how much an example counts, as scikit-learn's `sample_weight`. One with a
-weight of zero counts as if it weren't there. Sums and means are taken in at least float32.
+weight of zero counts as if it weren't there; where all have, a metric is NaN. Of no examples at all there is none: a
+ValueError. Sums and means are taken in at least float32.
 """
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +26,10 @@ Metric: TypeAlias = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class DirectedMetric:
+class DirectedMetric(check.Marked):
     """A metric that says which way is better; `metric` makes one."""
 
-    fn: Metric
     mode: str  # "min" or "max"
-
-    def __call__(self, *args: Any, **kwargs: Any) -> jax.Array:
-        return self.fn(*args, **kwargs)
 
 
 def metric(fn: Metric, mode: str) -> DirectedMetric:
@@ -117,7 +112,8 @@ def precision(predictions: jax.Array, targets: jax.Array, *, average: str = "mac
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      average: "macro", the mean over the classes that occur in predictions or targets; or "binary", class 1 alone.
+      average: "macro", the mean over the classes that occur in predictions or targets; "weighted", their mean by how often
+        each is real; "micro", of the counts of all classes together; or "binary", class 1 alone.
       weights: shape (examples,), >= 0, how much each counts; None for all alike.
 
     Returns:
@@ -130,8 +126,8 @@ def precision(predictions: jax.Array, targets: jax.Array, *, average: str = "mac
       >>> print(precision(jnp.array([3.0, 1.0, -2.0]), jnp.array([1, 0, 1]), average="binary"))
       0.5
     """
-    hits, said, real, known = _counts("precision", predictions, targets, weights)
-    return _averaged("precision", _ratio(hits, said), said + real, known, average)
+    counts = _counts("precision", predictions, targets, weights)
+    return _averaged("precision", counts.hits, counts.said, counts, average)
 
 
 def recall(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
@@ -140,7 +136,8 @@ def recall(predictions: jax.Array, targets: jax.Array, *, average: str = "macro"
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      average: "macro", the mean over the classes that occur in predictions or targets; or "binary", class 1 alone.
+      average: "macro", the mean over the classes that occur in predictions or targets; "weighted", their mean by how often
+        each is real; "micro", of the counts of all classes together; or "binary", class 1 alone.
       weights: shape (examples,), >= 0, how much each counts; None for all alike.
 
     Returns:
@@ -153,8 +150,8 @@ def recall(predictions: jax.Array, targets: jax.Array, *, average: str = "macro"
       >>> print(recall(jnp.array([3.0, 1.0, -2.0]), jnp.array([1, 0, 1]), average="binary"))
       0.5
     """
-    hits, said, real, known = _counts("recall", predictions, targets, weights)
-    return _averaged("recall", _ratio(hits, real), said + real, known, average)
+    counts = _counts("recall", predictions, targets, weights)
+    return _averaged("recall", counts.hits, counts.real, counts, average)
 
 
 def f1(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
@@ -163,7 +160,8 @@ def f1(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", we
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      average: "macro", the mean over the classes that occur in predictions or targets; or "binary", class 1 alone.
+      average: "macro", the mean over the classes that occur in predictions or targets; "weighted", their mean by how often
+        each is real; "micro", of the counts of all classes together; or "binary", class 1 alone.
       weights: shape (examples,), >= 0, how much each counts; None for all alike.
 
     Returns:
@@ -178,8 +176,180 @@ def f1(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", we
 
     Source: van Rijsbergen (1979).
     """
-    hits, said, real, known = _counts("f1", predictions, targets, weights)
-    return _averaged("f1", _ratio(2 * hits, said + real), said + real, known, average)
+    counts = _counts("f1", predictions, targets, weights)
+    return _averaged("f1", 2 * counts.hits, counts.said + counts.real, counts, average)
+
+
+def balanced_accuracy(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
+    """Mean over the classes of the share that was found, so that a rare class counts as much as a frequent one.
+
+    Args:
+      predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
+      targets: labels, shape (examples,) or (examples, 1).
+      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+
+    Returns:
+      Shape (), in [0, 1]: the mean over the classes that occur in the targets, as scikit-learn's with its warning where one
+      is said that doesn't; NaN where none does.
+
+    Raises:
+      ValueError: a concrete label is out of range; a traced one gives NaN.
+
+    Example:
+      >>> print(balanced_accuracy(jnp.array([1.0, 1.0, 1.0, 1.0]), jnp.array([1, 1, 1, 0])))
+      0.5
+
+    Source: Brodersen et al. (2010).
+    """
+    counts = _counts("balanced_accuracy", predictions, targets, weights)
+    return _where_known(counts, _mean_where(counts.real > 0, _ratio(counts.hits, counts.real)))
+
+
+def matthews_correlation(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
+    """Matthews' correlation of predicted and true classes; of several classes, Gorodkin's.
+
+    cov(said, real) / sqrt(cov(said, said) cov(real, real)), where cov sums the covariances of the classes' indicators
+
+    Args:
+      predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
+      targets: labels, shape (examples,) or (examples, 1).
+      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+
+    Returns:
+      Shape (), in [-1, 1]; 0 where only one class is said, or only one real, as scikit-learn's.
+
+    Raises:
+      ValueError: a concrete label is out of range; a traced one gives NaN.
+
+    Example:
+      >>> print(matthews_correlation(jnp.array([3.0, 1.0, -2.0, -1.0]), jnp.array([1, 0, 0, 0])).round(4))
+      0.5774
+
+    Source: Matthews (1975); Gorodkin (2004).
+    """
+    said, real, classes = _labels("matthews_correlation", predictions, targets)
+    weights = _weights("matthews_correlation", weights, said.size)
+    known = _all_known("matthews_correlation", targets, real, classes, weights)
+    names = jnp.arange(-1, classes, dtype=jnp.int32)[None]  # -1 is said where a logit is NaN
+    said, real, counts = said[:, None] == names, real[:, None] == names, _even(weights)
+    both, said_alone, real_alone, neither = (_often(mask, counts) for mask in (said & real, said & ~real, real & ~said, ~said & ~real))
+    together = jnp.sum(both * neither - said_alone * real_alone)  # all counted: a difference would round a rare class away
+    spread = [jnp.sum(_often(mask, counts) * _often(~mask, counts)) for mask in (said, real)]
+    varies = (spread[0] > 0) & (spread[1] > 0)
+    value = together / jnp.where(varies, jnp.sqrt(spread[0]) * jnp.sqrt(spread[1]), 1)
+    return jnp.where(known, jnp.clip(jnp.where(varies, value, 0), -1, 1), jnp.nan)
+
+
+def log_loss(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
+    """Mean of -log p, where p is the probability of the true class: softmax of several logits, sigmoid of one.
+
+    Args:
+      predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
+      targets: labels, shape (examples,) or (examples, 1).
+      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+
+    Returns:
+      Shape (), nats, >= 0: found from the logits, so that no probability is rounded to 0 and clipped, as scikit-learn must;
+      NaN where a logit is, or a label is out of range.
+
+    Example:
+      >>> print(log_loss(jnp.array([0.0, 0.0]), jnp.array([1, 0])).round(4))
+      0.6931
+    """
+    rows, real = _scores("log_loss", predictions, targets)
+    own = jnp.take_along_axis(jax.nn.log_softmax(rows, axis=1), jnp.maximum(real, 0)[:, None], axis=1)[:, 0]
+    return weighted_mean("log_loss", jnp.where(real < 0, jnp.nan, -own), weights)
+
+
+def calibration_error(predictions: jax.Array, targets: jax.Array, *, bins: int = 15, weights: jax.Array | None = None) -> jax.Array:
+    """Expected calibration error: how far the confidence is from the accuracy, in bins of equal width.
+
+    sum_b share_b |accuracy_b - confidence_b|; an example's confidence is the probability of the class that is said, and bin b
+    holds those above (b - 1) / bins and up to b / bins
+
+    Args:
+      predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
+      targets: labels, shape (examples,) or (examples, 1).
+      bins: at least 1.
+      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+
+    Returns:
+      Shape (), in [0, 1]; NaN where a logit is, or a label is out of range. Its bins are those of scikit-learn's
+      calibration_curve. It is biased upwards where bins hold few examples.
+
+    Raises:
+      ValueError: bins is below 1.
+
+    Example:
+      >>> print(calibration_error(jnp.array([0.0, 0.0, 0.0, 0.0]), jnp.array([0, 0, 0, 1])))
+      0.25
+
+    Source: Naeini et al. (2015); Guo et al. (2017).
+    """
+    bins = check.whole("calibration_error", "bins", bins, 1)
+    rows, real = _scores("calibration_error", predictions, targets)
+    confidence = jnp.max(jax.nn.softmax(rows, axis=1), axis=1)
+    edges = jnp.asarray(np.linspace(0, 1, bins + 1)[1:-1], confidence.dtype)
+    place = jnp.sum(confidence[:, None] > edges[None], axis=1, dtype=jnp.int32)
+    right = jnp.argmax(rows, axis=1).astype(jnp.int32) == real
+    miss = jnp.where(real < 0, jnp.nan, right.astype(confidence.dtype) - confidence)
+    counts = _weights("calibration_error", weights, len(rows), miss.dtype)
+    inside = place[:, None] == jnp.arange(bins, dtype=jnp.int32)[None]
+    sums = _total(jnp.where(inside, miss[:, None], 0), counts)
+    return jnp.sum(jnp.abs(sums)) / (len(rows) if counts is None else jnp.sum(counts))
+
+
+def roc_auc(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
+    """Area under the ROC curve: how probably an example of class 1 has a larger logit than one of class 0; a tie counts a half.
+
+    Of several classes, the mean over each against the rest, by its softmax probability.
+
+    Args:
+      predictions: logits, shape (examples, classes), (examples, 1) or (examples,). Two logits stand for their difference.
+      targets: labels, shape (examples,) or (examples, 1).
+      average: of three classes or more, "macro", their plain mean; or "weighted", by how often each is real.
+      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+
+    Returns:
+      Shape (), in [0, 1]; NaN, as scikit-learn's with its warning, where a class is not there or there is no other, but that a
+      class that is not there counts nothing in "weighted". NaN where a logit is.
+
+    Raises:
+      ValueError: average is unknown, or a concrete label is out of range; a traced one gives NaN.
+
+    Example:
+      >>> print(roc_auc(jnp.array([0.1, 0.4, 0.35, 0.8]), jnp.array([0, 0, 1, 1])))
+      0.75
+
+    Source: Hanley and McNeil (1982); Provost and Domingos (2000) for several classes.
+    """
+    return _ranked("roc_auc", _roc_area, predictions, targets, average, weights)
+
+
+def average_precision(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
+    """Area under the precision-recall curve, a step each threshold: sum over thresholds of (R_n - R_(n-1)) P_n.
+
+    Of several classes, the mean over each against the rest, by its softmax probability.
+
+    Args:
+      predictions: logits, shape (examples, classes), (examples, 1) or (examples,). Two logits stand for their difference.
+      targets: labels, shape (examples,) or (examples, 1).
+      average: of three classes or more, "macro", their plain mean; or "weighted", by how often each is real.
+      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+
+    Returns:
+      Shape (), in [0, 1]; 0 for a class that is not there, as scikit-learn's with its warning. NaN where a logit is.
+
+    Raises:
+      ValueError: average is unknown, or a concrete label is out of range; a traced one gives NaN.
+
+    Example:
+      >>> print(average_precision(jnp.array([0.1, 0.4, 0.35, 0.8]), jnp.array([0, 0, 1, 1])).round(4))
+      0.8333
+
+    Source: Davis and Goadrich (2006).
+    """
+    return _ranked("average_precision", _precision_area, predictions, targets, average, weights)
 
 
 def mean_squared_error(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
@@ -220,8 +390,8 @@ def mean_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights: 
     return weighted_mean("mean_absolute_error", jnp.abs(predictions - targets), weights)
 
 
-def r2(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
-    """Coefficient of determination, 1 - residual / total sum of squares, the mean over the outputs.
+def median_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
+    """Median over examples of |prediction - target|, the mean over the outputs: a few far ones don't move it.
 
     Args:
       predictions: shape (examples, *outputs).
@@ -229,12 +399,49 @@ def r2(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None 
       weights: shape (examples,), >= 0, how much each counts; None for all alike.
 
     Returns:
+      Shape (), units of the target. Where exactly half of the weight lies below a gap, the middle of the gap.
+
+    Example:
+      >>> print(median_absolute_error(jnp.array([1.0, 2.0, 90.0]), jnp.array([1.0, 1.0, 1.0])))
+      1.0
+    """
+    predictions, targets = _numbers("median_absolute_error", predictions, targets)
+    errors = jnp.abs(predictions - targets)
+    counts = _weights("median_absolute_error", weights, len(errors), errors.dtype)
+    if counts is None:
+        return jnp.mean(jnp.median(errors, axis=0))
+    errors, column = jnp.where(counts[:, None] > 0, errors, jnp.inf), jnp.broadcast_to(counts[:, None], errors.shape)
+    lined, carried = jax.lax.sort((errors, column.astype(errors.dtype)), dimension=0, num_keys=1)
+    below = jnp.cumsum(carried, axis=0)
+    half = below[-1] / 2
+    low, high = (
+        jnp.take_along_axis(lined, jnp.argmax(past, axis=0)[None], axis=0)[0] for past in (below >= half[None], below > half[None])
+    )
+    missing = jnp.any(jnp.isnan(errors), axis=0) | ~(half > 0)
+    return jnp.mean(jnp.where(missing, jnp.nan, (low + high) / 2))
+
+
+def r2(predictions: jax.Array, targets: jax.Array, *, multioutput: str = "uniform_average", weights: jax.Array | None = None) -> jax.Array:
+    """Coefficient of determination, 1 - residual / total sum of squares, the mean over the outputs.
+
+    Args:
+      predictions: shape (examples, *outputs).
+      targets: the same shape.
+      multioutput: "uniform_average", each output counts alike; or "variance_weighted", by its total sum of squares, and alike
+        where no output varies.
+      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+
+    Returns:
       Shape (), at most 1. Where a target doesn't vary: 1 if it is met exactly, else 0.
+
+    Raises:
+      ValueError: multioutput is unknown.
 
     Example:
       >>> print(r2(jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, 4.0])).round(4))
       0.7857
     """
+    check.one_of("r2", "multioutput", multioutput, ("uniform_average", "variance_weighted"))
     predictions, targets = _numbers("r2", predictions, targets)
     counts = _weights("r2", weights, targets.shape[0], targets.dtype)
     first = targets[:1]
@@ -246,8 +453,12 @@ def r2(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None 
     residual = _total((predictions - targets) ** 2, counts)
     total = _total((targets - _total(targets, counts)[None] / whole) ** 2, counts)
     varies = jnp.any(targets != first, axis=0) & (total != 0)  # total alone won't tell: the mean of equal numbers is rounded
-    flat = jnp.where(residual == 0, 1, 0).astype(residual.dtype)
-    return jnp.mean(jnp.where(varies, 1 - residual / jnp.where(varies, total, 1), flat))
+    flat = jnp.where(whole > 0, jnp.where(residual == 0, 1, 0).astype(residual.dtype), jnp.nan)
+    each = jnp.where(varies, 1 - residual / jnp.where(varies, total, 1), flat)
+    if multioutput == "uniform_average":
+        return jnp.mean(each)
+    spread = jnp.where(jnp.any(varies), jnp.where(varies, total, 0), 1)
+    return jnp.sum(each * spread) / jnp.sum(spread)
 
 
 METRICS: dict[str, Callable[..., jax.Array]] = {
@@ -256,12 +467,22 @@ METRICS: dict[str, Callable[..., jax.Array]] = {
     "precision": precision,
     "recall": recall,
     "f1": f1,
+    "balanced_accuracy": balanced_accuracy,
+    "matthews_correlation": matthews_correlation,
+    "roc_auc": roc_auc,
+    "average_precision": average_precision,
+    "log_loss": log_loss,
+    "calibration_error": calibration_error,
     "mean_squared_error": mean_squared_error,
     "mean_absolute_error": mean_absolute_error,
+    "median_absolute_error": median_absolute_error,
     "r2": r2,
 }
 
-MODES: dict[str, str] = {name: "min" if name.endswith("error") else "max" for name in METRICS} | {"loss": "min", "unweighted_loss": "min"}
+MODES: dict[str, str] = {name: "min" if name.endswith(("error", "loss")) else "max" for name in METRICS} | {
+    "loss": "min",
+    "unweighted_loss": "min",
+}
 
 
 def mode_of(where: str, metric: str, mode: str | None) -> str:
@@ -295,30 +516,13 @@ def direction(metric: str | Metric) -> str | None:
     and what `metric` has marked.
 
     Example:
+      >>> import functools
       >>> direction(functools.partial(f1, average="binary")), direction(lambda predictions, targets: 0)
       ('max', None)
     """
-    while isinstance(metric, functools.partial):
-        metric = metric.func
-    if isinstance(metric, DirectedMetric):
-        return metric.mode
-    name = _known_name(metric)
-    return None if name is None else MODES[name]
-
-
-def bare(metric: Metric) -> Metric:
-    """The function itself, without `metric`'s mark or the arguments that functools.partial has bound."""
-    while isinstance(metric, DirectedMetric | functools.partial):
-        metric = metric.fn if isinstance(metric, DirectedMetric) else metric.func
-    return metric
-
-
-def takes_weights(metric: Metric) -> bool:
-    """Whether a metric has a parameter `weights`."""
-    try:
-        return "weights" in inspect.signature(metric.fn if isinstance(metric, DirectedMetric) else metric).parameters
-    except (TypeError, ValueError):  # a builtin may not say
-        return False
+    name = known_name(metric)
+    said = [] if isinstance(metric, str) else [part.mode for part in check.unwrapped(metric) if isinstance(part, DirectedMetric)]
+    return next(iter(said), None if name is None else MODES[name])
 
 
 def check_metric_targets(metric: Metric, outputs: tuple[int, ...], y: np.ndarray[Any, Any]) -> None:
@@ -327,10 +531,10 @@ def check_metric_targets(metric: Metric, outputs: tuple[int, ...], y: np.ndarray
     Raises:
       ValueError: the targets are no labels of the model's classes, or a shape is wrong.
     """
-    name = _known_name(metric)
+    name = known_name(metric)
     if name is None:
         return
-    if name not in _OF_LABELS:
+    if name in _OF_NUMBERS:
         if y.shape[1:] != outputs and not {y.shape[1:], outputs} <= {(), (1,)}:
             raise ValueError(check.message(name, f"each target must have the shape of the model's output, {outputs}", y.shape[1:]))
         return
@@ -352,7 +556,7 @@ def check_metric_targets(metric: Metric, outputs: tuple[int, ...], y: np.ndarray
         raise ValueError(check.message(name, rule, f"{y.reshape(-1)[bad[0]]} in row {bad[0]}", fix))
 
 
-_OF_LABELS = ("accuracy", "top_k_accuracy", "precision", "recall", "f1")
+_OF_NUMBERS = ("mean_squared_error", "mean_absolute_error", "median_absolute_error", "r2")
 
 
 def weighted_mean(where: str, values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
@@ -365,12 +569,11 @@ def weighted_mean(where: str, values: jax.Array, weights: jax.Array | None = Non
     return _total(each, counts) / jnp.sum(counts)
 
 
-def _known_name(metric: str | Metric) -> str | None:
-    """The name in `METRICS` of a function, however it is marked or bound."""
+def known_name(metric: str | Metric) -> str | None:
+    """The name in `METRICS` of a function, however it is marked or bound; None where it is none of them."""
     if isinstance(metric, str):
         return metric if metric in METRICS else None
-    metric = bare(metric)
-    return next((name for name, known in METRICS.items() if known is metric), None)
+    return next((name for name, known in METRICS.items() if known is check.bare(metric)), None)
 
 
 def _weights(where: str, weights: jax.Array | None, examples: int, dtype: jnp.dtype | None = None) -> jax.Array | None:
@@ -422,6 +625,7 @@ def _real(where: str, targets: jax.Array, examples: int, classes: int) -> jax.Ar
     targets = jnp.asarray(targets)
     if targets.size != examples:
         raise ValueError(check.message(where, f"targets must have shape ({examples},)", targets.shape, "labels, not one-hot rows"))
+    _check_some(where, examples)
     targets = targets.reshape(-1).astype(at_least_float32(targets.dtype) if check.is_floating(targets) else jnp.result_type(float))
     if classes == 1:
         label, known = (targets > 0.5).astype(targets.dtype), (targets == -1) | ((targets >= 0) & (targets <= 1))
@@ -430,37 +634,139 @@ def _real(where: str, targets: jax.Array, examples: int, classes: int) -> jax.Ar
     return jnp.where(known, label, -2).astype(jnp.int32)
 
 
-def _counts(
-    where: str, predictions: jax.Array, targets: jax.Array, weights: jax.Array | None
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """For each class how often it was rightly said, said, and real, each shape (classes,); and whether every label is known."""
+def _check_some(where: str, examples: int) -> None:
+    if examples == 0:
+        raise ValueError(check.message(where, "there must be at least one example", "none"))
+
+
+class _Counts(NamedTuple):
+    """How often each class occurs, each shape (classes,)."""
+
+    hits: jax.Array  # rightly said
+    said: jax.Array
+    real: jax.Array
+    known: jax.Array  # shape (), bool: whether every label is of a class, and some example counts
+
+
+def _counts(where: str, predictions: jax.Array, targets: jax.Array, weights: jax.Array | None) -> _Counts:
     said, real, classes = _labels(where, predictions, targets)
     counts = _weights(where, weights, said.size)
+    known = _all_known(where, targets, real, classes, counts)
+    names = jnp.arange(classes, dtype=jnp.int32)[None]
+    masks = said[:, None] == names, real[:, None] == names
+    hits, often, there = (_often(mask, counts) for mask in (masks[0] & masks[1], *masks))
+    return _Counts(hits, often, there, known)
+
+
+def _often(mask: jax.Array, counts: jax.Array | None) -> jax.Array:
+    """How often each column of a mask holds; in whole numbers, as float32 counts no further than 2^24."""
+    dtype = jnp.result_type(float) if counts is None else counts.dtype
+    return _total(mask.astype(jnp.int32), counts).astype(dtype)
+
+
+def _even(weights: jax.Array | None) -> jax.Array | None:
+    """The weights where the largest is 1: products of them neither overflow nor vanish."""
+    if weights is None:
+        return None
+    largest = jnp.max(weights)
+    return weights / jnp.where(largest > 0, largest, 1)
+
+
+def _all_known(where: str, targets: jax.Array, real: jax.Array, classes: int, counts: jax.Array | None) -> jax.Array:
+    """Whether some example counts, and every label that does is of a class, shape (), bool; where it can be seen that one
+    isn't, an error says which."""
     known = (real >= 0) if counts is None else (real >= 0) | (counts == 0)
     if not check.is_traced(known) and not np.all(known):
         row = int(np.flatnonzero(~np.asarray(known))[0])
         raise ValueError(check.message(where, f"labels must be in [0, {classes - 1}]", f"{jnp.ravel(targets)[row]} in row {row}"))
-    names = jnp.arange(classes, dtype=jnp.int32)[None]
-    masks = said[:, None] == names, real[:, None] == names
-    dtype = jnp.result_type(float) if counts is None else counts.dtype
-    hits, often, there = (_total(mask.astype(jnp.int32), counts).astype(dtype) for mask in (masks[0] & masks[1], *masks))
-    return hits, often, there, jnp.all(known)
+    return jnp.all(known) if counts is None else jnp.all(known) & jnp.any(counts > 0)
+
+
+def _where_known(counts: _Counts, value: jax.Array) -> jax.Array:
+    return jnp.where(counts.known, value, jnp.nan)
+
+
+def _scores(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A logit for each class, shape (examples, classes), in at least float32, and the true labels, shape (examples,), as
+    `_real` gives them. One logit stands for class 1, beside a zero for class 0."""
+    predictions = jnp.asarray(predictions)
+    _, real, _ = _labels(where, predictions, targets)
+    rows = predictions.reshape(len(predictions), -1).astype(wide_dtype(predictions))
+    return jnp.concatenate([jnp.zeros_like(rows), rows], axis=1) if rows.shape[1] == 1 else rows, real
+
+
+_Area: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (scores, weights of right ones, of others) -> area
+
+
+def _ranked(where: str, area: _Area, predictions: jax.Array, targets: jax.Array, average: str, weights: jax.Array | None) -> jax.Array:
+    """An area under a curve, the mean over the classes where there are more than two."""
+    check.one_of(where, "average", average, ("macro", "weighted"))
+    rows, real = _scores(where, predictions, targets)
+    classes = rows.shape[1]
+    counts = _even(_weights(where, weights, len(rows), rows.dtype))
+    known = _all_known(where, targets, real, classes, counts)
+    weights = jnp.ones(len(rows), rows.dtype) if counts is None else counts
+    broken = jnp.any(jnp.any(jnp.isnan(rows), axis=1) & (weights > 0))
+    scores = rows[:, 1:] - rows[:, :1] if classes == 2 else jax.nn.log_softmax(rows, axis=1)
+    names = jnp.arange(1 if classes == 2 else 0, classes, dtype=jnp.int32)
+    scores = jnp.where((weights > 0)[:, None], scores, 0).astype(weights.dtype)
+    own = (real[:, None] == names[None]).astype(weights.dtype) * weights[:, None]
+    each = jax.vmap(area, 1)(scores, own, weights[:, None] - own)
+    if average == "weighted" and classes > 2:
+        often = _total(own, None)
+        value = jnp.sum(jnp.where(often > 0, each * often, 0)) / jnp.sum(often)
+    else:
+        value = jnp.mean(each)
+    return jnp.where(known & ~broken, value, jnp.nan)
+
+
+def _roc_area(scores: jax.Array, right: jax.Array, wrong: jax.Array) -> jax.Array:
+    """The right ones' mean share of the wrong ones below, with half of those that are level."""
+    scores, right, wrong = jax.lax.sort((scores, right, wrong), num_keys=1)
+    upto = jnp.cumsum(wrong)
+    starts, ends = _groups(scores)
+    below = jax.lax.cummax(jnp.where(starts, upto - wrong, 0))
+    through = jax.lax.cummin(jnp.where(ends, upto, jnp.inf), reverse=True)
+    return jnp.sum(right * (below + through)) / (2 * jnp.sum(right)) / upto[-1]
+
+
+def _precision_area(scores: jax.Array, right: jax.Array, wrong: jax.Array) -> jax.Array:
+    """The right ones' mean precision, at the threshold of their own score."""
+    downward, right, wrong = jax.lax.sort((-scores, right, wrong), num_keys=1)
+    _, ends = _groups(downward)
+    through = [jax.lax.cummin(jnp.where(ends, jnp.cumsum(part), jnp.inf), reverse=True) for part in (right, wrong)]
+    return _ratio(jnp.sum(right * _ratio(through[0], through[0] + through[1])), jnp.sum(right))
+
+
+def _groups(lined: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which of the sorted numbers begins a group of equal ones, and which ends one."""
+    differs, edge = lined[1:] != lined[:-1], jnp.ones(1, bool)
+    return jnp.concatenate([edge, differs]), jnp.concatenate([differs, edge])
 
 
 def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
     return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), 0)
 
 
-def _averaged(where: str, scores: jax.Array, seen: jax.Array, known: jax.Array, average: str) -> jax.Array:
-    check.one_of(where, "average", average, ("macro", "binary"))
+def _averaged(where: str, part: jax.Array, whole: jax.Array, counts: _Counts, average: str) -> jax.Array:
+    """part / whole of each class, shape (classes,), as one number."""
+    check.one_of(where, "average", average, ("macro", "binary", "micro", "weighted"))
+    scores = _ratio(part, whole)
     if average == "binary":
         if scores.shape[0] != 2:
             raise ValueError(
                 check.message(where, "average='binary' needs two classes", scores.shape[0], "average='macro' takes any number")
             )
-        return jnp.where(known, scores[1], jnp.nan)
-    mean = jnp.sum(jnp.where(seen > 0, scores, 0)) / jnp.sum((seen > 0).astype(scores.dtype))
-    return jnp.where(known, mean, jnp.nan)
+        return _where_known(counts, scores[1])
+    if average == "micro":
+        return _where_known(counts, _ratio(jnp.sum(part), jnp.sum(whole)))
+    if average == "weighted":
+        return _where_known(counts, jnp.sum(scores * counts.real) / jnp.sum(counts.real))
+    return _where_known(counts, _mean_where(counts.said + counts.real > 0, scores))
+
+
+def _mean_where(mask: jax.Array, values: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.where(mask, values, 0)) / jnp.sum(mask.astype(values.dtype))
 
 
 def _numbers(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -470,4 +776,5 @@ def _numbers(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[ja
         raise ValueError(check.message(where, f"targets must have the predictions' shape {predictions.shape}", targets.shape))
     dtype = wide_dtype(predictions, targets)
     examples = predictions.shape[0]
+    _check_some(where, examples)
     return predictions.reshape(examples, -1).astype(dtype), targets.reshape(examples, -1).astype(dtype)

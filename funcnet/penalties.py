@@ -76,6 +76,17 @@ def l1(strength: Scalar, *, where: Where = is_weight) -> Penalty:
 def l2(strength: Scalar, *, where: Where = is_weight) -> Penalty:
     """strength * sum w^2: pulls a weight in proportion to its size.
 
+    Beside the mean loss of n examples, the same objective is had elsewhere by:
+
+    - torch, `weight_decay` of SGD, Adam and the others but AdamW: 2 * strength, for the weights alone (it is w^2 / 2 there, and
+      of biases too where they are among the parameters). AdamW's is no penalty: it is `adamw(..., weight_decay=)` here.
+    - scikit-learn, `alpha` of Ridge: n * strength beside `squared_error`, and n * outputs * strength for several outputs, as its
+      squares are summed.
+    - scikit-learn, `C` of LogisticRegression: 1 / (2 * n * strength) beside `cross_entropy` or `binary_cross_entropy`.
+    - scikit-learn, `alpha` of MLPClassifier: 2 * n * strength; of MLPRegressor, which halves the square: n * strength beside
+      `squared_error`. n is there the number of examples in a minibatch.
+    - scikit-learn, `alpha` of SGDClassifier: 2 * strength; of SGDRegressor, which halves the square: strength.
+
     Args:
       strength: shape (), >= 0; may be traced.
       where: leaf -> bool, which leaves count.

@@ -8,7 +8,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,17 @@ import numpy as np
 
 from funcnet import check
 from funcnet.data import AnyDataset, FirstExamples, Split, WeightedDataset, as_examples, as_split, minibatch
-from funcnet.layers import Layer, apply_batch, check_symbols, outline
-from funcnet.losses import LOSSES, check_targets, each_loss
-from funcnet.metrics import METRICS, Metric, bare, check_metric_targets, direction, takes_weights, weighted_mean
+from funcnet.layers import Layer, check_symbols, outline, outputs_of
+from funcnet.losses import LOSSES, check_targets, each_loss, is_known, sees_batch, whole_loss
+from funcnet.metrics import METRICS, Metric, check_metric_targets, direction, known_name, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates, taken
 from funcnet.penalties import Penalty
 from funcnet.tree import Params, PyTree, all_finite, finite_leaves, is_inexact, next_count, where
 
 Metrics = dict[str, jax.Array]
 UNWEIGHTED = "unweighted_loss"  # beside "loss", of a part with weights
+OneMetric: TypeAlias = str | Metric | tuple[str | Metric, Mapping[str, Any]]  # ("f1", {"average": "binary"}) has settings
+OneLoss: TypeAlias = str | Callable[..., jax.Array] | tuple[str | Callable[..., jax.Array], Mapping[str, Any]]
 
 _EVALUATION_BATCHES = (32, 1024)  # least and most examples a model sees at once in evaluation: its memory doesn't grow with the data
 
@@ -117,42 +119,48 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
 
     def objective(params: Params, batch: AnyDataset, *, key: jax.Array | None = None) -> jax.Array:
         x, y, *weights = tuple(batch)
-        prediction = apply_batch(model, params, _examples_last(_inputs(x)), key=key)
-        mean = _batch_mean(_losses(loss, prediction, y), *weights)
+        prediction = outputs_of(model, params, _examples_last(_inputs(x)), key=key)
+        mean = _batch_loss(loss, prediction, y, *weights, key=key)
         return mean if penalty is None else mean + penalty(params).astype(mean.dtype)
 
     return objective
 
 
-def _batch_mean(losses: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+def _batch_loss(
+    loss: Callable[..., jax.Array], prediction: Any, y: jax.Array, weights: jax.Array | None = None, *, key: jax.Array | None
+) -> jax.Array:
     """The weighted mean of a minibatch, 0 where all that it drew have a weight of zero."""
     if weights is None:
-        return weighted_mean("objective", losses)
-    counts = jnp.any(weights != 0)
-    return jnp.where(counts, weighted_mean("objective", losses, jnp.where(counts, weights, 1)), 0)
+        return _mean_loss("objective", loss, prediction, y, key=key)
+    counts = jnp.any(jnp.asarray(weights) != 0)
+    mean = _mean_loss("objective", loss, prediction, y, jnp.where(counts, weights, 1), key=key)
+    return jnp.where(counts, mean, 0)
 
 
 def training(
     model: Layer,
-    loss: str | Callable[..., jax.Array],
+    loss: OneLoss,
     optimizer: Optimizer,
     *,
     in_shape: tuple[int, ...],
     penalty: Penalty | None = None,
-    metrics: str | Metric | Mapping[str, str | Metric] | Iterable[str | Metric] | None = None,
+    metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetric] | None = None,
 ) -> Training:
     """Supervised training of a model.
 
     Args:
       model: a `Layer`, such as `mlp((64, 10))`.
-      loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`.
+      loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`; a pair has settings: ("huber", {"delta": 0.3}).
+        With a parameter `key=None` it is given a key while training; predictions are a pytree where the model gives one; one
+        that `batch_loss` marks sees the whole batch.
       optimizer: an `Optimizer`, or another library's gradient transformation; one with a line search or that looks at the loss too.
       in_shape: shape of one example. Examples stored in float16 are trained on in float32; a model that is to compute in
         float16 casts them itself.
       penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
       metrics: functions of (predictions, targets) over a whole set, written in jax.numpy, by the name they are reported
-        under; or one or several names in `METRICS` or functions with a name of their own. Of the training examples of a
-        variant with `num_examples`, those with a parameter `weights` are reported, as those of `METRICS` have it.
+        under; or one or several names in `METRICS` or functions with a name of their own. A pair has settings:
+        ("f1", {"average": "binary"}). Of the training examples of a variant with `num_examples`, those with a parameter
+        `weights` are reported, as those of `METRICS` have it.
 
     Returns:
       A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss";
@@ -174,9 +182,9 @@ def training(
     """
     check.callables("training", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
     check.callables("training", optimizer, ("init", "update"), "such as adam(1e-3); a name becomes one by optimizer(name, learning_rate)")
-    loss = check.lookup("training", "loss", loss, LOSSES)
+    loss_fn = check.configured("training", "loss", loss, LOSSES)
     measures = _metric_fns(metrics)
-    objective = penalized(model, loss, penalty)
+    objective = penalized(model, loss_fn, penalty)
 
     def init(key: jax.Array) -> TrainState:
         check.random_key("init", key)
@@ -196,21 +204,21 @@ def training(
     def evaluate(state: TrainState, dataset: AnyDataset) -> Metrics:
         x, y, *weights = tuple(dataset)
         prediction = _predictions(model, state.params, _inputs(x))
-        values = {"loss": weighted_mean("evaluate", _losses(loss, prediction, y), *weights)}
-        rows, y = jnp.moveaxis(prediction, -1, 0), jnp.asarray(y)
+        values = {"loss": _mean_loss("evaluate", loss_fn, prediction, y, *weights)}
+        rows, y = _examples_first(prediction), jnp.asarray(y)
         return values | _measured(measures, rows, y, *weights)
 
-    def predict(state: TrainState, x: Any) -> jax.Array:
+    def predict(state: TrainState, x: Any) -> Any:
         x = _inputs(as_examples("predict", x))
         if x.shape[1:] != tuple(in_shape):
             fix = "x[None] makes a set of one example" if x.shape == tuple(in_shape) else ""
             raise ValueError(check.message("predict", f"each example of x must have shape {tuple(in_shape)}", x.shape[1:], fix))
         if len(x) == 0:
             one = jax.eval_shape(predict, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
-            return jnp.zeros((0, *one.shape[1:]), one.dtype)
-        return jnp.moveaxis(_predictions(model, state.params, x), -1, 0)
+            return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), one)
+        return _examples_first(_predictions(model, state.params, x))
 
-    check_data = functools.partial(_check_data, model, loss, tuple(in_shape), measures)
+    check_data = functools.partial(_check_data, model, loss_fn, tuple(in_shape), measures)
     modes = {name: mode for name, mode in {"loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items() if mode}
     return Training(init, step, evaluate, check_data=check_data, predict=predict, modes=modes)
 
@@ -460,21 +468,29 @@ def _check_data(
         fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
         raise ValueError(check.message("training", f"each example must have in_shape {in_shape}", got, fix))
     outputs, looks_up = outline(model, in_shape, jax.eval_shape(_inputs, data.train.x).dtype, params)
+    if outputs is None:
+        of_one = ["a loss of LOSSES"] if is_known(loss) else []
+        of_one += [f"the metric {name!r}" for name, metric in metrics.items() if known_name(metric) is not None]
+        if of_one:
+            fix = "a function of your own can pick one of them"
+            raise TypeError(check.message("training", f"{of_one[0]} takes one array of predictions", "a model that gives several", fix))
     for name, part in [(name, part) for name, part in zip(Split._fields, data, strict=True) if part is not None]:
         if looks_up:
             check_symbols(f"training: {name}", model, np.asarray(part.x))
-        check_targets(loss, outputs, part.y)
-        for metric in metrics.values():
-            check_metric_targets(metric, outputs, part.y)
+        if outputs is not None:
+            check_targets(loss, outputs, part.y)
+            for metric in metrics.values():
+                check_metric_targets(metric, outputs, part.y)
 
 
-def _metric_fns(metrics: str | Metric | Mapping[str, str | Metric] | Iterable[str | Metric] | None) -> dict[str, Metric]:
+def _metric_fns(metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetric] | None) -> dict[str, Metric]:
     """The functions by the names they are reported under."""
     if isinstance(metrics, Mapping):
         named = list(metrics.items())
     else:
-        some = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics or ()
-        named = [(_metric_name(metric), metric) for metric in some]
+        alone = isinstance(metrics, str) or callable(metrics) or check.is_configured(metrics)
+        several: Any = [metrics] if alone else metrics or ()
+        named = [(_metric_name(metric), metric) for metric in several]
     fns: dict[str, Metric] = {}
     for name, given in named:
         if name in ("loss", UNWEIGHTED):
@@ -483,8 +499,8 @@ def _metric_fns(metrics: str | Metric | Mapping[str, str | Metric] | Iterable[st
             raise ValueError(
                 check.message("training", "every metric must have a name of its own", f"{name!r} twice", "give a dict of name to function")
             )
-        fns[name] = check.lookup("training", "metric", given, METRICS)
-        module = getattr(bare(fns[name]), "__module__", None) or ""
+        fns[name] = check.configured("training", "metric", given, METRICS)
+        module = getattr(check.bare(fns[name]), "__module__", None) or ""
         if module.partition(".")[0] == "sklearn":
             raise TypeError(check.message("training", f"the metric {name!r} must be written in jax.numpy", "scikit-learn's", _REWRITE))
     return fns
@@ -493,11 +509,13 @@ def _metric_fns(metrics: str | Metric | Mapping[str, str | Metric] | Iterable[st
 _REWRITE = 'as those of METRICS are, such as "accuracy"; predict(...) gives NumPy code what it needs'
 
 
-def _metric_name(metric: str | Metric) -> str:
+def _metric_name(metric: OneMetric) -> str:
     """The name that a metric given without one is reported under: the function's own."""
+    if isinstance(metric, tuple) and check.is_configured(metric):
+        return _metric_name(metric[0])
     if isinstance(metric, str):
         return metric
-    name = getattr(bare(metric), "__name__", "<lambda>") if callable(metric) else repr(metric)
+    name = getattr(check.bare(metric), "__name__", "<lambda>") if callable(metric) else repr(metric)
     if name == "<lambda>":
         fix = 'such as metrics={"worst": function}'
         raise ValueError(check.message("training", "a metric must have a name", "a function without one", fix))
@@ -506,7 +524,7 @@ def _metric_name(metric: str | Metric) -> str:
 
 def _measured(measures: Mapping[str, Metric], predictions: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> Metrics:
     """Every metric; one that takes no weights can't tell which examples count, and is left out where only some do."""
-    left_out = [name for name, metric in measures.items() if weights is not None and not takes_weights(metric)]
+    left_out = [name for name, metric in measures.items() if weights is not None and "weights" not in check.parameters(metric)]
     if left_out:
         rule = "a metric must take weights=None, what each example counts, to be reported where not all count alike (weights, num_examples, folds of several sizes)"
         got = f"{', '.join(map(repr, left_out))} without"
@@ -546,12 +564,30 @@ def _examples_last(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(jnp.asarray(x), 0, -1)
 
 
-def _losses(loss: Callable[..., jax.Array], prediction: jax.Array, y: jax.Array) -> jax.Array:
-    """The loss of each example, shape (examples,); prediction has the examples last, y first."""
-    return each_loss(loss, prediction, _examples_last(y))
+def _examples_first(predictions: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), predictions)
 
 
-def _predictions(model: Layer, params: Params, x: jax.Array) -> jax.Array:
+_LOSS_STREAM = 0x6C6F7373  # folded into a step's key for the loss; the model has the key itself
+
+
+def _mean_loss(
+    where: str,
+    loss: Callable[..., jax.Array],
+    prediction: Any,
+    y: jax.Array,
+    weights: jax.Array | None = None,
+    *,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """The mean loss of a set, shape (); prediction has the examples last, y first; key is the step's."""
+    own = jax.random.fold_in(key, _LOSS_STREAM) if key is not None and "key" in check.parameters(loss) else None
+    if sees_batch(loss):
+        return whole_loss(loss, _examples_first(prediction), jnp.asarray(y), weights, own)
+    return weighted_mean(where, each_loss(loss, prediction, _examples_last(y), own), weights)
+
+
+def _predictions(model: Layer, params: Params, x: jax.Array) -> Any:
     """The model's outputs for a whole set, examples last, found a batch at a time.
 
     A batch holds about as many numbers as the parameters: with fewer, to read the weights is most of the work; with more,
@@ -561,27 +597,34 @@ def _predictions(model: Layer, params: Params, x: jax.Array) -> jax.Array:
     numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
     batches = math.ceil(examples / np.clip(numbers * examples // x.size, *_EVALUATION_BATCHES))
     if batches == 1:
-        return apply_batch(model, params, _examples_last(x))
+        return outputs_of(model, params, _examples_last(x))
     size = math.ceil(examples / batches)
     if x.size * x.dtype.itemsize > _LARGE:  # may be mapped from a file: nothing as large as it is made
         return _predictions_of_slices(model, params, x, size, batches)
     x = jnp.pad(x, ((0, batches * size - examples), *((0, 0),) * (x.ndim - 1)))
-    each = jax.lax.map(lambda part: apply_batch(model, params, _examples_last(part)), x.reshape(batches, size, *x.shape[1:]))
-    joined = jnp.moveaxis(each, 0, -2)  # (*outputs, batches, size)
-    return joined.reshape(*joined.shape[:-2], -1)[..., :examples]
+    each = jax.lax.map(lambda part: outputs_of(model, params, _examples_last(part)), x.reshape(batches, size, *x.shape[1:]))
+
+    def join(leaf: jax.Array) -> jax.Array:
+        joined = jnp.moveaxis(leaf, 0, -2)  # (*outputs, batches, size)
+        return joined.reshape(*joined.shape[:-2], -1)[..., :examples]
+
+    return jax.tree.map(join, each)
 
 
-def _predictions_of_slices(model: Layer, params: Params, x: jax.Array, size: int, batches: int) -> jax.Array:
+def _predictions_of_slices(model: Layer, params: Params, x: jax.Array, size: int, batches: int) -> Any:
     """As `_predictions`, where the last slice overlaps the one before."""
     examples = len(x)
     begins = np.minimum(np.arange(batches) * size, examples - size)
 
-    def one(begin: jax.Array) -> jax.Array:
-        return apply_batch(model, params, _examples_last(jax.lax.dynamic_slice_in_dim(x, begin, size)))
+    def one(begin: jax.Array) -> Any:
+        return outputs_of(model, params, _examples_last(jax.lax.dynamic_slice_in_dim(x, begin, size)))
 
-    each = jnp.moveaxis(jax.lax.map(one, jnp.asarray(begins)), 0, -2)  # (*outputs, batches, size)
-    whole = each[..., :-1, :].reshape(*each.shape[:-2], -1)
-    return jnp.concatenate([whole, each[..., -1, batches * size - examples :]], axis=-1)
+    def join(leaf: jax.Array) -> jax.Array:
+        each = jnp.moveaxis(leaf, 0, -2)  # (*outputs, batches, size)
+        whole = each[..., :-1, :].reshape(*each.shape[:-2], -1)
+        return jnp.concatenate([whole, each[..., -1, batches * size - examples :]], axis=-1)
+
+    return jax.tree.map(join, jax.lax.map(one, jnp.asarray(begins)))
 
 
 _LARGE = 2**28  # bytes of examples

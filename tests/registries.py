@@ -120,6 +120,23 @@ LOSSES: dict[str, LossCase] = {
     "binary_cross_entropy": LossCase(lambda: losses.binary_cross_entropy, _OUTPUTS, (draw((EXAMPLES, 3), 2) > 0).astype(np.float64)),
     "hinge": LossCase(lambda: losses.hinge, _OUTPUTS, _LABELS),
     "hinge_sides": LossCase(lambda: losses.hinge, _OUTPUTS, np.sign(draw((EXAMPLES, 3), 2))),
+    "cross_entropy_smoothed": LossCase(
+        lambda label_smoothing: lambda p, t: losses.cross_entropy(p, t, label_smoothing=label_smoothing),
+        _OUTPUTS,
+        _LABELS,
+        {"label_smoothing": (0.05, 0.1, 0.9)},
+    ),
+    "cross_entropy_sequence": LossCase(lambda: losses.cross_entropy, 2 * draw((EXAMPLES, 2, 3), 4), np.stack([_LABELS, 2 - _LABELS], 1)),
+    "focal": LossCase(lambda gamma: lambda p, t: losses.focal(p, t, gamma), _OUTPUTS, _LABELS, {"gamma": (0.5, 2.0, 5.0)}),
+    "focal_binary": LossCase(
+        lambda gamma, alpha: lambda p, t: losses.focal(p, t, gamma, alpha),
+        _OUTPUTS,
+        (draw((EXAMPLES, 3), 2) > 0).astype(np.float64),
+        {"gamma": (0.5, 2.0, 5.0), "alpha": (0.25, 0.5, 0.9)},
+    ),
+    "kl_divergence": LossCase(lambda: losses.kl_divergence, _OUTPUTS, _ODDS / _ODDS.sum(-1, keepdims=True)),
+    "poisson": LossCase(lambda: losses.poisson, _OUTPUTS, 1 + np.floor(_ODDS)),
+    "cosine_distance": LossCase(lambda: losses.cosine_distance, _OUTPUTS, draw((EXAMPLES, 3), 2)),
 }
 
 _STRENGTHS = (0.0, 0.1, 2.0)

@@ -24,7 +24,20 @@ from scipy import special
 
 from funcnet import losses
 from funcnet.batching import on_batch
-from funcnet.losses import absolute_error, binary_cross_entropy, check_targets, cross_entropy, each_loss, hinge, huber, squared_error
+from funcnet.losses import (
+    absolute_error,
+    binary_cross_entropy,
+    check_targets,
+    cosine_distance,
+    cross_entropy,
+    each_loss,
+    focal,
+    hinge,
+    huber,
+    kl_divergence,
+    poisson,
+    squared_error,
+)
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
@@ -234,11 +247,38 @@ two, three = jnp.zeros(2), jnp.zeros(3)
             r"^cross_entropy: a distribution must have shape \(3,\), got \(2,\)$",
             lambda: cross_entropy(two, jnp.array([0.5, 0.5])),
         ),
-        "logits of two axes": (
+        "one label for two positions": (
             lambda: cross_entropy(jnp.zeros((2, 3)), jnp.array(1)),
             ValueError,
-            r"^cross_entropy: logits must have shape \(classes,\), got \(2, 3\)$",
-            lambda: jax.vmap(cross_entropy, (0, None))(jnp.zeros((2, 3)), jnp.array(1)),
+            r"^cross_entropy: labels must have shape \(2,\), got \(\); a label for each position; for a batch, use jax.vmap$",
+            lambda: (
+                cross_entropy(jnp.zeros((2, 3)), jnp.array([1, 0])),
+                jax.vmap(cross_entropy, (0, None))(jnp.zeros((2, 3)), jnp.array(1)),
+            ),
+        ),
+        "smoothing above 1": (
+            lambda: cross_entropy(three, jnp.array(1), label_smoothing=1.1),
+            ValueError,
+            r"^cross_entropy: label_smoothing must be in \[0, 1\], got 1.1$",
+            lambda: cross_entropy(three, jnp.array(1), label_smoothing=1.0),
+        ),
+        "gamma below 0": (
+            lambda: focal(three, jnp.array(1), -1.0),
+            ValueError,
+            r"^focal: gamma must be in \[0, inf\), got -1.0$",
+            lambda: focal(three, jnp.array(1), 0.0),
+        ),
+        "alpha among several classes": (
+            lambda: focal(three, jnp.array(1), alpha=0.25),
+            ValueError,
+            r"^focal: alpha must be None for a label among several classes, got 0.25; weigh the examples$",
+            lambda: (focal(three, jnp.array(1)), focal(three, jnp.zeros(3), alpha=0.25)),
+        ),
+        "label for a distribution": (
+            lambda: kl_divergence(three, jnp.array(1)),
+            ValueError,
+            r"^kl_divergence: a distribution must have shape \(3,\), got \(\)$",
+            lambda: kl_divergence(three, jax.nn.one_hot(1, 3)),
         ),
     }
 )
@@ -295,6 +335,37 @@ def given(loss, outputs, targets):
             r"^hinge: targets must be -1 or 1, got 0 in row 0; such as 2 \* y - 1$",
             given(hinge, (1,), 2 * np.array([0, 1]) - 1),
         ),
+        "label in a sequence": (
+            given(cross_entropy, (2, 3), [[0, 2], [1, 3]]),
+            ValueError,
+            r"^cross_entropy: labels must be in \[0, 2\].* got 3 in row 1",
+            given(cross_entropy, (2, 3), [[0, 2], [1, 2]]),
+        ),
+        "another length": (
+            given(cross_entropy, (3, 3), [[0, 2], [1, 2]]),
+            ValueError,
+            r"^cross_entropy: each row of y must have shape \(3,\), got \(2,\); a label for each position$",
+            given(cross_entropy, (2, 3), [[0, 2], [1, 2]]),
+        ),
+        "negative count": (
+            given(poisson, (1,), [2, -1]),
+            ValueError,
+            r"^poisson: targets must be at least 0, got -1 in row 1$",
+            given(poisson, (1,), [2, 0]),
+        ),
+        "no side of focal": (
+            given(focal, (1,), [1, -1]),
+            ValueError,
+            r"^focal: targets must be 0 or 1, got -1 in row 1$",
+            given(focal, (1,), [1, 0]),
+        ),
+        "label of focal": (given(focal, (3,), [1, 3]), ValueError, r"^focal: labels must be in \[0, 2\]", given(focal, (3,), [1, 2])),
+        "no distribution of the divergence": (
+            given(kl_divergence, (2,), [[0.5, 1.0]]),
+            ValueError,
+            r"^kl_divergence: each row of y must be a distribution",
+            given(kl_divergence, (2,), [[0.5, 0.5]]),
+        ),
         "other shape": (
             given(squared_error, (3,), [1.0, 2.0]),
             ValueError,
@@ -343,6 +414,64 @@ def test_sums_over_outputs_are_taken_in_float32(dtype):
 TAILS = np.array([0.0, 0.1, -0.1, 3, -3, 5, -5, 17, -17, 40, -40, 80, -80])
 
 
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_both_tails_of_focal_are_exact(gamma):
+    """Value and slope against float64, of a logit and of two classes of which one is surer."""
+    margins = np.concatenate([TAILS, -TAILS])
+    value = np.exp(-gamma * np.logaddexp(0, margins)) * np.logaddexp(0, -margins)
+    slope = -np.exp(-gamma * np.logaddexp(0, margins)) * (
+        gamma * special.expit(margins) * np.logaddexp(0, -margins) + special.expit(-margins)
+    )
+    x = jnp.asarray(margins, jnp.float32)
+    got = jax.vmap(jax.value_and_grad(lambda margin: focal(margin, jnp.float32(1), gamma)))(x)
+    two = jax.vmap(jax.value_and_grad(lambda margin: focal(jnp.stack([margin, jnp.zeros_like(margin)]), jnp.array(0), gamma)))(x)
+    for found in (got, two):
+        np.testing.assert_allclose(found[0], value, rtol=3e-5, atol=1e-44)
+        np.testing.assert_allclose(found[1], slope, rtol=3e-5, atol=1e-44)
+
+
+def test_losses_that_are_zero_where_prediction_and_target_agree():
+    logits = jnp.array([0.5, -2.0, 3.0])
+    value, slope = jax.value_and_grad(kl_divergence)(logits, jax.nn.softmax(logits))
+    np.testing.assert_allclose(value, 0, atol=1e-6)
+    np.testing.assert_allclose(slope, 0, atol=1e-6)
+    assert_close(jax.grad(poisson)(jnp.log(jnp.array([3.0, 0.2])), jnp.array([3.0, 0.2])), jnp.zeros(2))
+    assert cosine_distance(3e25 * logits, 1e-25 * logits) < 1e-6  # whose squares no float32 holds
+    angle = 1e-4
+    small = cosine_distance(jnp.array([1.0, 0.0]), jnp.array([np.cos(angle), np.sin(angle)], jnp.float32))
+    np.testing.assert_allclose(small, angle**2 / 2, rtol=1e-4)  # 1 - cos is 0 in float32
+    np.testing.assert_array_equal(jax.value_and_grad(cosine_distance)(jnp.zeros(3), logits)[1], jnp.zeros(3))
+    assert cosine_distance(jnp.zeros(3), logits) == cosine_distance(logits, jnp.zeros(3)) == 1
+
+
+def test_a_class_that_does_not_occur_has_no_part_in_the_divergence():
+    logits, p = jnp.array([0.5, -jnp.inf, 2.0]), jnp.array([0.25, 0.0, 0.75])
+    both = jax.jit(jax.value_and_grad(kl_divergence))
+    value, slope = both(logits[::2], p[::2])
+    assert_close(both(logits, p), (value, jnp.array([slope[0], 0, slope[1]])))
+    assert_close(value, special.rel_entr([0.25, 0.75], special.softmax([0.5, 2.0])).sum())
+
+
+def test_no_smoothing_and_no_focus_change_nothing():
+    case = LOSSES["cross_entropy"]
+    for prediction, target in zip(jnp.asarray(case.prediction, jnp.float32), target_of(case)):
+        plain = cross_entropy(prediction, target)
+        assert_same_bits(cross_entropy(prediction, target, label_smoothing=0), plain)
+        assert_close(jax.jit(lambda s, p=prediction, t=target: cross_entropy(p, t, label_smoothing=s))(0.0), plain)
+        assert_close(focal(prediction, target, 0.0), plain)
+    masked = jnp.array([1.0, -jnp.inf])
+    assert np.isfinite(jax.jit(lambda s: cross_entropy(masked, jnp.array(0), label_smoothing=s))(0.0))
+
+
+def test_cross_entropy_of_a_sequence_is_the_mean_over_its_positions():
+    case = LOSSES["cross_entropy_sequence"]
+    scores, labels = jnp.asarray(case.prediction[0], jnp.float32), jnp.asarray(case.target[0])
+    assert_close(cross_entropy(scores, labels), jnp.mean(jax.vmap(cross_entropy)(scores, labels)))
+    assert_close(cross_entropy(scores, jax.nn.one_hot(labels, 3)), cross_entropy(scores, labels))
+    assert_close(kl_divergence(scores, jax.nn.one_hot(labels, 3)), cross_entropy(scores, labels))
+    assert np.isnan(cross_entropy(scores, jnp.array([1, 3])))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("label", [0, 1, 0.25])
 def test_both_tails_of_binary_cross_entropy_are_exact(dtype, label):
@@ -385,7 +514,8 @@ def test_a_healthy_loss_raises_nothing_under_debug_nans(name):
     case = LOSSES[name]
     loss, target = case.make(**variant(case.numbers, 1)), target_of(case)
     with jax.debug_nans(True):
-        for prediction in (jnp.asarray(case.prediction[0], jnp.float32), 100 * jnp.asarray(case.prediction[0], jnp.float32)):
+        far = 10 if name == "poisson" else 100  # the exponential of more is infinite
+        for prediction in (jnp.asarray(case.prediction[0], jnp.float32), far * jnp.asarray(case.prediction[0], jnp.float32)):
             for run in (jax.value_and_grad(loss), jax.jit(jax.value_and_grad(loss))):
                 assert np.isfinite(run(prediction, target[0])[0])
 
@@ -399,6 +529,11 @@ OUT_OF_RANGE = {
     "class of three": (binary_cross_entropy, (1,), [0, 1, 1, 0], 2),
     "side": (hinge, (1,), [-1, 1, 1, -1], 0),
     "side of two": (hinge, (2,), [[-1.0, 1.0]] * 4, 0.5),
+    "label of focal": (focal, (3,), [0, 1, 2, 0], 3),
+    "side of focal": (focal, (2,), [[0.0, 1.0]] * 4, 0.5),
+    "count": (poisson, (2,), [[0.0, 3.0]] * 4, -1.0),
+    "distribution": (kl_divergence, (2,), [[0.25, 0.75]] * 4, -0.5),
+    "label in a sequence": (cross_entropy, (2, 3), [[0, 2]] * 4, 3),
 }
 WRAPPERS = {
     "lambda": lambda loss: lambda prediction, target: loss(prediction, target),

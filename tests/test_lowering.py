@@ -148,8 +148,15 @@ MEASURED = {  # predictions and targets
     "precision": (jnp.zeros((EXAMPLES, 3)), LABELS),
     "recall": (jnp.zeros((EXAMPLES, 3)), LABELS),
     "f1": (jnp.zeros((EXAMPLES, 3)), LABELS),
+    "balanced_accuracy": (jnp.zeros((EXAMPLES, 3)), LABELS),
+    "matthews_correlation": (jnp.zeros((EXAMPLES, 3)), LABELS),
+    "roc_auc": (jnp.zeros((EXAMPLES, 3)), LABELS),
+    "average_precision": (jnp.zeros((EXAMPLES, 3)), LABELS),
+    "log_loss": (jnp.zeros((EXAMPLES, 3)), LABELS),
+    "calibration_error": (jnp.zeros((EXAMPLES, 3)), LABELS),
     "mean_squared_error": (jnp.zeros((EXAMPLES, 3)), jnp.zeros((EXAMPLES, 3))),
     "mean_absolute_error": (jnp.zeros((EXAMPLES, 3)), jnp.zeros((EXAMPLES, 3))),
+    "median_absolute_error": (jnp.zeros((EXAMPLES, 3)), jnp.zeros((EXAMPLES, 3))),
     "r2": (jnp.zeros((EXAMPLES, 3)), jnp.zeros((EXAMPLES, 3))),
 }
 

@@ -10,7 +10,10 @@ from properties import assert_close, assert_quarantined, check_gradient, check_m
 from registries import PENALTIES, VARIANTS, penalty_params, stacked, variant
 
 from funcnet import penalties
+from funcnet.layers import dense
+from funcnet.losses import binary_cross_entropy, squared_error
 from funcnet.penalties import is_weight, l1, l2, l3, l4, lp, penalty
+from funcnet.training import penalized
 
 every_penalty = pytest.mark.parametrize("name", PENALTIES)
 
@@ -169,3 +172,64 @@ def test_gradient_at_zero_is_zero(p):
 )
 def test_mistakes(mistake):
     check_mistake(mistake)
+
+
+# The same strength elsewhere, as l2's docstring says.
+
+N, STRENGTH = 30, 0.02
+_RNG = np.random.default_rng(7)
+X = _RNG.normal(size=(N, 4))
+Y = X @ _RNG.normal(size=(4, 2)) + 0.3 * _RNG.normal(size=(N, 2))
+SIDES = (Y[:, 0] > 0).astype(int)
+
+
+def slope(loss, weight, bias, y):
+    """Of the objective with l2(STRENGTH), in the weight and the bias of a linear model, in float64."""
+    with jax.enable_x64(True):
+        objective = penalized(dense(len(weight)), loss, l2(STRENGTH))
+        params = {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}
+        return jax.grad(objective)(params, (jnp.asarray(X), jnp.asarray(y)))
+
+
+def test_l2_is_scikit_learns_alpha_and_c():
+    """At scikit-learn's solutions the objective is flat; at those of twice the strength it isn't."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    cases = []
+    for factor in (1, 2):
+        one = linear_model.Ridge(alpha=factor * N * STRENGTH).fit(X, Y[:, 0])
+        several = linear_model.Ridge(alpha=factor * N * 2 * STRENGTH).fit(X, Y)
+        logistic = linear_model.LogisticRegression(C=1 / (2 * N * factor * STRENGTH), tol=1e-10, max_iter=10_000).fit(X, SIDES)
+        cases += [
+            (factor, squared_error, one.coef_[None], one.intercept_[None], Y[:, :1]),
+            (factor, squared_error, several.coef_, several.intercept_, Y),
+            (factor, binary_cross_entropy, logistic.coef_, logistic.intercept_, SIDES[:, None]),
+        ]
+    for factor, *case in cases:
+        steepest = max(float(np.max(np.abs(part))) for part in jax.tree.leaves(slope(*case)))
+        assert steepest < 1e-6 if factor == 1 else steepest > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_l2_is_the_alpha_of_scikit_learns_nets():
+    """Its loss at the first step is the objective at its first weights, of which half is the regressor's."""
+    nets = pytest.importorskip("sklearn.neural_network")
+    given = {"hidden_layer_sizes": (), "solver": "sgd", "learning_rate_init": 1e-12, "batch_size": N, "max_iter": 1, "random_state": 0}
+    regressor = nets.MLPRegressor(alpha=N * STRENGTH, **given).fit(X, Y[:, 0])
+    classifier = nets.MLPClassifier(alpha=2 * N * STRENGTH, **given).fit(X, SIDES)
+    for net, loss, y, share in ((regressor, squared_error, Y[:, :1], 2), (classifier, binary_cross_entropy, SIDES[:, None], 1)):
+        with jax.enable_x64(True):
+            params = {"weight": jnp.asarray(net.coefs_[0].T), "bias": jnp.asarray(net.intercepts_[0])}
+            value = penalized(dense(1), loss, l2(STRENGTH))(params, (jnp.asarray(X), jnp.asarray(y)))
+        np.testing.assert_allclose(value, share * net.loss_, rtol=1e-8)
+
+
+def test_l2_is_half_of_torchs_weight_decay():
+    torch = pytest.importorskip("torch")
+    weight, bias = _RNG.normal(size=(2, 4)), _RNG.normal(size=2)
+    parts = [torch.tensor(part, requires_grad=True) for part in (weight, bias)]
+    optimizer = torch.optim.SGD([{"params": parts[:1], "weight_decay": 2 * STRENGTH}, {"params": parts[1:]}], lr=1.0)
+    torch.nn.functional.mse_loss(torch.nn.functional.linear(torch.tensor(X), *parts), torch.tensor(Y)).backward()
+    optimizer.step()
+    grads = slope(squared_error, weight, bias, Y)
+    np.testing.assert_allclose(parts[0].detach().numpy(), weight - np.asarray(grads["weight"]), rtol=1e-9)
+    np.testing.assert_allclose(parts[1].detach().numpy(), bias - np.asarray(grads["bias"]), rtol=1e-9)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
-from properties import assert_close, assert_same_bits
+from properties import assert_close, assert_same_bits, check_mistake, mistakes
 
 import funcnet as fn
 from funcnet.training import evaluation_steps
@@ -147,6 +147,67 @@ def test_metrics_are_taken_as_names_and_functions_alone_or_several():
         assert one.modes == {"loss": "min", **dict.fromkeys(names, "max")}
 
 
+def test_names_with_settings():
+    """A pair alone, among others, and under a name of one's own; a loss's too, also one that a sweep traces."""
+    y = (X[:, 0] > 0).astype(int)
+    pair = ("f1", {"average": "binary"})
+    given = [
+        pair,
+        (pair, "accuracy"),
+        {"own": pair, "weighted": (fn.f1, {"average": "weighted"})},
+        [pair, ("calibration_error", {"bins": 5})],
+    ]
+    names = [["f1"], ["f1", "accuracy"], ["own", "weighted"], ["f1", "calibration_error"]]
+    for metrics, expected in zip(given, names, strict=True):
+        one = fn.training(fn.dense(1), "binary_cross_entropy", fn.sgd(0.1), in_shape=(4,), metrics=metrics)
+        state = one.init(KEY)
+        values = one.evaluate(state, fn.Dataset(X, y[:, None]))
+        assert set(values) == {"loss", *expected} and set(one.modes) == {"loss", *expected}
+        said = np.asarray(one.predict(state, X))[:, 0] > 0
+        if expected[0] in ("f1", "own"):
+            np.testing.assert_allclose(values[expected[0]], sklearn.metrics.f1_score(y, said), rtol=1e-6)
+        if "weighted" in expected:
+            np.testing.assert_allclose(values["weighted"], sklearn.metrics.f1_score(y, said, average="weighted"), rtol=1e-6)
+        assert {name: mode for name, mode in one.modes.items() if mode == "min"}.keys() <= {"loss", "calibration_error"}
+
+    def recipe(delta=1.0):
+        return fn.training(fn.dense(1), ("huber", {"delta": delta}), fn.sgd(0.1), in_shape=(4,), metrics=("median_absolute_error", {}))
+
+    result = fn.sweep(recipe, fn.grid(delta=[0.1, 1.0]), DATA, key=KEY, num_steps=5, batch_size=8, progress=False)
+    for row, delta in enumerate([0.1, 1.0]):
+        residual = np.abs(np.asarray(result.predict(row, DATA.validation.x)) - DATA.validation.y)
+        by_hand = np.where(residual <= delta, residual**2 / 2, delta * (residual - delta / 2)).mean()
+        np.testing.assert_allclose(result.table["validation/loss"][row], by_hand, rtol=1e-5)
+        np.testing.assert_allclose(result.table["validation/median_absolute_error"][row], np.median(residual), rtol=1e-5)
+    assert result.best("validation/median_absolute_error").row in (0, 1)
+
+
+def test_settings_of_marked_functions_and_without_defaults():
+    """A pair of what `metric` or `batch_loss` has marked is still marked, and takes weights; a setting may have no default."""
+
+    def beyond(predictions, targets, limit, *, weights=None):
+        far = (jnp.abs(predictions - targets)[:, 0] > limit).astype(jnp.float32)
+        return jnp.mean(far) if weights is None else jnp.sum(far * weights) / jnp.sum(weights)
+
+    one = linear(
+        metrics={"far": (fn.metric(beyond, mode="min"), {"limit": 0.5}), "one": functools.partial(fn.metric(beyond, "min"), limit=1.0)}
+    )
+    assert one.modes == {"loss": "min", "far": "min", "one": "min"}
+    state = one.init(KEY)
+    off = np.abs(np.asarray(one.predict(state, X)) - Y)[:, 0]
+    weighed = one.evaluate(state, fn.WeightedDataset(X, Y, (np.arange(50) < 20).astype(np.float32)))
+    np.testing.assert_allclose([weighed["far"], weighed["one"]], [np.mean(off[:20] > 0.5), np.mean(off[:20] > 1)], rtol=1e-6)
+
+    def scaled(predictions, targets, *, scale=1.0):
+        return scale * jnp.sum((predictions - targets) ** 2)
+
+    for loss in ((fn.batch_loss(scaled), {"scale": 0.5}), functools.partial(fn.batch_loss(scaled), scale=0.5)):
+        summed = fn.training(fn.dense(1), loss, fn.sgd(0.1), in_shape=(4,))
+        np.testing.assert_allclose(summed.evaluate(state, fn.Dataset(X, Y))["loss"], 0.5 * np.sum(off**2), rtol=1e-5)
+    with pytest.raises(TypeError, match="the loss 'scaled' has no setting 'scael'; did you mean 'scale'"):
+        fn.training(fn.dense(1), (fn.batch_loss(scaled), {"scael": 0.5}), fn.sgd(0.1), in_shape=(4,))
+
+
 def test_modes_say_which_way_each_metric_is_better():
     def off(predictions, targets):
         return jnp.max(jnp.abs(predictions - targets))
@@ -240,8 +301,9 @@ def test_validation_losses_of_bfloat16_data_differ_as_in_float32():
 
 @pytest.mark.parametrize("name", fn.LOSSES)
 def test_healthy_training_raises_nothing_under_debug_nans(name):
-    labels = {"cross_entropy": X[:, :3].argmax(1), "binary_cross_entropy": np.eye(3)[X[:, :3].argmax(1)], "hinge": X[:, :3].argmax(1)}
-    y = labels.get(name, X[:, :3])
+    label = X[:, :3].argmax(1)
+    rows = {"binary_cross_entropy": np.eye(3)[label], "kl_divergence": np.eye(3)[label], "poisson": np.floor(np.exp(X[:, :3]))}
+    y = {"cross_entropy": label, "hinge": label, "focal": label, **rows}.get(name, X[:, :3])
     metrics = ["accuracy", "top_k_accuracy", "f1"] if y.ndim == 1 else ["r2", "mean_absolute_error"]
     model = fn.serial(fn.mlp((8, 3), drop=0.2), fn.layer_norm())
     one = fn.training(model, name, fn.adam(1e-2), in_shape=(4,), metrics=metrics)
@@ -460,6 +522,30 @@ BAD = {
         "training: every metric must have a name of its own, got 'f1' twice; give a dict of name to function",
         lambda: linear(metrics={"f1": fn.f1, "binary": functools.partial(fn.f1, average="binary")}),
     ),
+    "setting": (
+        lambda: linear(metrics=[("f1", {"avrage": "binary"})]),
+        TypeError,
+        "training: the metric 'f1' has no setting 'avrage'; did you mean 'average'",
+        lambda: linear(metrics=[("f1", {"average": "binary"})]),
+    ),
+    "settings that are no dict": (
+        lambda: linear(metrics=[("f1", "binary")]),
+        TypeError,
+        r"training: a metric with settings must be a pair of a name or function and a dict, got \('f1', 'binary'\); such as",
+        lambda: linear(metrics=[("f1", {"average": "binary"})]),
+    ),
+    "metric with settings": (
+        lambda: linear(metrics=[("recal", {"average": "binary"})]),
+        ValueError,
+        "training: unknown metric 'recal'; did you mean 'recall'",
+        lambda: linear(metrics=[("recall", {"average": "binary"})]),
+    ),
+    "setting of a loss": (
+        lambda: fn.training(fn.dense(1), ("huber", {"delt": 0.3}), fn.sgd(0.1), in_shape=(4,)),
+        TypeError,
+        "training: the loss 'huber' has no setting 'delt'; did you mean 'delta'",
+        lambda: fn.training(fn.dense(1), ("huber", {"delta": 0.3}), fn.sgd(0.1), in_shape=(4,)),
+    ),
     "metric without a name": (
         lambda: linear(metrics=lambda predictions, targets: 0),
         ValueError,
@@ -582,3 +668,169 @@ def test_a_training_is_a_triple_whose_further_fields_a_replace_keeps():
     bad = fn.Dataset(np.ones((4, 2), np.float32), np.array([0, 1, 2, 3]))
     with pytest.raises(ValueError, match=r"labels must be in \[0, 2\].*got 3 in row 3"):
         fn.fit(wrapped, bad, key=jax.random.key(0), num_steps=1, batch_size=2)
+
+
+# Losses that take a key, a pytree of predictions, or the whole batch.
+
+
+def noisy(prediction, target, *, key=None):
+    noise = 0 if key is None else jax.random.normal(key, prediction.shape)
+    return jnp.mean((prediction + noise - target) ** 2)
+
+
+def two_headed(rate=0.1):
+    """A mean and the logarithm of a scale, whose loss is the negative log likelihood of a Gaussian."""
+    heads = fn.dense(2)
+
+    def apply(params, x, *, key=None):
+        mean, log_scale = heads.apply(params, x)
+        return {"mean": mean, "log_scale": log_scale}
+
+    return fn.training(fn.Layer(heads.init, apply), gaussian, fn.adam(rate), in_shape=(4,), metrics={"off": far_off})
+
+
+def gaussian(prediction, target):
+    return prediction["log_scale"] + (prediction["mean"] - target[0]) ** 2 / (2 * jnp.exp(2 * prediction["log_scale"]))
+
+
+def far_off(predictions, targets, *, weights=None):
+    return jnp.max(jnp.abs(predictions["mean"] - targets[:, 0]) * (1 if weights is None else weights))
+
+
+def misordered(predictions, targets, *, weights=None):
+    """A smooth share of the pairs in the wrong order: 1 - the area under the ROC curve, with a sigmoid for a step."""
+    scores, counts = predictions[:, 0], jnp.ones(len(targets)) if weights is None else weights
+    pairs = (targets[:, None] > targets[None]).astype(counts.dtype) * counts[:, None] * counts[None]
+    return jnp.sum(pairs * jax.nn.sigmoid(scores[None] - scores[:, None])) / jnp.maximum(jnp.sum(pairs), 1)  # may be of one class
+
+
+SIGNS = (Y[:, 0] > 0).astype(int)
+PARTS = fn.Split(fn.Dataset(X[:40], SIGNS[:40]), fn.Dataset(X[40:], SIGNS[40:]))
+
+
+def ranking(rate=0.1, loss=misordered):
+    return fn.training(fn.dense(1), fn.batch_loss(loss), fn.sgd(rate), in_shape=(4,), metrics=["roc_auc"])
+
+
+def keyed(rate=0.1):
+    return fn.training(fn.dense(1), noisy, fn.sgd(rate), in_shape=(4,))
+
+
+def test_a_loss_with_a_key_has_one_for_each_example_in_training_alone():
+    one = keyed()
+    state, key = one.init(KEY), jax.random.key(5)
+    said = np.asarray(one.predict(state, X[:8]))
+    keys = jax.random.split(jax.random.fold_in(key, 0x6C6F7373), 8)
+    noise = np.stack([jax.random.normal(each, (1,)) for each in keys])
+    assert len(np.unique(noise)) == 8
+    for run in (one.step, jax.jit(one.step)):
+        _, metrics = run(state, fn.Dataset(X[:8], Y[:8]), key)
+        np.testing.assert_allclose(metrics["loss"], np.mean((said + noise - Y[:8]) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(one.evaluate(state, fn.Dataset(X[:8], Y[:8]))["loss"], np.mean((said - Y[:8]) ** 2), rtol=1e-5)
+    both = jax.vmap(lambda key: one.step(state, fn.Dataset(X[:8], Y[:8]), key)[1]["loss"])(jnp.stack([key, jax.random.key(6)]))
+    np.testing.assert_allclose(both[0], np.mean((said + noise - Y[:8]) ** 2), rtol=1e-5)
+    assert both[0] != both[1]
+
+
+def test_a_pytree_of_predictions():
+    one = two_headed()
+    state = one.init(KEY)
+    many = np.tile(X, (40, 1))  # evaluated in several parts
+    weight, bias = (np.asarray(state.params[name], np.float64) for name in ("weight", "bias"))
+    mean, log_scale = (many @ weight.T + bias).T
+    said = one.predict(state, many)
+    np.testing.assert_allclose(said["mean"], mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(said["log_scale"], log_scale, rtol=1e-4, atol=1e-5)
+    assert jax.tree.map(jnp.shape, one.predict(state, many[:0])) == {"mean": (0,), "log_scale": (0,)}
+    y = np.tile(Y, (40, 1))
+    values = one.evaluate(state, fn.Dataset(many, y))
+    np.testing.assert_allclose(values["loss"], np.mean(log_scale + (mean - y[:, 0]) ** 2 / (2 * np.exp(2 * log_scale))), rtol=1e-4)
+    np.testing.assert_allclose(values["off"], np.max(np.abs(mean - y[:, 0])), rtol=1e-4)
+    fitted = fn.fit(one, DATA, key=KEY, num_steps=300, batch_size=16, eval_every=100)
+    assert fitted.curves["train/loss"][-1] < fitted.curves["train/loss"][0] - 0.3
+
+
+def test_a_loss_that_sees_the_batch():
+    """In value and gradient that of the batch; in evaluation that of the set; with weights that of the examples seen."""
+    one = ranking()
+    state = one.init(KEY)
+
+    def scores(params, x):
+        return x @ params["weight"].T + params["bias"][None]
+
+    by_hand = jax.value_and_grad(lambda params: misordered(scores(params, X[:16]), jnp.asarray(SIGNS[:16])))(state.params)
+    after, metrics = jax.jit(one.step)(state, fn.Dataset(X[:16], SIGNS[:16]), KEY)
+    np.testing.assert_allclose(metrics["loss"], by_hand[0], rtol=1e-5)
+    np.testing.assert_allclose(after.params["weight"], state.params["weight"] - 0.1 * by_hand[1]["weight"], rtol=1e-5)
+    whole = misordered(scores(state.params, X), jnp.asarray(SIGNS))
+    np.testing.assert_allclose(one.evaluate(state, fn.Dataset(X, SIGNS))["loss"], whole, rtol=1e-5)
+    weighed = one.evaluate(state, fn.WeightedDataset(X, SIGNS, (np.arange(50) < 16).astype(np.float32)))
+    np.testing.assert_allclose(weighed["loss"], by_hand[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("recipe, data", [(keyed, DATA), (two_headed, DATA), (ranking, PARTS)])
+def test_such_losses_in_a_sweep(recipe, data):
+    """Each row is what fit gives; the lanes train together."""
+    rates = [0.01, 0.1, 0.2]
+    result = fn.sweep(recipe, fn.grid(rate=rates), data, key=KEY, num_steps=20, batch_size=8, progress=False)
+    for row, rate in enumerate(rates):
+        alone = fn.fit(recipe(rate), data, key=jax.random.fold_in(KEY, 0), num_steps=20, batch_size=8)
+        for name in ("train/loss", "validation/loss"):
+            np.testing.assert_allclose(result.table[name][row], alone.curves[name][-1], rtol=1e-4)
+    assert len(np.unique(result.table["validation/loss"])) == 3 and set(result.table["status"]) == {"completed"}
+
+
+def test_a_batch_loss_among_num_examples():
+    variants = [{"num_examples": 16}, {"num_examples": 40}]
+    result = fn.sweep(ranking, variants, PARTS, key=KEY, num_steps=5, batch_size=None, progress=False)
+    first = fn.fit(
+        ranking(), PARTS._replace(train=fn.Dataset(X[:16], SIGNS[:16])), key=jax.random.fold_in(KEY, 0), num_steps=5, batch_size=None
+    )
+    np.testing.assert_allclose(result.table["train/loss"][0], first.curves["train/loss"][-1], rtol=1e-4)
+
+
+def plain(predictions, targets):
+    return jnp.mean((predictions[:, 0] - targets.astype(jnp.float32)) ** 2)
+
+
+@mistakes(
+    {
+        "no function": (
+            lambda: fn.batch_loss("contrastive"),
+            TypeError,
+            r"batch_loss: fn must be a function of \(predictions, targets\), got 'contrastive'",
+            lambda: fn.batch_loss(misordered),
+        ),
+        "weights": (
+            lambda: ranking(loss=plain).evaluate(ranking().init(KEY), fn.WeightedDataset(X, SIGNS, np.ones(50, np.float32))),
+            TypeError,
+            "training: a loss that sees the batch must take weights=None where examples are weighted.*, got plain without",
+            lambda: ranking().evaluate(ranking().init(KEY), fn.WeightedDataset(X, SIGNS, np.ones(50, np.float32))),
+        ),
+        "one for each example": (
+            lambda: ranking(loss=lambda p, t: p[:, 0]).evaluate(ranking().init(KEY), PARTS.train),
+            ValueError,
+            r"training: a loss that sees the batch must give one number for it, got shape \(40,\); such as the mean",
+            lambda: ranking(loss=plain).evaluate(ranking().init(KEY), PARTS.train),
+        ),
+        "a loss of one array": (
+            lambda: two_with({}, ("huber", {"delta": 0.5})).evaluate(two_headed().init(KEY), DATA.train),
+            TypeError,
+            "training: a loss of LOSSES takes one array of predictions, got tuple; a function of your own can pick one of them",
+            lambda: two_with({}).evaluate(two_headed().init(KEY), DATA.train),
+        ),
+        "a metric of one array": (
+            lambda: run_fit(training=two_headed()._replace(check_data=two_with("r2").check_data)),
+            TypeError,
+            "training: the metric 'r2' takes one array of predictions, got a model that gives several; a function of your own",
+            lambda: run_fit(training=two_headed()),
+        ),
+    }
+)
+def test_mistakes_of_such_losses(mistake):
+    check_mistake(mistake)
+
+
+def two_with(metric, loss=lambda p, t: (p[0] - t[0]) ** 2):
+    model = fn.Layer(fn.dense(2).init, lambda params, x, *, key=None: tuple(fn.dense(2).apply(params, x)))
+    return fn.training(model, loss, fn.sgd(0.1), in_shape=(4,), metrics=metric)

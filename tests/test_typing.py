@@ -20,7 +20,7 @@ LINES = {
     "reveal_type(fn.adam(1e-3))": r"funcnet\.optimizers\.Optimizer",
     "reveal_type(fn.momentum)": r"def \(learning_rate: .*, decay: .* =, \*, nesterov: .*bool =\) -> ",
     "reveal_type(fn.squared_error)": rf"def \(prediction: {ARRAY}, target: {ARRAY}\) -> {ARRAY}",
-    "reveal_type(fn.cross_entropy)": rf"def \(logits: {ARRAY}, target: {ARRAY}\) -> {ARRAY}",
+    "reveal_type(fn.cross_entropy)": rf"def \(logits: {ARRAY}, target: {ARRAY}, \*, label_smoothing: .* =\) -> {ARRAY}",
     "reveal_type(fn.dense(3).apply.__call__)": rf"def \(params: Any, x: {ARRAY}, \*, key: {ARRAY} \| None =\) -> {ARRAY}",
     "reveal_type(fn.dense(3).init.__call__)": rf"def \(key: {ARRAY}, in_shape: .*int.*\) -> Any",
     "reveal_type(fn.mlp((64, 10)).apply(params, x))": ARRAY,

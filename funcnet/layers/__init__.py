@@ -19,6 +19,7 @@ from funcnet.layers.layer import apply_batch as apply_batch
 from funcnet.layers.layer import check_symbols as check_symbols
 from funcnet.layers.layer import out_shape as out_shape
 from funcnet.layers.layer import outline as outline
+from funcnet.layers.layer import outputs_of as outputs_of
 from funcnet.layers.normalisation import layer_norm as layer_norm
 from funcnet.layers.precision import mixed_precision as mixed_precision
 from funcnet.layers.recurrent import CELLS as CELLS

@@ -10,7 +10,7 @@ import numpy as np
 
 from funcnet import check, inner
 from funcnet.batching import on_batch
-from funcnet.tree import Params, at_least_float32
+from funcnet.tree import Params, PyTree, at_least_float32
 
 Shape: TypeAlias = tuple[int, ...]
 Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype) -> array, as jax.nn.initializers makes them
@@ -64,10 +64,15 @@ def apply_batch(layer: Layer, params: Params, x: jax.Array, *, key: jax.Array | 
       [[3. 4.]
        [1. 2.]]
     """
-    fn = on_batch(layer.apply, argnums=(1,))
-    y = fn(params, x) if key is None else fn(params, x, key=key)
+    y: jax.Array = outputs_of(layer, params, x, key=key)
     shape_of(y)
     return y
+
+
+def outputs_of(layer: Layer, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> PyTree:
+    """As `apply_batch`, also of a layer that gives a pytree of arrays, as a whole model may."""
+    fn = on_batch(layer.apply, argnums=(1,))
+    return fn(params, x) if key is None else fn(params, x, key=key)
 
 
 def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None) -> Shape:
@@ -86,20 +91,30 @@ def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None 
       >>> out_shape(dense(3), (5,))
       (3,)
     """
-    return outline(layer, check_shape("out_shape", in_shape), dtype)[0]
+    return shape_of(_traced(layer, check_shape("out_shape", in_shape), dtype)[0])[:-1]
 
 
-def outline(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None, params: Params = None) -> tuple[Shape, bool]:
+def outline(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None, params: Params = None) -> tuple[Shape | None, bool]:
     """The shape of one output, as `out_shape` says, and whether the layer looks anything up, as an embedding does.
 
     Args:
       params: their shapes, where they are known; None finds them.
+
+    Returns:
+      The shape, or None of a layer that gives a pytree of several arrays; and a bool.
     """
+    y, looks_up = _traced(layer, in_shape, dtype, params)
+    several = not hasattr(y, "shape") and jax.tree.leaves(y)
+    return None if several else shape_of(y)[:-1], looks_up
+
+
+def _traced(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None, params: Params = None) -> tuple[PyTree, bool]:
+    """The shapes of what a layer gives for a batch of one, and whether it looks anything up."""
     if params is None:
         params = jax.eval_shape(lambda: layer.init(jax.random.key(0), in_shape))
     example = jax.ShapeDtypeStruct((*in_shape, 1), dtype or jnp.result_type(float))
-    jaxpr, y = jax.make_jaxpr(functools.partial(apply_batch, layer), return_shape=True)(params, example)
-    return shape_of(y)[:-1], inner.uses(jaxpr.jaxpr, "gather")
+    jaxpr, y = jax.make_jaxpr(functools.partial(outputs_of, layer), return_shape=True)(params, example)
+    return y, inner.uses(jaxpr.jaxpr, "gather")
 
 
 def shape_of(y: Any) -> Shape:
@@ -148,10 +163,11 @@ def _gives_nan(layer: Layer, params: Params, x: np.ndarray) -> np.ndarray:
     with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.disable_jit():  # nothing is compiled but single operations
         params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01 if check.is_floating(leaf) else 0, leaf.dtype), params)
         try:
-            y = np.asarray(apply_batch(layer, params, jnp.moveaxis(jnp.asarray(x), 0, -1)))
+            leaves = jax.tree.leaves(outputs_of(layer, params, jnp.moveaxis(jnp.asarray(x), 0, -1)))
+            each = [np.isnan(np.asarray(leaf)).reshape(-1, len(x)).any(0) for leaf in leaves]
         except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
             return np.zeros(len(x), bool)
-    missing: np.ndarray = np.isnan(y).reshape(-1, len(x)).any(0)
+    missing: np.ndarray = np.logical_or.reduce(each)
     return missing
 
 

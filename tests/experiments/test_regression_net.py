@@ -40,7 +40,7 @@ def test_what_is_left_is_compared_with_what_must_be(outcome):
 
 def test_its_scores_are_scikit_learns(outcome):
     figures = outcome.findings[2].figures
-    assert set(regression_net.SCORES) == {"mean_squared_error", "mean_absolute_error", "r2"} < set(fn.METRICS)
+    assert set(regression_net.SCORES) == {"mean_squared_error", "mean_absolute_error", "median_absolute_error", "r2"} < set(fn.METRICS)
     assert outcome.findings[2].holds and figures["largest difference"] < 1e-5
     data = regression_net.drawn(jax.random.split(jax.random.key(0), 20)[0])
     assert figures["r2"] == pytest.approx(1 - figures["mean_squared_error"] / float(np.var(data.validation.y)), rel=1e-4)

@@ -81,6 +81,8 @@ def of_numbers(metric: Any) -> Any:
         y_true, y_pred = np.asarray(y_true, float), np.asarray(y_pred, float)
         if isinstance(multioutput, str) and multioutput == "uniform_average":
             return float(metric(y_pred, y_true, weights=weights))
+        if isinstance(multioutput, str) and multioutput == "variance_weighted":
+            return float(metric(y_pred, y_true, multioutput=multioutput, weights=weights))
         each = np.array([metric(said, real, weights=weights) for said, real in zip(y_pred.T, y_true.T, strict=True)])
         if isinstance(multioutput, str):
             only(multioutput=(multioutput, ["raw_values"]))

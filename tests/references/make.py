@@ -184,7 +184,7 @@ def torch_layer(name: str) -> Arrays:
 class LossCase(NamedTuple):
     ours: Callable[[Any], Callable]  # funcnet.losses -> (prediction, target) -> scalar
     torch: Callable[[Any, Any, Any], Any]  # (torch.nn.functional, predictions, targets) -> the mean over the examples
-    target: str  # what targets are: "like" the predictions, "label", "distribution", "share" in [0, 1]
+    target: str  # what targets are, by the names in loss_inputs
 
 
 LOSSES: dict[str, LossCase] = {
@@ -199,6 +199,40 @@ LOSSES: dict[str, LossCase] = {
     "binary_cross_entropy": LossCase(
         lambda losses: losses.binary_cross_entropy, lambda F, p, t: F.binary_cross_entropy_with_logits(p, t), "share"
     ),
+    "cross_entropy_smoothed": LossCase(
+        lambda losses: lambda p, t: losses.cross_entropy(p, t, label_smoothing=0.1),
+        lambda F, p, t: F.cross_entropy(p, t, label_smoothing=0.1),
+        "label",
+    ),
+    "cross_entropy_soft_smoothed": LossCase(
+        lambda losses: lambda p, t: losses.cross_entropy(p, t, label_smoothing=0.3),
+        lambda F, p, t: F.cross_entropy(p, t, label_smoothing=0.3),
+        "distribution",
+    ),
+    "cross_entropy_sequence": LossCase(
+        lambda losses: lambda p, t: losses.cross_entropy(p.reshape(2, 2), t),
+        lambda F, p, t: F.cross_entropy(p.reshape(6, 2, 2).swapaxes(1, 2), t),
+        "labels of two",
+    ),
+    "kl_divergence": LossCase(
+        lambda losses: losses.kl_divergence, lambda F, p, t: F.kl_div(F.log_softmax(p, -1), t, reduction="batchmean"), "distribution"
+    ),
+    "poisson": LossCase(lambda losses: losses.poisson, lambda F, p, t: F.poisson_nll_loss(p, t, log_input=True), "count"),
+    "cosine_distance": LossCase(lambda losses: losses.cosine_distance, lambda F, p, t: (1 - F.cosine_similarity(p, t)).mean(), "like"),
+    "focal": LossCase(  # torch has no focal loss of its own: the paper's formula
+        lambda losses: losses.focal,
+        lambda F, p, t: ((1 - (-F.cross_entropy(p, t, reduction="none")).exp()) ** 2 * F.cross_entropy(p, t, reduction="none")).mean(),
+        "label",
+    ),
+    "focal_binary": LossCase(
+        lambda losses: lambda p, t: losses.focal(p, t, gamma=1.5, alpha=0.25),
+        lambda F, p, t: (
+            (0.25 * t + 0.75 * (1 - t))
+            * (1 - (-F.binary_cross_entropy_with_logits(p, t, reduction="none")).exp()) ** 1.5
+            * F.binary_cross_entropy_with_logits(p, t, reduction="none")
+        ).mean(),
+        "side",
+    ),
 }
 
 
@@ -210,6 +244,9 @@ def loss_inputs(name: str) -> Arrays:
         "label": lambda: rng.integers(0, 4, 6),
         "distribution": lambda: rng.dirichlet(np.ones(4), 6),
         "share": lambda: rng.uniform(size=(6, 4)),
+        "labels of two": lambda: rng.integers(0, 2, (6, 2)),
+        "count": lambda: rng.poisson(2.0, (6, 4)).astype(np.float64),
+        "side": lambda: rng.integers(0, 2, (6, 4)).astype(np.float64),
     }[LOSSES[name].target]()
     return {"prediction": prediction, "target": target}
 
