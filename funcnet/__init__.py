@@ -25,6 +25,7 @@ from funcnet.layers import Layer as Layer
 from funcnet.layers import activation as activation
 from funcnet.layers import apply_batch as apply_batch
 from funcnet.layers import avg_pool as avg_pool
+from funcnet.layers import branches as branches
 from funcnet.layers import conv as conv
 from funcnet.layers import dense as dense
 from funcnet.layers import drop_connect as drop_connect

@@ -16,6 +16,8 @@ from typing import Any, ParamSpec
 import jax
 import jax.numpy as jnp
 
+from funcnet.tree import is_several
+
 P = ParamSpec("P")
 
 
@@ -50,13 +52,18 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable[P, jax.Arra
                     if name not in kwargs:
                         break  # Python says that it is missing
                     args.append(kwargs.pop(name))
-            batch = [jnp.asarray(arg)[..., None] if i in argnums else arg for i, arg in enumerate(args)]
-            return form(*batch, **kwargs)[..., 0]
+            batch = [_batch_of_one(arg) if i in argnums else arg for i, arg in enumerate(args)]
+            result: jax.Array = jax.tree.map(lambda leaf: leaf[..., 0], form(*batch, **kwargs))
+            return result
 
         one.on_batch = batch_fn  # type: ignore[attr-defined]
         return one
 
     return decorate
+
+
+def _batch_of_one(x: Any) -> Any:
+    return jax.tree.map(_batch_of_one, x) if is_several(x) else jnp.asarray(x)[..., None]
 
 
 def on_batch(fn: Callable[..., jax.Array], *, argnums: tuple[int, ...]) -> Callable[..., jax.Array]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from funcnet import check, partition
 from funcnet.draws import bits, mixed
+from funcnet.tree import is_several
 
 
 class Dataset(NamedTuple):
@@ -353,13 +354,6 @@ def _as_inputs(where: str, name: str, x: Any, cast: str, examples: int) -> Any:
         each = [_as_inputs(where, f"{name}[{i}]", value, cast, examples) for i, value in enumerate(x)]
         return type(x)(*each) if hasattr(x, "_fields") else tuple(each)
     return as_numbers(where, name, x, cast)
-
-
-def is_several(x: Any) -> bool:
-    """Whether x is several inputs, in a dict or a tuple: not one array, nor the rows of one."""
-    if isinstance(x, Mapping):
-        return len(x) > 0
-    return isinstance(x, tuple) and len(x) > 0 and all(is_several(part) or len(getattr(part, "shape", ())) > 0 for part in x)
 
 
 def example_shape(x: Any) -> Any:

@@ -12,7 +12,7 @@ from funcnet.layers import Layer
 from funcnet.losses import LOSSES
 from funcnet.penalties import Penalty, Where, is_weight
 from funcnet.training import Training, as_training, penalized
-from funcnet.tree import Params, PyTree, at_least_float32
+from funcnet.tree import Params, PyTree, at_least_float32, is_several
 
 
 def gradient_norms(
@@ -133,6 +133,9 @@ def permutation_importance(
     check.one_of("permutation_importance", "mode", mode, ("min", "max"))
     whole = jax.tree.map(jnp.asarray, dataset if isinstance(dataset, WeightedDataset) else Dataset(dataset.x, dataset.y))
     x = whole.x
+    if is_several(x):
+        rule = "x must be one array, whose columns are shuffled one by one"
+        raise TypeError(check.message("permutation_importance", rule, f"{len(x)} inputs"))
     if x.ndim < 2:
         fix = "x[:, None] gives every example one axis"
         raise ValueError(check.message("permutation_importance", "x must have shape (examples, features)", x.shape, fix))

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.data import AnyDataset, Dataset, Split, WeightedDataset, as_numbers, as_split, is_several
+from funcnet.data import AnyDataset, Dataset, Split, WeightedDataset, as_numbers, as_split
 from funcnet.folds import are_folds
+from funcnet.tree import is_several
 
 
 class Scaler(NamedTuple):

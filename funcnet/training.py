@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.data import AnyDataset, FirstExamples, Split, WeightedDataset, as_examples, as_split, minibatch
-from funcnet.layers import Layer, check_symbols, outline, outputs_of
+from funcnet.data import AnyDataset, FirstExamples, Split, WeightedDataset, as_examples, as_split, example_shape, minibatch
+from funcnet.layers import Layer, Shapes, as_shapes, check_symbols, outline, outputs_of
 from funcnet.losses import LOSSES, check_targets, each_loss, is_known, sees_batch, whole_loss
 from funcnet.metrics import METRICS, Metric, check_metric_targets, direction, known_name, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates, taken
 from funcnet.penalties import Penalty
-from funcnet.tree import Params, PyTree, all_finite, finite_leaves, is_inexact, next_count, where
+from funcnet.tree import Params, PyTree, all_finite, finite_leaves, is_inexact, is_several, next_count, where
 
 Metrics = dict[str, jax.Array]
 UNWEIGHTED = "unweighted_loss"  # beside "loss", of a part with weights
@@ -142,7 +142,7 @@ def training(
     loss: OneLoss,
     optimizer: Optimizer,
     *,
-    in_shape: tuple[int, ...],
+    in_shape: Shapes,
     penalty: Penalty | None = None,
     metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetric] | None = None,
 ) -> Training:
@@ -154,7 +154,7 @@ def training(
         With a parameter `key=None` it is given a key while training; predictions are a pytree where the model gives one; one
         that `batch_loss` marks sees the whole batch.
       optimizer: an `Optimizer`, or another library's gradient transformation; one with a line search or that looks at the loss too.
-      in_shape: shape of one example. Examples stored in float16 are trained on in float32; a model that is to compute in
+      in_shape: shape of one example; of several inputs, theirs in a dict or tuple as x has it. Examples stored in float16 are trained on in float32; a model that is to compute in
         float16 casts them itself.
       penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
       metrics: functions of (predictions, targets) over a whole set, written in jax.numpy, by the name they are reported
@@ -183,12 +183,12 @@ def training(
     check.callables("training", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
     check.callables("training", optimizer, ("init", "update"), "such as adam(1e-3); a name becomes one by optimizer(name, learning_rate)")
     loss_fn = check.configured("training", "loss", loss, LOSSES)
-    measures = _metric_fns(metrics)
+    measures, shapes = _metric_fns(metrics), as_shapes("training", in_shape)
     objective = penalized(model, loss_fn, penalty)
 
     def init(key: jax.Array) -> TrainState:
         check.random_key("init", key)
-        params = model.init(key, in_shape)
+        params = model.init(key, shapes)
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def step(state: TrainState, batch: AnyDataset, key: jax.Array) -> tuple[TrainState, Metrics]:
@@ -210,15 +210,15 @@ def training(
 
     def predict(state: TrainState, x: Any) -> Any:
         x = _inputs(as_examples("predict", x))
-        if x.shape[1:] != tuple(in_shape):
-            fix = "x[None] makes a set of one example" if x.shape == tuple(in_shape) else ""
-            raise ValueError(check.message("predict", f"each example of x must have shape {tuple(in_shape)}", x.shape[1:], fix))
-        if len(x) == 0:
-            one = jax.eval_shape(predict, state, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype))
+        if example_shape(x) != shapes:
+            fix = "x[None] makes a set of one example" if jax.tree.map(jnp.shape, x) == shapes else ""
+            raise ValueError(check.message("predict", f"each example of x must have shape {shapes}", example_shape(x), fix))
+        if _count(x) == 0:
+            one = jax.eval_shape(predict, state, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), x))
             return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), one)
         return _examples_first(_predictions(model, state.params, x))
 
-    check_data = functools.partial(_check_data, model, loss_fn, tuple(in_shape), measures)
+    check_data = functools.partial(_check_data, model, loss_fn, shapes, measures)
     modes = {name: mode for name, mode in {"loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items() if mode}
     return Training(init, step, evaluate, check_data=check_data, predict=predict, modes=modes)
 
@@ -463,11 +463,12 @@ def _check_data(
     data: Split,
     params: Params = None,
 ) -> None:
-    got = data.train.x.shape[1:]
+    got = example_shape(data.train.x)
     if got != in_shape:
         fix = "x[:, None] gives every example one axis" if not got else "say so with training(..., in_shape=)"
         raise ValueError(check.message("training", f"each example must have in_shape {in_shape}", got, fix))
-    outputs, looks_up = outline(model, in_shape, jax.eval_shape(_inputs, data.train.x).dtype, params)
+    dtypes = jax.tree.map(lambda leaf: leaf.dtype, jax.eval_shape(_inputs, data.train.x))
+    outputs, looks_up = outline(model, in_shape, dtypes, params)
     if outputs is None:
         of_one = ["a loss of LOSSES"] if is_known(loss) else []
         of_one += [f"the metric {name!r}" for name, metric in metrics.items() if known_name(metric) is not None]
@@ -476,7 +477,7 @@ def _check_data(
             raise TypeError(check.message("training", f"{of_one[0]} takes one array of predictions", "a model that gives several", fix))
     for name, part in [(name, part) for name, part in zip(Split._fields, data, strict=True) if part is not None]:
         if looks_up:
-            check_symbols(f"training: {name}", model, np.asarray(part.x))
+            check_symbols(f"training: {name}", model, jax.tree.map(np.asarray, part.x))
         if outputs is not None:
             check_targets(loss, outputs, part.y)
             for metric in metrics.values():
@@ -543,7 +544,7 @@ def _measured(measures: Mapping[str, Metric], predictions: jax.Array, y: jax.Arr
 def _batch(train: AnyDataset, rows: jax.Array | None, num_examples: jax.Array | None) -> Any:
     if rows is None:
         return train if num_examples is None else examples_seen(train, num_examples)
-    return type(train)(*(part.at[rows].get(mode="promise_in_bounds") for part in train))
+    return jax.tree.map(lambda part: part.at[rows].get(mode="promise_in_bounds"), train)
 
 
 def examples_seen(dataset: AnyDataset, num_examples: jax.Array) -> WeightedDataset:
@@ -554,14 +555,23 @@ def examples_seen(dataset: AnyDataset, num_examples: jax.Array) -> WeightedDatas
     return FirstExamples(*dataset, inside.astype(jnp.result_type(float)))
 
 
-def _inputs(x: Any) -> jax.Array:
+def _inputs(x: Any) -> Any:
     """A set of examples as a model gets it: float16 is a way to store numbers, whose products overflow; float32 computes."""
-    given: jax.Array = jnp.asarray(x)
-    return given.astype(jnp.float32) if given.dtype == jnp.float16 else given
+
+    def one(x: Any) -> jax.Array:
+        given: jax.Array = jnp.asarray(x)
+        return given.astype(jnp.float32) if given.dtype == jnp.float16 else given
+
+    return jax.tree.map(one, x) if is_several(x) else one(x)
 
 
-def _examples_last(x: jax.Array) -> jax.Array:
-    return jnp.moveaxis(jnp.asarray(x), 0, -1)
+def _count(x: Any) -> int:
+    """How many examples a set has, also of several inputs."""
+    return len(jax.tree.leaves(x)[0])
+
+
+def _examples_last(x: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.moveaxis(jnp.asarray(leaf), 0, -1), x)
 
 
 def _examples_first(predictions: Any) -> Any:
@@ -587,22 +597,26 @@ def _mean_loss(
     return weighted_mean(where, each_loss(loss, prediction, _examples_last(y), own), weights)
 
 
-def _predictions(model: Layer, params: Params, x: jax.Array) -> Any:
+def _predictions(model: Layer, params: Params, x: Any) -> Any:
     """The model's outputs for a whole set, examples last, found a batch at a time.
 
     A batch holds about as many numbers as the parameters: with fewer, to read the weights is most of the work; with more,
     what a small model computes on its way leaves the cache.
     """
-    examples = len(x)
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
-    batches = math.ceil(examples / np.clip(numbers * examples // x.size, *_EVALUATION_BATCHES))
+    examples, inputs = _count(x), jax.tree.leaves(x)
+    numbers, size = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, x))
+    batches = math.ceil(examples / np.clip(numbers * examples // size, *_EVALUATION_BATCHES))
     if batches == 1:
         return outputs_of(model, params, _examples_last(x))
     size = math.ceil(examples / batches)
-    if x.size * x.dtype.itemsize > _LARGE:  # may be mapped from a file: nothing as large as it is made
+    if sum(leaf.size * leaf.dtype.itemsize for leaf in inputs) > _LARGE:  # may be mapped from a file: nothing as large as it is made
         return _predictions_of_slices(model, params, x, size, batches)
-    x = jnp.pad(x, ((0, batches * size - examples), *((0, 0),) * (x.ndim - 1)))
-    each = jax.lax.map(lambda part: outputs_of(model, params, _examples_last(part)), x.reshape(batches, size, *x.shape[1:]))
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        filled = jnp.pad(leaf, ((0, batches * size - examples), *((0, 0),) * (leaf.ndim - 1)))
+        return filled.reshape(batches, size, *leaf.shape[1:])
+
+    each = jax.lax.map(lambda part: outputs_of(model, params, _examples_last(part)), jax.tree.map(cut, x))
 
     def join(leaf: jax.Array) -> jax.Array:
         joined = jnp.moveaxis(leaf, 0, -2)  # (*outputs, batches, size)
@@ -611,13 +625,14 @@ def _predictions(model: Layer, params: Params, x: jax.Array) -> Any:
     return jax.tree.map(join, each)
 
 
-def _predictions_of_slices(model: Layer, params: Params, x: jax.Array, size: int, batches: int) -> Any:
+def _predictions_of_slices(model: Layer, params: Params, x: Any, size: int, batches: int) -> Any:
     """As `_predictions`, where the last slice overlaps the one before."""
-    examples = len(x)
+    examples = _count(x)
     begins = np.minimum(np.arange(batches) * size, examples - size)
 
     def one(begin: jax.Array) -> Any:
-        return outputs_of(model, params, _examples_last(jax.lax.dynamic_slice_in_dim(x, begin, size)))
+        part = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, size), x)
+        return outputs_of(model, params, _examples_last(part))
 
     def join(leaf: jax.Array) -> jax.Array:
         each = jnp.moveaxis(leaf, 0, -2)  # (*outputs, batches, size)

@@ -1,7 +1,7 @@
 """Arithmetic on pytrees."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import jax
@@ -153,3 +153,15 @@ def finite_leaves(tree: PyTree) -> jax.Array:
 def where(condition: jax.Array, left: PyTree, right: PyTree) -> PyTree:
     """left where the scalar condition holds, else right, for whole trees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), left, right)
+
+
+def is_several(x: Any) -> bool:
+    """Whether a model's input is several arrays, in a dict or a tuple: not one array, nor the numbers of one.
+
+    Example:
+      >>> is_several({"age": jnp.ones(3)}), is_several((jnp.ones(3), jnp.ones((3, 2)))), is_several((1.0, 2.0))
+      (True, True, False)
+    """
+    if isinstance(x, Mapping):
+        return len(x) > 0
+    return isinstance(x, tuple) and len(x) > 0 and all(is_several(part) or hasattr(part, "shape") for part in x)

@@ -1,6 +1,7 @@
 """Layers: pure functions `init` and `apply` over parameter pytrees."""
 
 from funcnet.layers.combinators import activation as activation
+from funcnet.layers.combinators import branches as branches
 from funcnet.layers.combinators import mlp as mlp
 from funcnet.layers.combinators import parallel as parallel
 from funcnet.layers.combinators import residual as residual
@@ -15,7 +16,9 @@ from funcnet.layers.dropout import drop_connect as drop_connect
 from funcnet.layers.dropout import dropout as dropout
 from funcnet.layers.layer import INITIALIZERS as INITIALIZERS
 from funcnet.layers.layer import Layer as Layer
+from funcnet.layers.layer import Shapes as Shapes
 from funcnet.layers.layer import apply_batch as apply_batch
+from funcnet.layers.layer import as_shapes as as_shapes
 from funcnet.layers.layer import check_symbols as check_symbols
 from funcnet.layers.layer import out_shape as out_shape
 from funcnet.layers.layer import outline as outline

@@ -1,7 +1,8 @@
 """Layers made of layers: one after the other, side by side, around."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from funcnet.activations import activation_fn
 from funcnet.batching import examples_last
 from funcnet.layers.dense import dense
 from funcnet.layers.dropout import dropout
-from funcnet.layers.layer import Initializer, Layer, Shape, apply_batch, check_shape, no_params, shape_of
+from funcnet.layers.layer import Initializer, Layer, Shape, Shapes, apply_batch, as_shapes, check_shape, no_params, one_example, shape_of
 from funcnet.tree import Params, Scalar
 
 
@@ -62,7 +63,7 @@ def serial(*layers: Layer) -> Layer:
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
         check.random_key("init", key)
-        shape, params = check_shape("serial", in_shape), []
+        shape, params = as_shapes("serial", in_shape), []
         for i, layer in enumerate(layers):
             own, shape = _init_and_shape("serial", i, layer, jax.random.fold_in(key, i), shape)
             params.append(own)
@@ -72,7 +73,7 @@ def serial(*layers: Layer) -> Layer:
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         _check_count("serial", params, layers)
         for i, (layer, own) in enumerate(zip(layers, params, strict=True)):
-            x = _apply_one("serial", i, layer, own, x, key)
+            x = _apply_one("serial", i, layer, own, x, None if key is None else jax.random.fold_in(key, i))
         return x
 
     return Layer(init, apply)
@@ -104,14 +105,67 @@ def parallel(*layers: Layer) -> Layer:
         in_shape = check_shape("parallel", in_shape)
         keys = [jax.random.fold_in(key, i) for i in range(len(layers))]
         own, shapes = zip(*(_init_and_shape("parallel", i, layer, keys[i], in_shape) for i, layer in enumerate(layers)), strict=True)
-        _check_join(shapes)
+        _check_join("parallel", shapes)
         return list(own)
 
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         _check_count("parallel", params, layers)
-        each = enumerate(zip(layers, params, strict=True))
-        return jnp.concatenate([_apply_one("parallel", i, layer, own, x, key) for i, (layer, own) in each])
+        keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(layers))]
+        each = enumerate(zip(layers, params, keys, strict=True))
+        return jnp.concatenate([_apply_one("parallel", i, layer, own, x, key) for i, (layer, own, key) in each])
+
+    return Layer(init, apply)
+
+
+def branches(*layers: Layer, **named: Layer) -> Layer:
+    """A layer for each of several inputs, their outputs joined along the first axis (features or channels).
+
+    Args:
+      *layers: for inputs in a tuple; or
+      **named: for inputs in a dict, by their names. Their outputs agree in all axes but the first.
+
+    Returns:
+      A `Layer` on a tuple or dict of arrays, whose params are the list or the dict of theirs.
+
+    Raises:
+      TypeError, ValueError: there are no layers, or both kinds; the inputs are others; or a layer doesn't fit its own: the message
+        says which.
+
+    Example:
+      >>> from funcnet.layers import flatten
+      >>> both = serial(branches(image=flatten(), age=dense(4)), dense(2))
+      >>> params = both.init(jax.random.key(0), {"image": (1, 8, 8), "age": (1,)})
+      >>> both.apply(params, {"image": jnp.ones((1, 8, 8)), "age": jnp.ones(1)}).shape
+      (2,)
+    """
+    own: dict[Any, Layer] = named or dict(enumerate(layers))
+    _check_layers("branches", [*layers, *named.values()])
+    if bool(layers) == bool(named):
+        raise ValueError(check.message("branches", "needs layers, either in order or by name", "both" if layers else "none"))
+
+    def each(what: str, inputs: Any) -> dict[Any, Any]:
+        """The inputs, or what belongs to them, by the names of their layers."""
+        found = dict(inputs) if isinstance(inputs, Mapping) else dict(enumerate(inputs)) if isinstance(inputs, tuple | list) else None
+        if found is None or found.keys() != own.keys():
+            rule = f"{what} must be a {'dict' if named else 'tuple'} with one entry for each of {', '.join(map(str, own))}"
+            got = type(inputs).__name__ if found is None else f"{', '.join(map(str, found))}"
+            raise (TypeError if found is None else ValueError)(check.message("branches", rule, got))
+        return found
+
+    def init(key: jax.Array, in_shape: Shapes) -> Params:
+        check.random_key("init", key)
+        shapes = each("in_shape", as_shapes("branches", in_shape))
+        keys = dict(zip(own, jax.random.split(key, len(own)), strict=True))
+        found = {name: _init_and_shape("branches", name, layer, keys[name], shapes[name]) for name, layer in own.items()}
+        _check_join("branches", [shape for _, shape in found.values()])
+        return {name: params for name, (params, _) in found.items()} if named else [params for params, _ in found.values()]
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> jax.Array:
+        inputs, theirs = each("x", x), each("params", params)
+        keys = dict(zip(own, [None] * len(own) if key is None else jax.random.split(key, len(own)), strict=True))
+        return jnp.concatenate([_apply_one("branches", name, own[name], theirs[name], inputs[name], keys[name]) for name in own])
 
     return Layer(init, apply)
 
@@ -200,34 +254,34 @@ def _check_count(where: str, params: Params, layers: Sequence[Layer]) -> None:
         raise ValueError(check.message(where, f"params must hold one entry for each of the {len(layers)} layers", len(params)))
 
 
-def _check_join(shapes: Sequence[Shape]) -> None:
+def _check_join(where: str, shapes: Sequence[Shape]) -> None:
     if len({shape[1:] for shape in shapes}) > 1 or not all(shapes):
-        raise ValueError(check.message("parallel", "outputs must agree in all axes but the first", f"shapes {shapes}"))
+        raise ValueError(check.message(where, "outputs must agree in all axes but the first", f"shapes {shapes}"))
 
 
-def _init_and_shape(where: str, i: int, layer: Layer, key: jax.Array, in_shape: Shape) -> tuple[Params, Shape]:
+def _init_and_shape(where: str, i: int | str, layer: Layer, key: jax.Array, in_shape: Shapes) -> tuple[Params, Shape]:
     """One layer's params and output shape; whatever it objects to is said with its position."""
     try:
         params = layer.init(key, in_shape)
         apply = functools.partial(apply_batch, layer)
         try:
-            return params, shape_of(jax.eval_shape(apply, params, jax.ShapeDtypeStruct((*in_shape, 1), jnp.result_type(float))))[:-1]
+            return params, shape_of(jax.eval_shape(apply, params, one_example(in_shape)))[:-1]
         except (TypeError, ValueError) as error:
             try:  # an embedding takes whole numbers
-                return params, shape_of(jax.eval_shape(apply, params, jax.ShapeDtypeStruct((*in_shape, 1), jnp.int32)))[:-1]
+                return params, shape_of(jax.eval_shape(apply, params, one_example(in_shape, jnp.int32)))[:-1]
             except (TypeError, ValueError):
                 raise error from None  # what it said of the numbers that layers usually take
     except (TypeError, ValueError) as error:
         raise _misfit(where, i, in_shape, error) from error
 
 
-def _apply_one(where: str, i: int, layer: Layer, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
+def _apply_one(where: str, i: int | str, layer: Layer, params: Params, x: Any, key: jax.Array | None) -> jax.Array:
     try:
-        return apply_batch(layer, params, x, key=None if key is None else jax.random.fold_in(key, i))
+        return apply_batch(layer, params, x, key=key)
     except (TypeError, ValueError) as error:
-        raise _misfit(where, i, x.shape[:-1], error) from error
+        raise _misfit(where, i, jax.tree.map(lambda leaf: leaf.shape[:-1], x), error) from error
 
 
-def _misfit(where: str, i: int, in_shape: Shape, error: Exception) -> Exception:
+def _misfit(where: str, i: int | str, in_shape: Shapes, error: Exception) -> Exception:
     kind = TypeError if isinstance(error, TypeError) else ValueError  # a subclass, such as JAX's own, may not take a message
-    return kind(f"{where}: layer {i} does not fit its input of shape {tuple(in_shape)}: {error}")
+    return kind(f"{where}: layer {i} does not fit its input of shape {in_shape}: {error}")

@@ -1,7 +1,7 @@
 """What a layer is: two pure functions, `init` and `apply`, that speak of one example."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -13,6 +13,7 @@ from funcnet.batching import on_batch
 from funcnet.tree import Params, PyTree, at_least_float32
 
 Shape: TypeAlias = tuple[int, ...]
+Shapes: TypeAlias = Any  # a Shape; of several inputs, theirs in a dict or a tuple
 Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype) -> array, as jax.nn.initializers makes them
 
 
@@ -94,7 +95,7 @@ def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None 
     return shape_of(_traced(layer, check_shape("out_shape", in_shape), dtype)[0])[:-1]
 
 
-def outline(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None, params: Params = None) -> tuple[Shape | None, bool]:
+def outline(layer: Layer, in_shape: Shapes, dtype: Any = None, params: Params = None) -> tuple[Shape | None, bool]:
     """The shape of one output, as `out_shape` says, and whether the layer looks anything up, as an embedding does.
 
     Args:
@@ -108,13 +109,42 @@ def outline(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = 
     return None if several else shape_of(y)[:-1], looks_up
 
 
-def _traced(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None, params: Params = None) -> tuple[PyTree, bool]:
+def _traced(layer: Layer, in_shape: Shapes, dtype: Any, params: Params = None) -> tuple[PyTree, bool]:
     """The shapes of what a layer gives for a batch of one, and whether it looks anything up."""
     if params is None:
         params = jax.eval_shape(lambda: layer.init(jax.random.key(0), in_shape))
-    example = jax.ShapeDtypeStruct((*in_shape, 1), dtype or jnp.result_type(float))
+    example = one_example(in_shape, dtype)
     jaxpr, y = jax.make_jaxpr(functools.partial(outputs_of, layer), return_shape=True)(params, example)
     return y, inner.uses(jaxpr.jaxpr, "gather")
+
+
+def one_example(in_shape: Shapes, dtype: Any = None) -> Any:
+    """The shape of a batch of one; of several inputs, theirs.
+
+    Args:
+      in_shape: as `as_shapes` gives it.
+      dtype: of all inputs; or one for each, in the same structure; None for floating point.
+    """
+    if is_shape(in_shape):
+        return jax.ShapeDtypeStruct((*in_shape, 1), dtype or jnp.result_type(float))
+    shapes, structure = jax.tree.flatten(in_shape, is_leaf=is_shape)
+    dtypes = jax.tree.leaves(dtype) if type(dtype) is type(in_shape) else [dtype] * len(shapes)
+    return jax.tree.unflatten(structure, list(map(one_example, shapes, dtypes)))
+
+
+def is_shape(in_shape: Any) -> bool:
+    """Whether this is the shape of one array, not those of several."""
+    return isinstance(in_shape, tuple | list) and all(map(check.is_integer, in_shape))
+
+
+def as_shapes(where: str, in_shape: Shapes) -> Shapes:
+    """The checked shape of one example; of several inputs, theirs in the same structure."""
+    if isinstance(in_shape, Mapping) and in_shape:
+        return {name: as_shapes(where, own) for name, own in in_shape.items()}
+    if isinstance(in_shape, tuple) and in_shape and all(isinstance(own, tuple | list | Mapping) for own in in_shape):
+        each = [as_shapes(where, own) for own in in_shape]
+        return type(in_shape)(*each) if hasattr(in_shape, "_fields") else tuple(each)
+    return check_shape(where, in_shape)
 
 
 def shape_of(y: Any) -> Shape:
@@ -125,7 +155,7 @@ def shape_of(y: Any) -> Shape:
     return tuple(y.shape)
 
 
-def check_symbols(where: str, layer: Layer, x: np.ndarray) -> None:
+def check_symbols(where: str, layer: Layer, x: Any) -> None:
     """Checks that concrete examples hold no symbol out of a vocabulary, whose vector is NaN.
 
     A vocabulary has no gaps, so at each place of an example only the least and the largest symbol found there are tried, by
@@ -134,11 +164,16 @@ def check_symbols(where: str, layer: Layer, x: np.ndarray) -> None:
     Args:
       where: who asks, for the message.
       layer: any `Layer`.
-      x: shape (examples, *in_shape).
+      x: shape (examples, *in_shape); of several inputs each is tried while the others are an example's.
 
     Raises:
       ValueError: a symbol makes the output NaN.
     """
+    if not hasattr(x, "shape"):
+        leaves, structure = jax.tree.flatten(x)
+        for i in range(len(leaves)):
+            check_symbols(where, _of_one_input(layer, leaves, structure, i), leaves[i])
+        return
     shape = x.shape[1:]
     params = jax.eval_shape(lambda: layer.init(jax.random.key(0), shape))
     ends = np.stack([x.min(0), x.max(0)])
@@ -156,6 +191,22 @@ def check_symbols(where: str, layer: Layer, x: np.ndarray) -> None:
             raise ValueError(
                 check.message(where, "a symbol must be in the vocabulary", got, "symbols are numbered from 0; widen it, or map the others")
             )
+
+
+def _of_one_input(layer: Layer, leaves: list[np.ndarray], structure: Any, i: int) -> Layer:
+    """The layer as a function of one of its inputs, the others being those of a first example."""
+    shapes = jax.tree.unflatten(structure, [leaf.shape[1:] for leaf in leaves])
+
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> Any:
+        return layer.apply(
+            params,
+            jax.tree.unflatten(
+                structure,
+                [*map(lambda leaf: jnp.asarray(leaf[0]), leaves[:i]), x, *map(lambda leaf: jnp.asarray(leaf[0]), leaves[i + 1 :])],
+            ),
+        )
+
+    return Layer(lambda key, in_shape: layer.init(key, shapes), apply)
 
 
 def _gives_nan(layer: Layer, params: Params, x: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from funcnet.sweep.structure import Saved, UnknownState, as_made, as_told, descr
 from funcnet.sweep.structure import leaves as leaves_of
 from funcnet.sweep.written import Named, Names, Reader, can_pickle, text, written
 from funcnet.training import Training, as_training, measured
-from funcnet.tree import PyTree, Scalar
+from funcnet.tree import PyTree, Scalar, is_several
 
 _FORMAT = 1
 _ARRAYS, _REST = "arrays.npz", "result.json"
@@ -422,7 +422,7 @@ class SweepResult:
         if predict is None:
             fix = "training(...) has one; give your own with Training(init, step, evaluate, predict=...)"
             raise TypeError(check.message("predict", "the recipe's training must have a predict function", "none", fix))
-        return predict(state, jax.numpy.asarray(x))
+        return predict(state, jax.tree.map(jnp.asarray, x) if is_several(x) else jnp.asarray(x))
 
     def schedule(self, row: int, name: str) -> Schedule:
         """A numeric hyperparameter over time as a population found it, along the row's ancestry, to train with anew.
