@@ -5,7 +5,6 @@ Optuna's samplers draw from it. A model-based search of funcnet's own there is n
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -296,9 +295,11 @@ def _suggested(trial: Any, name: str, distribution: Distribution) -> Any:
     low, high, steps = distribution.low, distribution.high, distribution.lattice
     value: Any
     if steps is not None:
-        ask = trial.suggest_int if distribution.kind == "integers" else trial.suggest_float
-        with warnings.catch_warnings(action="ignore"):  # that the step doesn't divide the range, where a decimal was cut off
-            value = steps.nearest(ask(name, steps.low, _last(steps), step=steps.step))
+        if distribution.kind == "integers":
+            value = int(trial.suggest_int(name, steps.low, steps.at(steps.size - 1), step=steps.step))
+        else:
+            first, last, step = _in_decimals(steps)
+            value = steps.nearest(trial.suggest_float(name, first, last, step=step))
     elif distribution.kind in ("uniform", "log_uniform"):
         log = distribution.kind == "log_uniform"
         value = float(trial.suggest_float(name, low, _below(high, low), log=log))
@@ -321,11 +322,14 @@ def _below(high: float, low: float) -> float:
     return below if 0 < high - below <= 1e-6 * (high - low) else math.nextafter(high, low)
 
 
-def _last(steps: Lattice) -> float:
-    """The upper end of a range in steps, such that Optuna, which reckons in decimals, counts as many."""
-    last = steps.at(steps.size - 1)
-    low, step, high = (Decimal(repr(number)) for number in (steps.low, steps.step, last))
-    return last if (high - low) % step == 0 else last + steps.step / 4
+def _in_decimals(steps: Lattice) -> tuple[float, float, float]:
+    """low, last and step as Optuna, which reckons with the decimals of floats, counts as many: where a third is cut off somewhere, in 12 digits."""
+    low, step, last = (Decimal(repr(number)) for number in (steps.low, steps.step, steps.at(steps.size - 1)))
+    if (last - low) % step:
+        digit = Decimal(1).scaleb(step.adjusted() - 11)
+        low, step = ((number / digit).to_integral_value() * digit for number in (low, step))
+        last = low + (steps.size - 1) * step
+    return float(low), float(last), float(step)
 
 
 def _categories(options: Sequence[Any]) -> list[Any]:
