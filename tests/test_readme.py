@@ -14,7 +14,7 @@ import funcnet
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SWEEP, PLAN, STOP, TENSORBOARD, MLFLOW, WANDB, DASK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SWEEP, PLAN, SPACES, STOP, TENSORBOARD, MLFLOW, WANDB, DASK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_complete_sweep_runs_as_it_stands(capsys):
@@ -42,6 +42,15 @@ def test_the_plan_is_the_one_that_is_shown(capsys):
     assert printed[0] == shown[0]  # runs, programs and compilations
     assert printed[5].split() == shown[5].split()
     assert [line.split()[:2] for line in printed[6:]] == [line.split()[:2] for line in shown[6:]]  # activations, and runs of each
+
+
+def test_the_space_with_conditions_runs_as_it_stands():
+    names: dict = {}
+    exec(SWEEP.split("data = ")[0] + SPACES, names)
+    variants = names["variants"]
+    assert len(variants) == 64 and {variant["optimizer"] for variant in variants} == {"sgd", "momentum"}
+    for variant in variants:
+        assert (variant["decay"] is funcnet.MISSING) == (variant["optimizer"] == "sgd") and variant["width"] * variant["depth"] <= 512
 
 
 def test_the_sweep_that_stops_early_runs_as_it_stands(tmp_path, monkeypatch):

@@ -68,6 +68,8 @@ def test_a_result_is_whole_after_a_file_pickling_joining_and_asking(result, tmp_
     for again in (fn.load_result(tmp_path, recipe), (result + result)):
         for row in range(16):
             assert again.hyperparameters(row) == result.hyperparameters(row)
+            CALLS.clear()
+            assert again.training(row) and CALLS == [{*result.hyperparameters(row)}]
             assert again.evaluate(row, DATA.train)["loss"] == pytest.approx(result.table["train/loss"][row], rel=1e-5)
     assert alike(fn.load_result(tmp_path).table, result.table)
     best = result.best()
@@ -86,11 +88,11 @@ def test_a_plan_and_a_store(result, tmp_path):
 
 def test_a_search_whose_rounds_have_other_names():
     """Of one variant a round: some have a decay, others not."""
-    strategy = fn.suggest.random(SPACE, key=jax.random.key(2), where=lambda variant: variant.get("decay", 0.5) >= 0.25)
+    strategy = fn.suggest.random(SPACE, key=jax.random.key(1), where=lambda variant: variant.get("decay", 0.5) >= 0.25)
     found = fn.search(recipe, strategy, DATA, rounds=6, per_round=1, **SETTINGS)
     names = {frozenset(found.hyperparameters(row)) for row in range(6)}
     assert len(names) > 1 and len(found) == 6
-    expected = SPACE.sample(6, key=jax.random.key(2), where=lambda variant: variant.get("decay", 0.5) >= 0.25)
+    expected = SPACE.sample(6, key=jax.random.key(1), where=lambda variant: variant.get("decay", 0.5) >= 0.25)
     assert [found.hyperparameters(row) for row in range(6)] == [plain(variant) for variant in expected]
 
 
@@ -101,6 +103,8 @@ def test_the_sweeps_own_names_may_be_conditional():
     variants = fn.grid(size=["small", "large"], rate=[0.1], num_steps=fn.when([3], size="small"), batch_size=fn.when([4], size="small"))
     result = fn.sweep(small, variants, DATA, **SETTINGS)
     assert result.table["steps"].tolist() == [3, 8] and result.table["batch_size"].tolist() == [4, None]
+    alone = fn.sweep(small, [{"size": "small", "rate": 0.1}], DATA, **(SETTINGS | {"num_steps": 3, "batch_size": 4}))
+    assert result.table["train/loss"][0] == pytest.approx(alone.table["train/loss"][0], rel=1e-6)
 
 
 def test_a_hyperparameter_that_a_recipe_must_have():
