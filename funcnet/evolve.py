@@ -15,6 +15,7 @@ import numpy as np
 from funcnet import check
 from funcnet.policy import Decisions, Policy, Seen, check_metric
 
+_TRIES = 100  # of explore for numbers that the sweep's constraint accepts
 Exploit: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Explore: TypeAlias = Callable[[str, float, float, float, bool, np.random.Generator], float]
 
@@ -39,7 +40,11 @@ def population(
 
     Whatever explore gives is kept within the number's bounds [low, high): what is outside becomes low, or the last float32
     below high. Where the two are equal, or no float32 lies between them, the number is low. Whole numbers are rounded; explore
-    sees their bounds half a number lower, so that each is as likely where one is drawn evenly.
+    sees their bounds half a number lower, so that each is as likely where one is drawn evenly. A number with a step is rounded to the nearest
+    in steps, and explore sees its bounds half a step lower.
+
+    Where the variants have a constraint (`where=`), explore is asked again, at most 100 times in all, until it accepts the variant; then
+    the numbers of the one that is taken over from count, and where it doesn't accept those either, the variant keeps its own.
 
     Args:
       exploit: (values, rng) -> copy. values: (n,) float64, those of one group, the smaller the better, inf where the metric has no
@@ -109,8 +114,8 @@ def population(
                 own = _checked_copy(exploit(values[members], rng), len(members))
                 copy[members] = np.where(own < 0, -1, members[own])
                 for variant in members[own >= 0]:
-                    for name in numbers:
-                        numbers[name][variant] = _explored(explore, name, copy[variant], seen, rng)
+                    for name, value in _accepted(explore, variant, copy[variant], seen, rng).items():
+                        numbers[name][variant] = value
         state = {"generation": generation + 1}
         return state, onwards._replace(copy=copy, numbers=numbers or None) if (copy >= 0).any() else onwards
 
@@ -239,6 +244,18 @@ def perturb(factors: Sequence[float] = (0.8, 1.2), resample: float = 0.25) -> Ex
     return explore
 
 
+def _accepted(explore: Explore, variant: int, source: int, seen: Seen, rng: np.random.Generator) -> dict[str, float]:
+    """The new numbers of a variant that takes over from source: explored ones that the sweep's constraint accepts, else source's, else its own."""
+    names = sorted(seen.numbers or {})
+    for _ in range(1 if seen.accepts is None else _TRIES):
+        found = {name: _explored(explore, name, source, seen, rng) for name in names}
+        if seen.accepts is None or seen.accepts(variant, found):
+            return found
+    assert seen.numbers is not None and seen.accepts is not None
+    same, own = ({name: float(seen.numbers[name][place]) for name in names} for place in (source, variant))
+    return same if seen.accepts(variant, same) else own
+
+
 def _explored(explore: Explore, name: str, source: int, seen: Seen, rng: np.random.Generator) -> float:
     """The new value of a number that is taken over from source, within its bounds; NaN where source has none."""
     assert seen.numbers is not None
@@ -247,10 +264,16 @@ def _explored(explore: Explore, name: str, source: int, seen: Seen, rng: np.rand
         return math.nan
     whole = np.issubdtype(number.dtype, np.integer)
     low, high = (seen.bounds or {}).get(name, (-math.inf, math.inf))
-    shift = 0.5 if whole else 0.0  # what is drawn evenly from [low - 1/2, high - 1/2) and rounded is low to high - 1, each as likely
+    steps = (seen.lattices or {}).get(name)
+    if steps is not None:
+        high = steps.low + steps.step * steps.size
+    shift = steps.step / 2 if steps is not None else 0.5 if whole else 0.0
+    # What is drawn evenly from [low - 1/2, high - 1/2) and rounded is low to high - 1, each as likely; alike in steps.
     value = explore(name, float(number[source]), low - shift, high - shift, name in (seen.logarithmic or ()), rng)
     check.in_range("population", f"what explore gives for {name!r}", value, -math.inf, math.inf, ends="()")
     value = check.as_number("population", f"what explore gives for {name!r}", value)
+    if steps is not None:
+        return steps.nearest(value)
     return max(min(float(np.round(value)), float(np.ceil(high)) - 1), float(np.ceil(low))) if whole else _within(value, low, high)
 
 

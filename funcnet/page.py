@@ -184,7 +184,7 @@ def _shares(result: SweepResult) -> str:
 
 def _constants(result: SweepResult) -> tuple[dict[str, Any], list[str]]:
     """The hyperparameters that are the same in every run, and the names of the others; of one variant all are others."""
-    names = list(result.hyperparameters(0))
+    names = result.hyperparameter_names
     columns = {name: result.table[name].tolist() for name in names}
     if len(set(result.table["variant"].tolist())) == 1:
         return {}, names

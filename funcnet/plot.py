@@ -718,7 +718,7 @@ def _goodness(result: SweepResult, metric: str, mode: str) -> np.ndarray:
 
 
 def _column(where: str, result: SweepResult, name: str) -> scales.Column:
-    check.one_of(where, "hyperparameter", name, result.hyperparameters(0))
+    check.one_of(where, "hyperparameter", name, result.hyperparameter_names)
     return scales.column(result.table[name])
 
 
@@ -742,9 +742,9 @@ def _cells_along(where: str, result: SweepResult, name: str) -> scales.Column:
 def _differing(where: str, result: SweepResult, names: Sequence[str] | None) -> list[str]:
     """The hyperparameters asked for, or all that differ between runs."""
     if names is None:
-        names = [name for name in result.hyperparameters(0) if len(_column(where, result, name).values) > 1]
+        names = [name for name in result.hyperparameter_names if len(_column(where, result, name).values) > 1]
     for name in names:
-        check.one_of(where, "hyperparameter", name, result.hyperparameters(0))
+        check.one_of(where, "hyperparameter", name, result.hyperparameter_names)
     if not names:
         raise ValueError(check.message(where, "needs a hyperparameter that differs between runs", "none"))
     return list(names)

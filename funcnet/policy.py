@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnet import check
+from funcnet.lattice import Lattice
 
 
 class Seen(NamedTuple):
@@ -26,6 +27,8 @@ class Seen(NamedTuple):
     bounds: dict[str, tuple[float, float]] | None = None  # of each number: low, and high, itself left out unless it is low; may be infinite
     logarithmic: frozenset[str] | None = None  # numbers drawn on a log scale, whose low is positive; None for no such
     seed: int = 0  # >= 0; of whatever a policy draws
+    lattices: dict[str, Lattice] | None = None  # of each number that is drawn in steps, all that it may be
+    accepts: Callable[[int, dict[str, float]], bool] | None = None  # (variant, its numbers) -> whether the sweep's constraint allows them
 
 
 class Decisions(NamedTuple):

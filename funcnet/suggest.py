@@ -5,15 +5,18 @@ Optuna's samplers draw from it. A model-based search of funcnet's own there is n
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from funcnet import check
-from funcnet.space import Distribution, Space, Static, Traced, Variants, generator
+from funcnet.lattice import Lattice
+from funcnet.space import Distribution, Space, Variants, Where, accepted, bare, check_where, is_accepted, sequence
 
+_PATIENCE = 10  # rejected trials in a row after which a random one that is accepted is tried
 _SHARES = (2.0**-24, 1 - 2.0**-24)  # samplers like to try the ends: of a normal distribution they are 5.3 deviations away on either side
 
 
@@ -31,29 +34,23 @@ class Strategy(Protocol):
     def tell(self, variants: Sequence[Mapping[str, Any]], values: Sequence[float], /) -> None: ...
 
 
-class _Points(Protocol):
-    """Where the points of the unit cube come from, which go on from call to call."""
-
-    def random(self, n: int) -> np.ndarray: ...
-
-
 class Drawn:
     """A strategy that draws from a space and does not look at the values; made by `random` and `quasi_random`."""
 
-    def __init__(self, space: Space, points: _Points):
-        self._space, self._points = space, points
+    def __init__(self, space: Space, points: Callable[[int], np.ndarray], where: Where | None = None):
+        self._space, self._points, self._where = space, points, where
 
     def ask(self, n: int) -> Variants:
         """The next n variants, n at least 1."""
         n = check.whole("ask", "n", n, 1)
-        # SciPy warns where the first lot of a Sobol' sequence is no power of 2: as lots go on from each other, it may be one point
-        return self._space.at(np.concatenate([self._points.random(lot) for lot in (1, n - 1) if lot]))
+        found = accepted("ask", lambda lot: self._space.at(self._points(lot)), n, self._where)
+        return self._space.variants(found, self._where)
 
     def tell(self, variants: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
         """Nothing: what is drawn next doesn't depend on the values."""
 
 
-def random(space: Space, *, key: jax.Array) -> Drawn:
+def random(space: Space, *, key: jax.Array, where: Where | None = None) -> Drawn:
     """Tries variants drawn at random, which is what cleverer strategies must beat.
 
     All asks together give what one `space.sample(n, key=key)` gives.
@@ -61,6 +58,7 @@ def random(space: Space, *, key: jax.Array) -> Drawn:
     Args:
       space: `fn.space(...)`, what is drawn from.
       key: decides the draws.
+      where: a constraint, variant -> bool, as `space.sample` takes it.
 
     Returns:
       A strategy: `ask(n)` goes on where the last one ended, `tell` does nothing.
@@ -79,10 +77,11 @@ def random(space: Space, *, key: jax.Array) -> Drawn:
     """
     _check_space("random", space)
     check.random_key("random", key)
-    return Drawn(space, _Uniform(generator(key), len(space.distributions)))
+    check_where("random", where)
+    return Drawn(space, sequence("random", len(space.distributions), key), where)
 
 
-def quasi_random(space: Space, *, key: jax.Array, method: str = "sobol") -> Drawn:
+def quasi_random(space: Space, *, key: jax.Array, method: str = "sobol", where: Where | None = None) -> Drawn:
     """Tries variants that cover the space more evenly than random ones, over all rounds together.
 
     One low-discrepancy sequence goes on from ask to ask: all asks together give what one
@@ -92,6 +91,7 @@ def quasi_random(space: Space, *, key: jax.Array, method: str = "sobol") -> Draw
       space: `fn.space(...)`, what is drawn from.
       key: decides how the sequence is scrambled.
       method: "sobol" or "halton".
+      where: a constraint, variant -> bool, as `space.sample` takes it.
 
     Returns:
       A strategy: `ask(n)` goes on where the last one ended, `tell` does nothing.
@@ -115,9 +115,8 @@ def quasi_random(space: Space, *, key: jax.Array, method: str = "sobol") -> Draw
         rule, fix = "method must be one that can go on", 'such as "sobol"; space.sample(n, key=key, method=...) draws one as a whole'
         raise ValueError(check.message("quasi_random", rule, repr(method), fix))
     check.one_of("quasi_random", "method", method, ("sobol", "halton"))
-    from scipy.stats import qmc
-
-    return Drawn(space, {"sobol": qmc.Sobol, "halton": qmc.Halton}[method](len(space.distributions), rng=generator(key)))
+    check_where("quasi_random", where)
+    return Drawn(space, sequence(method, len(space.distributions), key), where)
 
 
 class Asked(NamedTuple):
@@ -135,10 +134,10 @@ class OptunaStrategy:
       mode: "min" or "max", the study's direction.
     """
 
-    def __init__(self, library: Any, study: Any, space: Space):
+    def __init__(self, library: Any, study: Any, space: Space, where: Where | None = None):
         self.study = study
         self.mode = "max" if study.direction == library.study.StudyDirection.MAXIMIZE else "min"
-        self._failed, self._space = library.trial.TrialState.FAIL, space
+        self._states, self._space, self._where = library.trial.TrialState, space, where
         self._asked: list[Asked] = []
 
     def ask(self, n: int) -> Variants:
@@ -146,10 +145,33 @@ class OptunaStrategy:
         n = check.whole("ask", "n", n, 1)
         asked = []
         for _ in range(n):
-            trial = self.study.ask()
-            asked.append(Asked(trial.number, {name: _suggested(trial, name, each) for name, each in self._space.distributions.items()}))
+            rejected = 0
+            while True:
+                trial = self.study.ask()
+                variant = self._drawn(trial)
+                if is_accepted("ask", self._where, variant):
+                    break
+                self.study.tell(trial, state=self._states.PRUNED)
+                rejected += 1
+                if rejected >= _PATIENCE:
+                    self._enqueue()
+            asked.append(Asked(trial.number, variant))
         self._asked += asked
-        return Variants(variant for _, variant in asked)
+        return self._space.variants((variant for _, variant in asked), self._where)
+
+    def _drawn(self, trial: Any) -> dict[str, Any]:
+        return self._space.drawn(lambda name, distribution: _suggested(trial, name, distribution))
+
+    def _enqueue(self) -> None:
+        """Lets the study try a random variant that the constraint accepts."""
+        rng, trials = np.random.default_rng(len(self.study.trials)), list[_RandomTrial]()
+
+        def draw(lot: int) -> list[dict[str, Any]]:
+            trials[:] = [_RandomTrial(rng) for _ in range(lot)]
+            return [self._drawn(trial) for trial in trials]
+
+        accepted("ask", draw, 1, self._where)
+        self.study.enqueue_trial(trials[-1].params)
 
     def tell(self, variants: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
         """How good these variants were; the trial of one whose value isn't finite has failed.
@@ -176,14 +198,15 @@ class OptunaStrategy:
             if math.isfinite(number):
                 self.study.tell(trial, number)
             else:
-                self.study.tell(trial, state=self._failed)
+                self.study.tell(trial, state=self._states.FAIL)
 
 
-def optuna(study: Any, space: Space) -> OptunaStrategy:
+def optuna(study: Any, space: Space, *, where: Where | None = None) -> OptunaStrategy:
     """Lets a sampler of Optuna (TPE, a Gaussian process, CMA-ES) say which variants are tried next.
 
     Each variant is a trial of the study, with the hyperparameters as its parameters: `uniform` and `log_uniform` as floats,
-    `integers` as whole numbers, `choice` and constants as categories. Of a choice among what Optuna doesn't store
+    `integers` and `log_integers` as whole numbers, with their steps, `choice` and constants as categories. A hyperparameter that a
+    variant doesn't have is no parameter of its trial. Of a choice among what Optuna doesn't store
     (functions, tuples, distributions) or can't tell apart (1 and True) the categories are the options' places, from 0; a
     distribution at place 1 of the choice `dropout` is the parameter `dropout[1]`, which only trials have that chose it. Any
     other distribution, such as `normal`, is the share of its draws that lie below, a float between 0 and 1.
@@ -195,6 +218,8 @@ def optuna(study: Any, space: Space) -> OptunaStrategy:
       study: from `optuna.create_study(direction=..., sampler=...)`, of one objective. Its direction must be the way in
         which the metric is good: "maximize" for an accuracy. Trials that it has already are taken into account.
       space: `fn.space(...)`, what is drawn from.
+      where: a constraint, variant -> bool, as `space.sample` takes it. The trial of a variant for which it says False is
+        told to the study as pruned, and another is asked for; after ten in a row a random one that it accepts.
 
     Returns:
       A strategy. Its `tell` completes the trials with their values, and those of variants that diverged as failed.
@@ -227,17 +252,36 @@ def optuna(study: Any, space: Space) -> OptunaStrategy:
     if len(study.directions) != 1:
         fix = "search ranks variants by one metric"
         raise ValueError(check.message("optuna", "study must have one objective", f"{len(study.directions)} directions", fix))
-    return OptunaStrategy(library, study, space)
+    check_where("optuna", where)
+    return OptunaStrategy(library, study, space, where)
 
 
-class _Uniform(NamedTuple):
-    """Random points, by the interface of SciPy's sequences."""
+class _RandomTrial:
+    """Suggests at random, as a trial of Optuna's RandomSampler does, and notes what."""
 
-    rng: np.random.Generator
-    axes: int
+    def __init__(self, rng: np.random.Generator):
+        self._rng = rng
+        self.params: dict[str, Any] = {}
 
-    def random(self, n: int) -> np.ndarray:
-        return self.rng.random((n, self.axes))
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        if step is not None:
+            value = low + step * float(self._rng.integers(0, round((high - low) / step), endpoint=True))
+        else:
+            value = math.exp(self._rng.uniform(math.log(low), math.log(high))) if log else self._rng.uniform(low, high)
+        self.params[name] = min(max(float(value), low), high)
+        return float(self.params[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        if log:
+            value = min(max(round(math.exp(self._rng.uniform(math.log(low - 0.5), math.log(high + 0.5)))), low), high)
+        else:
+            value = low + step * int(self._rng.integers(0, (high - low) // step, endpoint=True))
+        self.params[name] = value
+        return value
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.params[name] = choices[int(self._rng.integers(len(choices)))]
+        return self.params[name]
 
 
 def _check_space(where: str, space: Any) -> None:
@@ -248,12 +292,19 @@ def _check_space(where: str, space: Any) -> None:
 
 def _suggested(trial: Any, name: str, distribution: Distribution) -> Any:
     """A trial's value of one hyperparameter, marked as the distribution's draws are."""
-    low, high = distribution.low, distribution.high
-    if distribution.kind in ("uniform", "log_uniform"):
+    low, high, steps = distribution.low, distribution.high, distribution.lattice
+    value: Any
+    if steps is not None:
+        if distribution.kind == "integers":
+            value = int(trial.suggest_int(name, steps.low, steps.at(steps.size - 1), step=steps.step))
+        else:
+            first, last, step = _in_decimals(steps)
+            value = steps.nearest(trial.suggest_float(name, first, last, step=step))
+    elif distribution.kind in ("uniform", "log_uniform"):
         log = distribution.kind == "log_uniform"
-        value: Any = float(trial.suggest_float(name, low, _below(high, low), log=log))
-    elif distribution.kind == "integers":
-        value = int(trial.suggest_int(name, int(low), int(high) - 1))
+        value = float(trial.suggest_float(name, low, _below(high, low), log=log))
+    elif distribution.kind in ("integers", "log_integers"):
+        value = int(trial.suggest_int(name, int(low), int(high) - 1, log=distribution.kind == "log_integers"))
     elif distribution.kind == "choice":
         categories = _categories(distribution.options)
         place = categories.index(trial.suggest_categorical(name, categories))
@@ -271,13 +322,23 @@ def _below(high: float, low: float) -> float:
     return below if 0 < high - below <= 1e-6 * (high - low) else math.nextafter(high, low)
 
 
+def _in_decimals(steps: Lattice) -> tuple[float, float, float]:
+    """low, last and step as Optuna, which reckons with the decimals of floats, counts as many: where a third is cut off somewhere, in 12 digits."""
+    low, step, last = (Decimal(repr(number)) for number in (steps.low, steps.step, steps.at(steps.size - 1)))
+    if (last - low) % step:
+        digit = Decimal(1).scaleb(step.adjusted() - 11)
+        low, step = ((number / digit).to_integral_value() * digit for number in (low, step))
+        last = low + (steps.size - 1) * step
+    return float(low), float(last), float(step)
+
+
 def _categories(options: Sequence[Any]) -> list[Any]:
     """What Optuna chooses among: the options themselves where it can store them and tell them apart, else their places."""
-    bare = [option.value if isinstance(option, Static | Traced) else option for option in options]
-    plain = all(option is None or type(option) in (bool, int, float, str) for option in bare)
-    if plain and len(set(bare)) == len(bare) and not any(option != option for option in bare):
-        return bare
-    return list(range(len(bare)))
+    values = [bare(option) for option in options]
+    storable = all(value is None or type(value) in (bool, int, float, str) for value in values)
+    if storable and len(set(values)) == len(values) and not any(value != value for value in values):
+        return values
+    return list(range(len(values)))
 
 
 def _same(asked: Mapping[str, Any], told: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import funcnet
 
 ROOT = pathlib.Path(funcnet.__file__).parent
-ORDER = "inner check policy prune evolve tree option batching draws activations layers losses penalties schedules optimizers metrics partition data folds scaling training inspection space suggest sweep scales plot page __main__".split()
+ORDER = "inner check lattice policy prune evolve tree option batching draws activations layers losses penalties schedules optimizers metrics partition data folds scaling training inspection space suggest sweep scales plot page __main__".split()
 NEEDED = {"jax", "jaxlib", "numpy", "scipy", "chex"}
 EXTRAS = {"tqdm", "pandas", "matplotlib", "sklearn", "optuna", "cloudpickle", "dask"}  # imported inside the functions that use them
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -10,6 +10,7 @@ from properties import check_mistake, mistakes
 from scipy.stats import binomtest, chisquare, kstest
 
 from funcnet.evolve import binary_tournament, perturb, population, truncation
+from funcnet.lattice import lattice
 from funcnet.policy import Policy, Seen
 
 INF, NAN = math.inf, math.nan
@@ -491,6 +492,46 @@ def test_whole_numbers_stay_whole_and_are_drawn_alike():
     assert {*found(perturb(resample=0.5)).tolist()} == {3}
     seen = seen._replace(bounds=None)
     assert {*found(perturb((0.4, 9.0), 0.0)).tolist()} == {1, 27}
+
+
+def stepped(own, count=4000):
+    """Pairs, of which the first takes over from the second, whose number is 1."""
+    pairs = {"group": np.arange(2 * count) // 2, "values": np.tile([2.0, 1.0], count)}
+    given = {"numbers": {"v": np.ones(2 * count, np.int64 if isinstance(own.low, int) else float)}, "lattices": {"v": own}}
+    return seen_at(0, pairs["values"], group=pairs["group"], bounds={"v": (own.low, own.low + own.step * own.size)}, **given)
+
+
+@pytest.mark.parametrize("own", [lattice("uniform", 0.1, 0.75, 0.1), lattice("integers", 1, 12, 3)], ids=["floats", "whole"])
+def test_numbers_in_steps_stay_on_them_and_are_drawn_alike(own):
+    seen, known = stepped(own), [own.at(k) for k in range(own.size)]
+
+    def found(explore):
+        return decide(population(explore=explore), seen).numbers["v"][::2]
+
+    drawn = found(perturb(resample=1.0))
+    assert set(drawn.tolist()) == set(known) and chisquare([np.sum(drawn == value) for value in known]).pvalue > 1e-3
+    for given in (-100.0, 100.0, 0.349, 4.7):
+        assert set(found(lambda *_, given=given: given).tolist()) == {own.nearest(given)}
+    assert set(found(perturb((0.33, 3.9), 0.0)).tolist()) == {own.nearest(0.33), own.nearest(3.9)}
+
+
+def test_numbers_that_a_constraint_rejects_are_explored_again():
+    """Then those of the source count, and then its own."""
+    seen = seen_at(0, [2, 1], numbers={"v": np.array([5.0, 7.0]), "w": np.array([1.0, 1.0])})
+    asked = []
+
+    def accepts(variant, numbers):
+        asked.append(numbers["v"])
+        return variant == 0 and numbers["v"] in allowed
+
+    policy = population(explore=lambda name, value, low, high, logarithmic, rng: float(rng.integers(10, 20)))
+    for allowed, tries in (({13.0}, None), ({5.0, 7.0}, 101), ({5.0}, 101), ({*range(10, 20)}, 1)):
+        asked.clear()
+        decisions = decide(policy, seen._replace(accepts=accepts))
+        expected = {13.0} if 13.0 in allowed and len(allowed) == 1 else {7.0} if 7.0 in allowed else allowed
+        assert decisions.copy.tolist() == [1, -1] and decisions.numbers["v"][0] in expected
+        assert (len(asked) == tries if tries else len(asked) > 1) and decisions.numbers["v"][1] == 7.0
+    assert decide(policy, seen._replace(accepts=accepts)).numbers["v"][0] == decide(policy, seen).numbers["v"][0]  # no draw more
 
 
 # what it is for

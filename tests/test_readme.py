@@ -14,7 +14,7 @@ import funcnet
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SWEEP, PLAN, FOLDS, STOP, TENSORBOARD, MLFLOW, WANDB, DASK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SWEEP, PLAN, SPACES, FOLDS, STOP, TENSORBOARD, MLFLOW, WANDB, DASK, FIT = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_complete_sweep_runs_as_it_stands(capsys):
@@ -52,6 +52,15 @@ def test_the_cross_validation_runs_as_it_stands(capsys):
     result = names["result"]
     assert len(result) == 320 and result.folds == 5
     assert len(result.timing["lane_widths"]) == 2  # one group an activation, as the text says
+
+
+def test_the_space_with_conditions_runs_as_it_stands():
+    names: dict = {}
+    exec(SWEEP.split("data = ")[0] + SPACES, names)
+    variants = names["variants"]
+    assert len(variants) == 64 and {variant["optimizer"] for variant in variants} == {"sgd", "momentum"}
+    for variant in variants:
+        assert (variant["decay"] is funcnet.MISSING) == (variant["optimizer"] == "sgd") and variant["width"] * variant["depth"] <= 512
 
 
 def test_the_sweep_that_stops_early_runs_as_it_stands(tmp_path, monkeypatch):

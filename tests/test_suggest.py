@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm, qmc
+from scipy.stats import chi2_contingency, norm, qmc
 
 import funcnet as fn
-from funcnet.space import Distribution, Static, Traced
+from funcnet.space import Distribution, Static, Traced, plain
+from funcnet.suggest import _RandomTrial, _suggested
 
 KEY = jax.random.key(3)
 DATA = fn.Dataset(np.ones((8, 1), np.float32), np.ones((8, 1), np.float32))
@@ -429,6 +430,133 @@ def test_without_optuna_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r"optuna: needs optuna, which is not installed; pip install 'funcnet\[optuna\]'"):
         fn.suggest.optuna(None, SPACE)
+
+
+STEPS = fn.space(
+    drop=fn.uniform(0.1, 0.75, step=0.1),
+    third=fn.uniform(1 / 3, 2.0, step=1 / 3),
+    width=fn.integers(16, 100, step=16),
+    units=fn.log_integers(1, 9),
+    size=fn.traced(fn.log_integers(2, 5)),
+)
+
+
+def test_steps_and_logarithms_are_optunas(library):
+    study = library.create_study(sampler=library.samplers.RandomSampler(seed=0))
+    variants = fn.suggest.optuna(study, STEPS).ask(1500)
+    floats, whole = library.distributions.FloatDistribution, library.distributions.IntDistribution
+    found = study.trials[0].distributions
+    assert found.pop("third") == floats(1 / 3, 1.6666666666666665, step=1 / 3)  # of five, as it reckons in decimals
+    assert found == {
+        "drop": floats(0.1, 0.7, step=0.1),
+        "width": whole(16, 96, step=16),
+        "units": whole(1, 8, log=True),
+        "size": whole(2, 4, log=True),
+    }
+    ours, random = STEPS.sample(1500, key=KEY), [_RandomTrial(np.random.default_rng(seed)) for seed in range(1500)]
+    again = [STEPS.drawn(lambda name, distribution, trial=trial: _suggested(trial, name, distribution)) for trial in random]
+    for name in STEPS.distributions:
+        drawn = [[plain(variant)[name] for variant in lot] for lot in (variants, ours, again)]
+        known = sorted(set(drawn[0]))
+        assert [sorted(set(lot)) for lot in drawn] == [known] * 3 and len(known) == {
+            "drop": 7,
+            "third": 5,
+            "width": 6,
+            "units": 8,
+            "size": 3,
+        }[name]
+        counts = [[lot.count(value) for value in known] for lot in drawn]
+        assert chi2_contingency(counts).pvalue > 1e-4  # one and the same distribution
+        for trial, variant in zip(study.trials, variants):
+            assert trial.params[name] == pytest.approx(plain(variant)[name], rel=2e-12)
+    assert {variant["drop"] for variant in variants} == {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7}
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.3), (1.0, 1.3), (1 / 3, 1.0), (-math.pi, math.e), (0.0, 1e-30), (-1e30, 1e30)])
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 49])
+def test_optuna_counts_as_many_steps(library, low, high, parts):
+    distribution = fn.uniform(low, high, step=(high - low) / parts)
+    study = library.create_study(sampler=Ends(library, "high").sampler)
+    strategy = fn.suggest.optuna(study, fn.space(v=distribution))
+    assert strategy.ask(1)[0]["v"] == distribution.quantile(np.nextafter(1, 0)) == distribution.lattice.at(parts - 1)
+    found = study.trials[0].distributions["v"]
+    assert round((found.high - found.low) / found.step) == parts - 1
+
+
+CONDITIONAL = fn.space(
+    decay=fn.when(fn.uniform(0.0, 1.0), optimizer="momentum"),
+    nesterov=fn.when(fn.choice([True, False]), optimizer="momentum", depth=2),
+    optimizer=fn.choice(["sgd", "momentum"]),
+    depth=fn.integers(1, 4),
+)
+
+
+quick_samplers = pytest.mark.parametrize("name", ["tpe", "cma-es", "random"])  # GPSampler takes seconds for a few trials
+
+
+@quick_samplers
+def test_a_hyperparameter_that_a_variant_does_not_have_is_no_parameter(library, name):
+    study = library.create_study(sampler=sampler(library, name))
+    strategy = fn.suggest.optuna(study, CONDITIONAL)
+    with warnings.catch_warnings(action="ignore"):  # that a sampler has a random one for parameters that come and go
+        for _ in range(3):
+            variants = strategy.ask(8)
+            strategy.tell(variants, [0.1 * i for i in range(8)])
+            assert list(variants[0]) == list(CONDITIONAL.distributions) and variants.decisive == {"optimizer", "depth"}
+            for variant, trial in zip(variants, study.trials[-8:]):
+                assert trial.params == plain(variant)
+                assert ("decay" in trial.params) == (variant["optimizer"] == "momentum")
+                assert ("nesterov" in trial.params) == (variant["optimizer"] == "momentum" and variant["depth"] == 2)
+
+
+@quick_samplers
+def test_rejected_trials_are_pruned_and_asked_for_again(library, name):
+    def where(variant):
+        return variant.get("decay", 1.0) * variant["depth"] <= 1.0
+
+    study = library.create_study(sampler=sampler(library, name))
+    strategy = fn.suggest.optuna(study, CONDITIONAL, where=where)
+    with warnings.catch_warnings(action="ignore"):
+        variants = []
+        for _ in range(3):
+            asked = strategy.ask(4)
+            strategy.tell(asked, [variant["depth"] for variant in asked])
+            variants += asked
+    states = [trial.state.name for trial in study.trials]
+    assert len(variants) == 12 and all(where(plain(variant)) for variant in variants)
+    assert states.count("COMPLETE") == 12 and states.count("PRUNED") == len(states) - 12 > 0
+    assert [trial.params for trial in study.trials if trial.state.name == "COMPLETE"] == [plain(variant) for variant in variants]
+
+
+def test_a_sampler_that_insists_is_given_a_random_one(library):
+    """Of ends alone, none of which is accepted."""
+    for space, where in (
+        (CONDITIONAL, lambda variant: 0.2 < variant.get("decay", 0) < 0.8),
+        (STEPS, lambda variant: 0.1 < variant["drop"] < 0.7 and variant["units"] in (2, 3) and variant["width"] > 16),
+    ):
+        study = library.create_study(sampler=Ends(library, "low").sampler)
+        variants = fn.suggest.optuna(study, space, where=where).ask(3)
+        assert all(where(plain(variant)) for variant in variants) and variants.where is where
+        assert [trial.state.name for trial in study.trials] == [*["PRUNED"] * 10, "RUNNING"] * 3
+        for variant, trial in zip(variants, study.trials[10::11]):
+            assert trial.params == pytest.approx(plain(variant)) if space is STEPS else trial.params == plain(variant)
+    strategy = fn.suggest.optuna(library.create_study(), CONDITIONAL, where=lambda variant: False)
+    with pytest.raises(ValueError, match="ask: where must accept at least one draw in 1,000, got 0 of 10000 accepted"):
+        strategy.ask(1)
+
+
+@methods
+@pytest.mark.parametrize("lots", [(16,), (8, 8), (1, 15), (5, 1, 3, 7)], ids=str)
+def test_all_asks_together_are_one_sample_under_a_constraint(method, lots):
+    def where(variant):
+        return variant["width"] > 1 and variant["drop"] < 0.3
+
+    make = fn.suggest.random if method == "random" else lambda *args, **named: fn.suggest.quasi_random(*args, method=method, **named)
+    strategy = make(SPACE, key=KEY, where=where)
+    variants = [variant for lot in lots for variant in strategy.ask(lot)]
+    assert variants == SPACE.sample(16, key=KEY, method=method, where=where)
+    with pytest.raises(TypeError, match="random: where must be a function of a variant, got 1"):
+        make(SPACE, key=KEY, where=1)
 
 
 # Searches of other libraries need no strategy: a fit is a function of its hyperparameters.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnet import check
-from funcnet.space import Static, Traced
+from funcnet.space import MISSING, Static, Traced, bare, plain
 from funcnet.training import check_batch_size, steps_of
 
 RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
@@ -20,7 +20,7 @@ RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to t
 class Variant(NamedTuple):
     """One setting of the hyperparameters."""
 
-    hyperparameters: dict[str, Any]  # as given, without the marks static and traced
+    hyperparameters: dict[str, Any]  # as given, without the marks static and traced; those that are MISSING stand nowhere else
     static: dict[str, Any]  # of the recipe's, what picks a program
     numbers: dict[str, float | int]  # of the recipe's, what is an argument of the program
     names: dict[str, str]  # likewise: of an activation or an optimizer
@@ -56,22 +56,23 @@ def assign(
       TypeError: a value can't pick a program, since it has no hash, or is no number or name although it was marked as traced.
       ValueError: one of the sweep's own values is out of range.
     """
-    values = {name: _plain(where, name, value) for name, value in setting.items()}
-    bare = {name: unwrapped(value) for name, value in values.items()}
-    if "num_steps" in bare:
-        num_steps = check.whole(where, "num_steps", bare["num_steps"], 1)
-    own_batch = bare.get("batch_size", batch_size)
-    limit = bare.get("num_examples")
+    values = {name: _plain(where, name, value) for name, value in setting.items() if value is not MISSING}
+    there = {name: bare(value) for name, value in values.items()}
+    given = {name: there.get(name, MISSING) for name in setting}
+    if "num_steps" in there:
+        num_steps = check.whole(where, "num_steps", there["num_steps"], 1)
+    own_batch = there.get("batch_size", batch_size)
+    limit = there.get("num_examples")
     if limit is not None:
         check.whole(where, "num_examples", limit, 1, examples)
     seen = examples if limit is None else limit
     check_batch_size(where, own_batch, seen)
     own_steps = steps_of(num_steps, num_epochs, seen, own_batch)
     asked = {"batch_size": own_batch, "num_steps": own_steps, "num_examples": examples}
-    own = {name: asked[name] for name in RESERVED if name in wants and name not in bare}
+    own = {name: asked[name] for name in RESERVED if name in wants and name not in there}
     mine = {name: value for name, value in values.items() if name in declared}
-    arguments = {name: unwrapped(value) for name, value in mine.items() if _is_argument(name, value)}
-    static = {name: unwrapped(value) for name, value in mine.items() if name not in arguments} | own
+    arguments = {name: bare(value) for name, value in mine.items() if _is_argument(name, value)}
+    static = {name: bare(value) for name, value in mine.items() if name not in arguments} | own
     for name, value in static.items():
         try:
             hash(value)
@@ -80,7 +81,7 @@ def assign(
             raise TypeError(check.message(where, f"{name} must be a number or something hashable", type(value).__name__, fix)) from None
     names = {name: value for name, value in arguments.items() if isinstance(value, str)}
     numbers = {name: value for name, value in arguments.items() if name not in names}
-    return Variant(bare, static, numbers, names, own_batch, own_steps, limit, own)
+    return Variant(given, static, numbers, names, own_batch, own_steps, limit, own)
 
 
 def program_of(variant: Variant) -> tuple[Any, ...]:
@@ -95,19 +96,13 @@ def typed(value: Any) -> Any:
     return (tuple, *map(typed, value)) if type(value) is tuple else (type(value), value)
 
 
-def unwrapped(value: Any) -> Any:
-    """A value without its mark."""
-    return value.value if isinstance(value, Static | Traced) else value
-
-
 def brief(setting: Mapping[str, Any]) -> str:
     """Hyperparameters as an error shows them."""
 
     def short(value: Any) -> str:
-        value = unwrapped(value)
         return f"{float(value):.4g}" if isinstance(value, float) else getattr(value, "__name__", repr(value))
 
-    return "(" + ", ".join(f"{name}={short(value)}" for name, value in setting.items()) + ")"
+    return "(" + ", ".join(f"{name}={short(value)}" for name, value in plain(setting).items()) + ")"
 
 
 def _is_argument(name: str, value: Any) -> bool:

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from funcnet import check
+from funcnet.lattice import Lattice
 from funcnet.policy import Decisions, Policy, Seen
-from funcnet.space import Variants
+from funcnet.space import Variants, Where, is_accepted
 from funcnet.sweep.ledger import DIVERGED, Ledger
 from funcnet.sweep.plan import Plan
 
@@ -20,21 +21,34 @@ class Facts(NamedTuple):
     bounds: dict[str, tuple[float, float]]  # of each number
     logarithmic: frozenset[str]  # numbers drawn on a log scale
     seed: int
+    lattices: dict[str, Lattice]  # of each number that is drawn in steps
+    where: Where | None  # the constraint that the variants were accepted by
 
 
 def facts_of(variants: Variants, ledger: Ledger, key: jax.Array, *, evolves: bool) -> Facts:
-    """Each number's bounds: those of its distribution, where it is known, else the smallest and the largest that a variant has."""
-    bounds, logarithmic = {}, set()
+    """Each number's bounds: those of its distribution, where it is known, else the smallest and the largest that a variant has.
+
+    Raises:
+      ValueError: a number that evolves decides whether a variant has another hyperparameter.
+    """
+    bounds, logarithmic, lattices = {}, set(), {}
     for name, values in ledger.numbers.items():
+        if evolves and name in variants.decisive:
+            rule = f"evolve= must not change {name}, which decides whether other hyperparameters are there"
+            raise ValueError(check.message("sweep", rule, "a traced number", f"static(...) keeps {name} as it is"))
         distribution = variants.distributions.get(name)
-        if distribution is not None and distribution.kind in ("uniform", "log_uniform", "normal", "integers"):
+        if distribution is not None and distribution.kind in ("uniform", "log_uniform", "normal", "integers", "log_integers"):
             bounds[name] = float(distribution.low), float(distribution.high)
-            if distribution.kind == "log_uniform":
+            if distribution.kind in ("log_uniform", "log_integers"):
                 logarithmic.add(name)
+            if distribution.lattice is not None:
+                lattices[name] = distribution.lattice
+            elif distribution.kind in ("integers", "log_integers") and values.dtype.kind == "f":  # as some variants have none
+                lattices[name] = Lattice(int(distribution.low), 1, int(distribution.high - distribution.low))
         elif not np.isnan(values).all():
             bounds[name] = float(np.nanmin(values)), float(np.nanmax(values)) + (values.dtype.kind == "i")  # itself left out
     seed = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes(), "little")
-    return Facts(evolves, bounds, frozenset(logarithmic), seed)
+    return Facts(evolves, bounds, frozenset(logarithmic), seed, lattices, variants.where)
 
 
 class Judge:
@@ -45,6 +59,7 @@ class Judge:
         self._ledger, self._metric, self._sign, self._facts = ledger, metric, 1 if mode == "min" else -1, facts
         self._runs = runs = plan.runs
         self._group = np.array(plan.group_of)[::runs]
+        self._variants = plan.variants
         self._begun = False
         variants = len(ledger.at) // runs
         self._values = np.full((variants, len(ledger.steps)), np.nan)
@@ -117,9 +132,16 @@ class Judge:
         ledger, runs, facts = self._ledger, self._runs, self._facts
         running = ~ledger.ended.reshape(-1, runs).any(1) & ~self._lost
         numbers = {name: values[::runs] for name, values in ledger.numbers.items()}
-        known = numbers, self._group, facts.bounds, facts.logarithmic, facts.seed
+        accepts = None if facts.where is None else self._accepts
+        known = numbers, self._group, facts.bounds, facts.logarithmic, facts.seed, facts.lattices, accepts
         lengths, allowed = ledger.num_steps[::runs], ledger.allowed[::runs].copy()
         return Seen(ledger.steps, self._values, lengths, allowed, running, self._sign, *known)
+
+    def _accepts(self, variant: int, numbers: dict[str, float]) -> bool:
+        """Whether the constraint of the variants accepts one with other numbers."""
+        own = self._variants[variant]
+        changed = {name: type(value)(numbers[name]) for name, value in own.numbers.items()}
+        return is_accepted("sweep", self._facts.where, own.hyperparameters | changed)
 
     def _check_copy(self, decisions: Decisions, seen: Seen, where: str) -> None:
         if (decisions.copy is not None or decisions.numbers is not None) and not self.copies:

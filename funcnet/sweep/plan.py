@@ -5,13 +5,13 @@ Nothing here is traced, compiled or trained.
 
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from funcnet import check
-from funcnet.space import Variants
+from funcnet.space import MISSING, Variants
 from funcnet.sweep.assignment import RESERVED, Variant, assign, brief, program_of
 from funcnet.training import Training, evaluation_steps
 
@@ -102,7 +102,7 @@ def make_plan(
     if eval_every is not None:
         check.whole("sweep", "eval_every", eval_every, 1)
     check.whole("sweep", "replicates", replicates, 1)
-    declared, wants = _check_signature(recipe, variants[0])
+    declared, wants = _check_signature(recipe, variants)
     assigned = []
     for i, setting in enumerate(variants):
         where = f"sweep: variant {i} {brief(setting)}"
@@ -124,13 +124,14 @@ def make_plan(
     return Plan(recipe, assigned, rows, list(groups.values()), eval_every, replicates, group_of, tuple(examples), has_folds)
 
 
-def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+def _check_signature(recipe: Recipe, variants: Variants) -> tuple[set[str], set[str]]:
     """The hyperparameters that go to the recipe, and the sweep's own names that it declares; a name that it lacks is an error."""
     if not callable(recipe):
         raise TypeError(check.message("sweep", "recipe must be a function of hyperparameters", repr(recipe)))
     parameters = inspect.signature(recipe).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    setting = variants[0]
     for name in setting:
         if name in _COLUMNS:
             rule = "a hyperparameter must have a name that the result's table doesn't use itself"
@@ -140,4 +141,8 @@ def _check_signature(recipe: Recipe, setting: Mapping[str, Any]) -> tuple[set[st
     for p in parameters:
         if p.name in names and p.default is p.empty and p.name not in setting and p.name not in RESERVED:
             raise ValueError(f"sweep: recipe needs the hyperparameter {p.name!r}, which no variant sets; give it a default or a value")
+        lacking = next((i for i, each in enumerate(variants) if each.get(p.name) is MISSING), None)
+        if lacking is not None and p.name in names and p.default is p.empty and p.name not in RESERVED:
+            without = f"variant {lacking} {brief(variants[lacking])} does not have"
+            raise ValueError(f"sweep: recipe needs the hyperparameter {p.name!r}, which {without}; give it a default")
     return {name for name in setting if name in names or (takes_any and name not in RESERVED)}, {*names} & {*RESERVED}

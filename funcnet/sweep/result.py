@@ -22,6 +22,7 @@ import numpy as np
 from funcnet import check
 from funcnet.option import Option
 from funcnet.schedules import Schedule
+from funcnet.space import MISSING, plain
 from funcnet.sweep.ranking import default_metric, known_mode, own_name, ranked, statistics, wanted_mode, why_none
 from funcnet.sweep.structure import Saved, UnknownState, as_made, as_told, described, has_keys, unwritable
 from funcnet.sweep.structure import leaves as leaves_of
@@ -158,7 +159,7 @@ class SweepResult:
         self._mode, self._modes = mode, dict(modes or {})
         self.modes = self._modes | ({} if mode is None else {own_name(self.metric): mode})
         index = [name for name in ("variant", "replicate", "fold") if name in outcome]
-        names = list(self._hyperparameters[0])
+        names = self.hyperparameter_names
         self._names = _names_of(self._hyperparameters)
         self._columns = {name: _column([setting[name] for setting in self._hyperparameters], self._names) for name in names}
         self.table: dict[str, np.ndarray] = {
@@ -166,6 +167,11 @@ class SweepResult:
             **{name: column[outcome["variant"]] for name, column in self._columns.items()},
             **{name: values for name, values in outcome.items() if name not in index},
         }
+
+    @property
+    def hyperparameter_names(self) -> list[str]:
+        """The names of the hyperparameters, those among them that not all variants have; each is a column of the table."""
+        return list(self._hyperparameters[0])
 
     @property
     def metrics(self) -> list[str]:
@@ -353,8 +359,8 @@ class SweepResult:
         return {name: values[order] for name, values in {"variant": found.variants, **columns, **metrics, **found.statuses}.items()}
 
     def hyperparameters(self, row: int) -> dict[str, Any]:
-        """The hyperparameters of a row, as they were given."""
-        return dict(self._hyperparameters[int(self.table["variant"][self._row("hyperparameters", row)])])
+        """The hyperparameters of a row, as they were given, without those that it doesn't have: what its recipe was called with."""
+        return plain(self._hyperparameters[int(self.table["variant"][self._row("hyperparameters", row)])])
 
     def state(self, row: int) -> PyTree:
         """A row's last finite state, in NumPy arrays.
@@ -377,14 +383,14 @@ class SweepResult:
             fix = "a function at the top of a module can be pickled" if lost else "load_result(path, recipe=...)"
             raise ValueError(check.message("training", rule, self._lost, fix))
         variant = int(self.table["variant"][self._row("training", row)])
-        own, settings = self._hyperparameters[variant], self._settings[variant]
+        own, settings = plain(self._hyperparameters[variant]), self._settings[variant]
         for name, value in own.items():
             if isinstance(value, Named):
                 rule = f"{name} must be itself, which pickle can't hold"
                 raise ValueError(check.message("training", rule, f"its name {value!r}", "a function at the top of a module can be pickled"))
         options = self._options[variant]
         named = {name: Option(name, names, jnp.int32(names.index(own[name]))) for name, names in options.items()}
-        training = as_training("training", self._recipe(**{name: own[name] for name in self._arguments} | named, **settings))
+        training = as_training("training", self._recipe(**{name: own[name] for name in self._arguments if name in own} | named, **settings))
         step, evaluate, predict = (fn and _on_device(fn) for fn in (training.step, training.evaluate, training.predict))
         return training._replace(step=step, evaluate=evaluate, predict=predict)
 
@@ -773,7 +779,8 @@ def _names_of(hyperparameters: Sequence[Mapping[str, Any]]) -> Names:
 
 
 def _column(values: Sequence[Any], names: Names) -> np.ndarray:
-    """A column of the table: numbers and text as such, None among them; anything else by its name."""
+    """A column of the table: numbers and text as such, None among them, as where a variant has no such; anything else by its name."""
+    values = [None if value is MISSING else value for value in values]
     entries = [value if value is None or type(value) in (bool, int, float, str) else names.of(value) for value in values]
     kinds = {type(entry) for entry in entries}
     if kinds <= {int, float} or (len(kinds) == 1 and kinds <= {bool, str}):

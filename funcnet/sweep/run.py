@@ -331,14 +331,15 @@ def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResul
         timing["workers"] = sorted(loop.executor.workers)
     names = {plan.rows[row].variant: group.names for group in plan.groups for row in group.rows}
     structures = {row: rehearsal.trials[i].structure for i, group in enumerate(plan.groups) for row in group.rows}
-    first, rank = plan.variants[0], loop.settings.rank
+    rank = loop.settings.rank
+    taken = dict.fromkeys(name for each in plan.variants for name in [*each.static, *each.numbers, *each.names] if name not in each.own)
     return SweepResult(
         [variant.hyperparameters for variant in plan.variants],
         outcome,
         ledger.curves(),
         {row: jax.tree.unflatten(structures[row], leaves) for row, leaves in loop.kept.states.items()},
         plan.recipe,
-        [name for name in [*first.static, *first.numbers, *first.names] if name not in first.own],
+        list(taken),
         timing,
         metric=rank.metric,
         mode=rank.mode,

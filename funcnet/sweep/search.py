@@ -174,7 +174,7 @@ def _checked(given: Any, per_round: int, found: SweepResult | None) -> Variants:
     if len(variants) != per_round:
         fix = "a strategy gives as many as it is asked for"
         raise ValueError(check.message("search", f"strategy.ask({per_round}) must give {per_round} variants", len(variants), fix))
-    if found is not None and (names := found.hyperparameters(0).keys()) != variants[0].keys():
+    if found is not None and (names := {*found.hyperparameter_names}) != variants[0].keys():
         odd = ", ".join(map(repr, sorted(names ^ variants[0].keys())))
         rule, fix = "every round must name the same hyperparameters", "None will do where one has no part"
         raise ValueError(check.message("search: strategy.ask", rule, f"{odd} in only one of this and the first", fix))

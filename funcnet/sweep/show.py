@@ -109,7 +109,7 @@ def facts(view: View) -> list[tuple[str, str]]:
     if stored is None:
         found.append(("stored", "nothing yet"))
     else:
-        table, names = stored.result.table, list(stored.result.hyperparameters(0))
+        table, names = stored.result.table, stored.result.hyperparameter_names
         runs, variants = len(stored.result), len(stored.result) // stored.runs
         each = "" if stored.runs == 1 else f", {stored.runs} runs each"
         over = f" over {_some(names)}" if names else ""
