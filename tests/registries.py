@@ -164,6 +164,32 @@ SCHEDULES: dict[str, tuple[Callable[..., schedules.Schedule], Numbers]] = {
     ),
 }
 
+SCHEDULES |= {
+    "polynomial_decay": (
+        schedules.polynomial_decay,
+        {"initial": _HEIGHTS, "num_steps": _LENGTHS, "power": (0.5, 1.7, 3.0), "final": (0.0, 0.1, 3.0)},
+    ),
+    "exponential_growth": (schedules.exponential_growth, {"initial": _HEIGHTS, "final": (0.1, 2.0, 100.0), "num_steps": _LENGTHS}),
+    "cosine_restarts": (
+        schedules.cosine_restarts,
+        {"initial": _HEIGHTS, "num_steps": (5.0, 4.0, 30.0), "factor": (1.0, 1.5, 2.0), "final": (0.0, 0.1, 3.0)},
+    ),
+    "piecewise_constant": (
+        lambda a, b, c, first_steps, more_steps: schedules.piecewise_constant([a, b, c], [first_steps, first_steps + more_steps]),
+        {"a": _HEIGHTS, "b": (0.0, 0.3, 0.2), "c": (0.5, 0.1, 4.0), "first_steps": (0.0, 2.0, 7.0), "more_steps": (1.0, 4.0, 20.0)},
+    ),
+    "join_schedules": (
+        lambda peak, warmup_steps, decay_rate: schedules.join_schedules(
+            [schedules.linear(0.0, peak, warmup_steps), schedules.exponential_decay(peak, decay_rate)], [warmup_steps]
+        ),
+        {"peak": _HEIGHTS, "warmup_steps": (1.0, 5.0, 12.0), "decay_rate": _FACTORS},
+    ),
+    "delayed": (
+        lambda initial, delay_steps, num_steps: schedules.delayed(schedules.cosine_decay(initial, num_steps), delay_steps),
+        {"initial": _HEIGHTS, "delay_steps": (0.0, 2.0, 10.0), "num_steps": _LENGTHS},
+    ),
+}
+
 _LEARNING_RATES = (1e-3, 0.03, 0.2)
 _DECAYS = (0.0, 0.5, 0.95)
 _SLOW_DECAYS = (0.9, 0.99, 0.999)
@@ -193,7 +219,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optimizers.Optimizer], Numbers]] = {
     ),
     "rmsprop": (
         optimizers.rmsprop,
-        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS, "eps_root": (1e-2, 1e-4, 0.0)},
+        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS, "eps_root": (1e-2, 1e-4, 0.0), "momentum": _DECAYS},
     ),
     "adam": (optimizers.adam, _ADAM),
     "adamw": (optimizers.adamw, _ADAM | {"weight_decay": (0.0, 0.1, 1.0)}),
@@ -201,6 +227,53 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optimizers.Optimizer], Numbers]] = {
     "nadam": (optimizers.nadam, _ADAM | {"momentum_decay": (0.0, 0.004, 0.1)}),
     "nadam_constant": (optimizers.nadam, _ADAM),
     "lion": (optimizers.lion, _LION),
+    "rmsprop_without_momentum": (
+        optimizers.rmsprop,
+        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS, "eps_root": (1e-2, 1e-4, 0.0)},
+    ),
+    "rmsprop_centered": (
+        lambda learning_rate, decay, eps: optimizers.rmsprop(learning_rate, decay, eps, eps_root=1e-4, momentum=0.5, centered=True),
+        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS},
+    ),
+    "adam_mu_dtype": (
+        lambda learning_rate, b1, b2, eps, eps_root: optimizers.adam(
+            learning_rate, b1, b2, eps, eps_root=eps_root, mu_dtype=jnp.result_type(float)
+        ),
+        _ADAM,
+    ),
+    "amsgrad": (optimizers.amsgrad, _ADAM),
+    "adamax": (optimizers.adamax, {name: _ADAM[name] for name in ("learning_rate", "b1", "b2", "eps")}),
+    "adabelief": (optimizers.adabelief, _ADAM | {"eps_root": (1e-3, 1e-2, 0.0)}),  # it is corrected too: a hundredfold in v
+    "radam": (optimizers.radam, _ADAM),
+    "lamb": (optimizers.lamb, _ADAM | {"weight_decay": (0.0, 0.1, 1.0)}),
+    "lars": (
+        optimizers.lars,
+        {
+            "learning_rate": _LEARNING_RATES,
+            "momentum": _DECAYS,
+            "weight_decay": (0.0, 0.1, 1.0),
+            "trust_coefficient": (1e-3, 0.1, 1.0),
+            "eps": _EPS,
+        },
+    ),
+    "adafactor": (
+        lambda learning_rate, decay_rate, clipping_threshold, eps: optimizers.adafactor(
+            learning_rate,
+            decay_rate,
+            clipping_threshold,
+            eps,
+            min_dim_size_to_factor=2,  # a matrix is kept as rows and columns
+        ),
+        {"learning_rate": _LEARNING_RATES, "decay_rate": (0.5, 0.8, 1.0), "clipping_threshold": (0.5, 1.0, 2.0), "eps": _EPS},
+    ),
+    "clip_by_value": (
+        lambda max_value, learning_rate: optimizers.chain(optimizers.clip_by_value(max_value), optimizers.sgd(learning_rate)),
+        {"max_value": (0.1, 1.0, 100.0), "learning_rate": _LEARNING_RATES},
+    ),
+    "adaptive_clip": (
+        lambda clipping, eps, learning_rate: optimizers.chain(optimizers.adaptive_clip(clipping, eps), optimizers.sgd(learning_rate)),
+        {"clipping": (0.01, 0.5, 10.0), "eps": (1e-3, 0.1, 1.0), "learning_rate": _LEARNING_RATES},
+    ),
     "chain": (_clipped, {"max_norm": (0.1, 1.0, 100.0), "learning_rate": _LEARNING_RATES, "decay": _DECAYS}),
     "scheduled": (_with_schedule, {"learning_rate": _LEARNING_RATES, "num_steps": (2.0, 5.0, 50.0), "b1": _DECAYS}),
 }

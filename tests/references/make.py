@@ -253,6 +253,39 @@ SCHEDULES: dict[str, ScheduleCase] = {
     "one_cycle_factors": ScheduleCase(
         lambda s: s.one_cycle(0.5, 40, 0.25, 10.0, 100.0), lambda optax: optax.cosine_onecycle_schedule(40, 0.5, 0.25, 10.0, 100.0)
     ),
+    "polynomial_decay": ScheduleCase(
+        lambda s: s.polynomial_decay(0.5, 30, 2.5, 0.05), lambda optax: optax.polynomial_schedule(0.5, 0.05, 2.5, 30)
+    ),
+    "polynomial_decay_slow": ScheduleCase(
+        lambda s: s.polynomial_decay(0.5, 30, 0.4), lambda optax: optax.polynomial_schedule(0.5, 0.0, 0.4, 30)
+    ),
+    "exponential_growth": ScheduleCase(
+        lambda s: s.exponential_growth(1e-3, 2.0, 40),
+        lambda optax: optax.exponential_decay(1e-3, transition_steps=40, decay_rate=2e3, end_value=2.0),
+    ),
+    "cosine_restarts": ScheduleCase(
+        lambda s: s.cosine_restarts(0.5, 6, 2, 0.05),
+        lambda optax: optax.sgdr_schedule(
+            [{"init_value": 0.5, "peak_value": 0.5, "warmup_steps": 0, "decay_steps": n, "end_value": 0.05} for n in (6, 12, 24, 48)]
+        ),
+    ),
+    "cosine_restarts_even": ScheduleCase(
+        lambda s: s.cosine_restarts(0.5, 7),
+        lambda optax: optax.sgdr_schedule([{"init_value": 0.5, "peak_value": 0.5, "warmup_steps": 0, "decay_steps": 7}] * 8),
+    ),
+    "piecewise_constant": ScheduleCase(
+        lambda s: s.piecewise_constant([0.5, 0.05, 0.02], [10, 25]),
+        lambda optax: optax.piecewise_constant_schedule(0.5, {10: 0.1, 25: 0.4}),
+    ),
+    "join_schedules": ScheduleCase(
+        lambda s: s.join_schedules([s.linear(0.0, 0.5, 8), s.cosine_decay(0.5, 20), s.constant(0.1)], [8, 31]),
+        lambda optax: optax.join_schedules(
+            [optax.linear_schedule(0.0, 0.5, 8), optax.cosine_decay_schedule(0.5, 20), optax.constant_schedule(0.1)], [8, 31]
+        ),
+    ),
+    "delayed": ScheduleCase(
+        lambda s: s.delayed(s.polynomial_decay(0.5, 20, 2.0), 11), lambda optax: optax.polynomial_schedule(0.5, 0.0, 2.0, 20, 11)
+    ),
 }
 SCHEDULE_STEPS = np.arange(50)  # each schedule's end and some steps beyond
 
@@ -289,6 +322,32 @@ def _falling(step: Any) -> Any:
     return 0.1 / (2.0 + step.astype(float))
 
 
+def _rounding(optax: Any, optimizer: Any, dtype: str) -> Any:
+    """The optimizer, whose mean is rounded when it is kept. With optax's own mu_dtype, b1 times the mean is rounded once more."""
+    import jax
+
+    def update(grads, state, params=None):
+        updates, state = optimizer.update(grads, state, params)
+        mean = jax.tree.map(lambda m: m.astype(dtype).astype(m.dtype), optax.tree_utils.tree_get(state, "mu"))
+        return updates, optax.tree_utils.tree_set(state, mu=mean)
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def _adafactor(
+    optax: Any, rate: Any, power: float = 0.8, limit: float = 1.0, eps: float = 1e-30, shortest: int = 128, scaled: bool = True
+) -> Any:
+    """optax.adafactor of its parts, since that takes its decay in float32 always."""
+    decay = lambda step, power: 1 - (step.astype(float) + 1) ** -power
+    return optax.chain(
+        optax.scale_by_factored_rms(decay_rate=power, min_dim_size_to_factor=shortest, epsilon=eps, decay_rate_fn=decay),
+        optax.clip_by_block_rms(limit),
+        optax.scale_by_learning_rate(rate, flip_sign=False),
+        optax.scale_by_param_block_rms() if scaled else optax.identity(),
+        optax.scale(-1),
+    )
+
+
 OPTAX: dict[str, OptimizerCase] = {
     "sgd": OptimizerCase(lambda o: o.sgd(0.1), lambda optax: optax.sgd(0.1)),
     "momentum": OptimizerCase(lambda o: o.momentum(0.05), lambda optax: optax.sgd(0.05, momentum=0.9)),
@@ -310,6 +369,76 @@ OPTAX: dict[str, OptimizerCase] = {
         lambda o: o.chain(o.clip_by_global_norm(1.5), o.momentum(0.1)),
         lambda optax: optax.chain(optax.clip_by_global_norm(1.5), optax.sgd(0.1, momentum=0.9)),
     ),
+    "rmsprop_momentum": OptimizerCase(
+        lambda o: o.rmsprop(0.01, eps=0.0, eps_root=1e-8, momentum=0.8), lambda optax: optax.rmsprop(0.01, momentum=0.8)
+    ),
+    "rmsprop_centered": OptimizerCase(
+        lambda o: o.rmsprop(0.01, eps=0.0, eps_root=1e-3, centered=True), lambda optax: optax.rmsprop(0.01, eps=1e-3, centered=True)
+    ),
+    "adam_mu_dtype": OptimizerCase(
+        lambda o: o.adam(0.01, mu_dtype="bfloat16"), lambda optax: _rounding(optax, optax.adam(0.01), "bfloat16")
+    ),
+    "adamw_mu_dtype": OptimizerCase(
+        lambda o: o.adamw(0.01, mu_dtype="float16"), lambda optax: _rounding(optax, optax.adamw(0.01, weight_decay=0.01), "float16")
+    ),
+    "nadam_mu_dtype": OptimizerCase(
+        lambda o: o.nadam(0.01, mu_dtype="bfloat16"), lambda optax: _rounding(optax, optax.nadam(0.01), "bfloat16")
+    ),
+    "lion_mu_dtype": OptimizerCase(
+        lambda o: o.lion(0.01, mu_dtype="bfloat16"), lambda optax: _rounding(optax, optax.lion(0.01, weight_decay=0.0), "bfloat16")
+    ),
+    "amsgrad": OptimizerCase(lambda o: o.amsgrad(0.01), lambda optax: optax.amsgrad(0.01)),
+    "amsgrad_mu_dtype": OptimizerCase(
+        lambda o: o.amsgrad(0.02, 0.8, 0.95, 1e-2, mu_dtype="bfloat16"),
+        lambda optax: _rounding(optax, optax.amsgrad(0.02, 0.8, 0.95, 1e-2), "bfloat16"),
+    ),
+    "adamax": OptimizerCase(lambda o: o.adamax(0.01), lambda optax: optax.adamax(0.01)),
+    "adabelief": OptimizerCase(lambda o: o.adabelief(0.01), lambda optax: optax.adabelief(0.01)),
+    "adabelief_constants": OptimizerCase(
+        lambda o: o.adabelief(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3), lambda optax: optax.adabelief(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3)
+    ),
+    "radam": OptimizerCase(lambda o: o.radam(0.01), lambda optax: optax.radam(0.01)),
+    "radam_constants": OptimizerCase(
+        lambda o: o.radam(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3), lambda optax: optax.radam(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3)
+    ),
+    "lamb": OptimizerCase(lambda o: o.lamb(0.02, weight_decay=0.1), lambda optax: optax.lamb(0.02, weight_decay=0.1)),
+    "lamb_constants": OptimizerCase(
+        lambda o: o.lamb(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3), lambda optax: optax.lamb(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3)
+    ),
+    "lars": OptimizerCase(
+        lambda o: o.lars(0.5, weight_decay=0.1, trust_coefficient=0.1),
+        lambda optax: optax.lars(0.5, weight_decay=0.1, trust_coefficient=0.1),
+    ),
+    "lars_nesterov": OptimizerCase(
+        lambda o: o.lars(0.5, 0.8, trust_coefficient=0.1, eps=0.2, nesterov=True, where=lambda leaf: leaf.ndim > 1),
+        lambda optax: optax.lars(
+            0.5,
+            trust_coefficient=0.1,
+            eps=0.2,
+            momentum=0.8,
+            nesterov=True,
+            trust_ratio_mask={"weight": True, "bias": False},
+        ),
+    ),
+    "adafactor": OptimizerCase(lambda o: o.adafactor(0.02), lambda optax: _adafactor(optax, 0.02)),
+    "adafactor_of_rows_and_columns": OptimizerCase(
+        lambda o: o.adafactor(0.02, 0.7, 0.5, 1e-3, min_dim_size_to_factor=2, multiply_by_parameter_scale=False),
+        lambda optax: _adafactor(optax, 0.02, 0.7, 0.5, 1e-3, shortest=2, scaled=False),
+    ),
+    "adafactor_of_rows_and_columns_scaled": OptimizerCase(
+        lambda o: o.adafactor(0.02, min_dim_size_to_factor=2), lambda optax: _adafactor(optax, 0.02, shortest=2)
+    ),
+    "clip_by_value": OptimizerCase(
+        lambda o: o.chain(o.clip_by_value(0.7), o.momentum(0.1)), lambda optax: optax.chain(optax.clip(0.7), optax.sgd(0.1, momentum=0.9))
+    ),
+    "adaptive_clip": OptimizerCase(
+        lambda o: o.chain(o.adaptive_clip(0.3, 0.1), o.momentum(0.1)),
+        lambda optax: optax.chain(
+            optax.masked(optax.adaptive_grad_clip(0.3, 0.1, axis=1), {"weight": True, "bias": False}),
+            optax.masked(optax.adaptive_grad_clip(0.3, 0.1), {"weight": False, "bias": True}),
+            optax.sgd(0.1, momentum=0.9),
+        ),
+    ),
     "sgd_of_a_schedule": OptimizerCase(lambda o: o.sgd(_falling), lambda optax: optax.sgd(_falling)),
     "momentum_of_a_schedule": OptimizerCase(lambda o: o.momentum(_falling), lambda optax: optax.sgd(_falling, momentum=0.9)),
     "nesterov_of_a_schedule": OptimizerCase(
@@ -326,6 +455,15 @@ OPTAX: dict[str, OptimizerCase] = {
     "adadelta_of_a_schedule": OptimizerCase(lambda o: o.adadelta(_falling), lambda optax: optax.adadelta(_falling)),
     "nadam_of_a_schedule": OptimizerCase(lambda o: o.nadam(_falling), lambda optax: optax.nadam(_falling)),
     "lion_of_a_schedule": OptimizerCase(lambda o: o.lion(_falling, weight_decay=0.1), lambda optax: optax.lion(_falling, weight_decay=0.1)),
+    "amsgrad_of_a_schedule": OptimizerCase(lambda o: o.amsgrad(_falling), lambda optax: optax.amsgrad(_falling)),
+    "adamax_of_a_schedule": OptimizerCase(lambda o: o.adamax(_falling), lambda optax: optax.adamax(_falling)),
+    "adabelief_of_a_schedule": OptimizerCase(lambda o: o.adabelief(_falling), lambda optax: optax.adabelief(_falling)),
+    "radam_of_a_schedule": OptimizerCase(lambda o: o.radam(_falling), lambda optax: optax.radam(_falling)),
+    "lamb_of_a_schedule": OptimizerCase(lambda o: o.lamb(_falling), lambda optax: optax.lamb(_falling)),
+    "lars_of_a_schedule": OptimizerCase(
+        lambda o: o.lars(_falling, trust_coefficient=0.1), lambda optax: optax.lars(_falling, trust_coefficient=0.1)
+    ),
+    "adafactor_of_a_schedule": OptimizerCase(lambda o: o.adafactor(_falling), lambda optax: _adafactor(optax, _falling)),
 }
 
 TORCH: dict[str, OptimizerCase] = {
@@ -340,6 +478,20 @@ TORCH: dict[str, OptimizerCase] = {
         lambda optim: lambda p: optim.Adagrad(p, 0.1, eps=1e-2, initial_accumulator_value=0.2),
     ),
     "rmsprop": OptimizerCase(lambda o: o.rmsprop(0.01, 0.99), lambda optim: lambda p: optim.RMSprop(p, 0.01)),
+    "rmsprop_momentum": OptimizerCase(
+        lambda o: o.rmsprop(0.01, 0.99, momentum=0.8), lambda optim: lambda p: optim.RMSprop(p, 0.01, momentum=0.8)
+    ),
+    "rmsprop_centered": OptimizerCase(
+        lambda o: o.rmsprop(0.01, 0.95, 1e-3, momentum=0.8, centered=True),
+        lambda optim: lambda p: optim.RMSprop(p, 0.01, 0.95, 1e-3, momentum=0.8, centered=True),
+    ),
+    "rmsprop_momentum_of_a_schedule": OptimizerCase(
+        lambda o: o.rmsprop(_falling, 0.99, momentum=0.8), lambda optim: lambda p: optim.RMSprop(p, 1.0, momentum=0.8), _falling
+    ),
+    "adamax": OptimizerCase(lambda o: o.adamax(0.01), lambda optim: lambda p: optim.Adamax(p, 0.01)),
+    "radam": OptimizerCase(  # torch's eps is added before v is corrected
+        lambda o: o.radam(0.01, eps=0.0), lambda optim: lambda p: optim.RAdam(p, 0.01, eps=0.0)
+    ),
     "adam": OptimizerCase(lambda o: o.adam(0.01), lambda optim: lambda p: optim.Adam(p, 0.01)),
     "adam_constants": OptimizerCase(
         lambda o: o.adam(0.02, 0.8, 0.95, 1e-2), lambda optim: lambda p: optim.Adam(p, 0.02, betas=(0.8, 0.95), eps=1e-2)
@@ -361,6 +513,10 @@ TORCH: dict[str, OptimizerCase] = {
         lambda o: o.adamw(_falling, weight_decay=0.1), lambda optim: lambda p: optim.AdamW(p, 1.0, weight_decay=0.1), _falling
     ),
     "adadelta_of_a_schedule": OptimizerCase(lambda o: o.adadelta(_falling), lambda optim: lambda p: optim.Adadelta(p, 1.0), _falling),
+    "adamax_of_a_schedule": OptimizerCase(lambda o: o.adamax(_falling), lambda optim: lambda p: optim.Adamax(p, 1.0), _falling),
+    "radam_of_a_schedule": OptimizerCase(
+        lambda o: o.radam(_falling, eps=0.0), lambda optim: lambda p: optim.RAdam(p, 1.0, eps=0.0), _falling
+    ),
     "nadam_of_a_schedule": OptimizerCase(
         lambda o: o.nadam(_falling, momentum_decay=0.004), lambda optim: lambda p: optim.NAdam(p, 1.0), _falling
     ),
@@ -368,8 +524,8 @@ TORCH: dict[str, OptimizerCase] = {
 
 
 def takes_complex(name: str) -> bool:
-    """optax's rules for lion and AdaDelta know real numbers only."""
-    return not name.startswith(("lion", "adadelta"))
+    """optax's rules for these know real numbers only."""
+    return not name.startswith(("lion", "adadelta", "adamax", "adafactor", "clip_by_value")) and not name.endswith("mu_dtype")
 
 
 def descent_inputs() -> Arrays:
