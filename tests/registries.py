@@ -96,6 +96,40 @@ LAYERS: dict[str, LayerCase] = {
     "by_hand_in_parallel": LayerCase(lambda: layers.parallel(_by_hand(), layers.residual(layers.dense(4))), (4,)),
 }
 
+_EPS_OF_NORMS: Numbers = {"eps": (1e-5, 1e-2, 1.0)}
+
+LAYERS |= {
+    "dense_along": LayerCase(lambda: layers.dense(3, leading_axes=2), (2, 3, 5)),
+    "conv_3d": LayerCase(lambda: layers.conv(2, (2, 1, 2), stride=(1, 1, 2)), (2, 3, 2, 4)),
+    "conv_transpose_1d": LayerCase(lambda: layers.conv_transpose(3, 4, stride=2), (2, 4)),
+    "conv_transpose_2d": LayerCase(lambda: layers.conv_transpose(2, (3, 2), stride=(1, 3), padding=((1, 0), (0, 1))), (2, 3, 3)),
+    "conv_transpose_3d": LayerCase(lambda: layers.conv_transpose(2, (2, 1, 2), padding="VALID"), (1, 2, 2, 2)),
+    "max_pool_3d": LayerCase(lambda: layers.max_pool((2, 1, 2)), (2, 4, 2, 4)),
+    "avg_pool_3d": LayerCase(lambda: layers.avg_pool((2, 1, 2), stride=1, padding="SAME"), (2, 2, 2, 3)),
+    "global_avg_pool": LayerCase(lambda: layers.global_avg_pool(), (3, 2, 4)),
+    "global_max_pool": LayerCase(lambda: layers.global_max_pool(), (3, 2, 2, 2)),
+    "adaptive_avg_pool": LayerCase(lambda: layers.adaptive_avg_pool((2, 3)), (2, 3, 5)),
+    "adaptive_max_pool": LayerCase(lambda: layers.adaptive_max_pool(3), (2, 7)),
+    "rms_norm": LayerCase(lambda eps: layers.rms_norm(eps=eps), (3, 5), _EPS_OF_NORMS),
+    "group_norm": LayerCase(lambda eps: layers.group_norm(2, eps=eps), (4, 3), _EPS_OF_NORMS),
+    "prelu": LayerCase(lambda: layers.prelu(shared=False), (3, 2)),
+    "softmax": LayerCase(lambda: layers.softmax(), (2, 3)),
+    "attention": LayerCase(lambda: layers.attention(2, width=6), (4, 3)),
+    "attention_causal": LayerCase(lambda: layers.attention(1, causal=True), (4, 3)),
+    "attention_masked": LayerCase(lambda: layers.attention(3, mask=lambda x: (x[:, 0] > 0)[None]), (4, 3)),
+    "positional_encoding": LayerCase(
+        lambda max_wavelength: layers.positional_encoding(max_wavelength=max_wavelength), (4, 5), {"max_wavelength": (10.0, 100.0, 1e4)}
+    ),
+    "positional_embedding": LayerCase(lambda: layers.positional_embedding(), (4, 3)),
+    "bidirectional": LayerCase(lambda: layers.bidirectional(layers.recurrent(3, cell="gru", return_sequence=True)), (3, 2)),
+    "bidirectional_stack": LayerCase(
+        lambda: layers.serial(
+            layers.bidirectional(layers.recurrent(2, return_sequence=True)), layers.bidirectional(layers.recurrent(3, cell="lstm"))
+        ),
+        (3, 2),
+    ),
+}
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = dict(activations.ACTIVATIONS)
 
 

@@ -63,6 +63,69 @@ def _recurrent_case(cell: str, kind: str, gates: int, activation: str = "tanh", 
     )
 
 
+def _both_ways_case(cell: str, kind: str, gates: int, depth: int, sequence: bool) -> LayerCase:
+    """A stack of layers, each in both directions, in one module of torch's."""
+    inputs, width = 3, 4
+    shapes, names = {}, {}
+    for i in range(depth):
+        for direction, suffix in (("forward", ""), ("backward", "_reverse")):
+            start = f"{i}/{direction}/"
+            shapes |= {start + key: shape for key, shape in _recurrent_shapes(gates, 2 * width if i else inputs, width).items()}
+            theirs = {"input": "weight_ih", "recurrent": "weight_hh", "bias": "bias_ih", "recurrent_bias": "bias_hh"}
+            names |= {start + key: f"{name}_l{i}{suffix}" for key, name in theirs.items()}
+
+    def run(torch, params, x):
+        module = getattr(torch.nn, kind)(inputs, width, depth, batch_first=True, bidirectional=True, dtype=torch.float64)
+        y, last = torch.func.functional_call(module, {names[name]: value for name, value in params.items()}, (x,))
+        last = last[0] if kind == "LSTM" else last
+        return y if sequence else torch.cat([last[-2], last[-1]], -1)
+
+    def ours(layers):
+        each = [sequence or i < depth - 1 for i in range(depth)]
+        return layers.serial(*(layers.bidirectional(layers.recurrent(width, cell=cell, return_sequence=whole)) for whole in each))
+
+    return LayerCase(ours, (11, inputs), shapes, run)
+
+
+def _attention_shapes(features: int, width: int) -> dict[str, tuple[int, ...]]:
+    inputs = {"query": features, "key": features, "value": features, "out": width}
+    return {name: (width, size) for name, size in inputs.items()} | {f"{name}_bias": (width,) for name in inputs}
+
+
+def _attention(heads: int, causal: bool = False, seen: Any = None) -> Callable:
+    def run(torch, p, x):
+        unseen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1) if causal else None
+        if seen is not None:
+            unseen = ~torch.tensor(seen).expand(x.shape[1], x.shape[1])
+        x = x.swapaxes(0, 1)
+        bias = torch.cat([p["query_bias"], p["key_bias"], p["value_bias"]])
+        weights = {f"{name[0]}_proj_weight": p[name] for name in ("query", "key", "value")}
+        y, _ = torch.nn.functional.multi_head_attention_forward(
+            x, x, x, x.shape[-1], heads, None, bias, None, None, False, 0.0, p["out"], p["out_bias"],
+            attn_mask=unseen, need_weights=False, use_separate_proj_weight=True, **weights,
+        )  # fmt: skip
+        return y.swapaxes(0, 1)
+
+    return run
+
+
+def _narrow_attention(torch, p, x):
+    linear = torch.nn.functional.linear
+    split = lambda name: linear(x, p[name], p[f"{name}_bias"]).unflatten(-1, (3, 2)).swapaxes(1, 2)
+    found = torch.nn.functional.scaled_dot_product_attention(split("query"), split("key"), split("value"))
+    return linear(found.swapaxes(1, 2).flatten(2), p["out"], p["out_bias"])
+
+
+def _waves(torch, p, x):
+    _, time, features = x.shape
+    wave = [[(np.sin, np.cos)[i % 2](t / 1e4 ** (i // 2 * 2 / features)) for i in range(features)] for t in range(time)]
+    return x + torch.tensor(wave)
+
+
+_SEEN = np.random.default_rng(3).uniform(size=(6, 6)) < 0.6
+_SEEN |= np.eye(6, dtype=bool)  # torch's answer is NaN where nothing is seen
+
+
 LAYERS: dict[str, LayerCase] = {
     "dense": LayerCase(
         lambda layers: layers.dense(4),
@@ -145,6 +208,136 @@ LAYERS: dict[str, LayerCase] = {
         lambda torch, p, x: torch.nn.functional.embedding(x, p["table"]),
         symbols=7,
     ),
+}
+
+LAYERS |= {
+    "dense_along_time": LayerCase(
+        lambda layers: layers.dense(4, leading_axes=1),
+        (3, 5),
+        {"weight": (4, 5), "bias": (4,)},
+        lambda torch, p, x: torch.nn.functional.linear(x, p["weight"], p["bias"]),
+    ),
+    "dense_along_planes": LayerCase(
+        lambda layers: layers.dense(2, leading_axes=2),
+        (3, 4, 5),
+        {"weight": (2, 5), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.linear(x, p["weight"], p["bias"]),
+    ),
+    "conv_3d": LayerCase(
+        lambda layers: layers.conv(2, (2, 3, 2), stride=(1, 2, 1), padding=1),
+        (2, 3, 5, 4),
+        {"weight": (2, 2, 2, 3, 2), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv3d(x, p["weight"], p["bias"], stride=(1, 2, 1), padding=1),
+    ),
+    "conv_transpose_1d": LayerCase(
+        lambda layers: layers.conv_transpose(3, 4, stride=2, padding=1),
+        (2, 5),
+        {"weight": (3, 2, 4), "bias": (3,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose1d(x, p["weight"].swapaxes(0, 1), p["bias"], stride=2, padding=1),
+    ),
+    "conv_transpose_2d_valid": LayerCase(  # the second window is shorter than its stride: an output more, which nothing reaches
+        lambda layers: layers.conv_transpose(3, (3, 2), stride=(1, 3), padding="VALID"),
+        (2, 4, 3),
+        {"weight": (3, 2, 3, 2), "bias": (3,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose2d(
+            x, p["weight"].swapaxes(0, 1), p["bias"], stride=(1, 3), output_padding=(0, 1)
+        ),
+    ),
+    "conv_transpose_2d_same": LayerCase(  # 2 * 4 + 1 rows without the last
+        lambda layers: layers.conv_transpose(2, 3, stride=2),
+        (2, 4, 5),
+        {"weight": (2, 2, 3, 3), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose2d(x, p["weight"].swapaxes(0, 1), p["bias"], stride=2)[..., :-1, :-1],
+    ),
+    "conv_transpose_2d_uneven": LayerCase(  # one more is cut than there is of the window's edge
+        lambda layers: layers.conv_transpose(2, (2, 3), stride=2, padding=((2, 0), (1, 3))),
+        (2, 4, 5),
+        {"weight": (2, 2, 2, 3), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose2d(x, p["weight"].swapaxes(0, 1), p["bias"], stride=2)[..., 2:, 1:-3],
+    ),
+    "conv_transpose_3d": LayerCase(
+        lambda layers: layers.conv_transpose(2, (2, 1, 3), stride=(2, 1, 2), padding=(0, 0, 1)),
+        (2, 3, 2, 3),
+        {"weight": (2, 2, 2, 1, 3), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose3d(
+            x, p["weight"].swapaxes(0, 1), p["bias"], stride=(2, 1, 2), padding=(0, 0, 1)
+        ),
+    ),
+    "max_pool_3d": LayerCase(
+        lambda layers: layers.max_pool((2, 2, 3)), (2, 4, 5, 6), {}, lambda torch, p, x: torch.nn.functional.max_pool3d(x, (2, 2, 3))
+    ),
+    "avg_pool_3d": LayerCase(
+        lambda layers: layers.avg_pool((2, 1, 2), stride=1),
+        (2, 3, 2, 3),
+        {},
+        lambda torch, p, x: torch.nn.functional.avg_pool3d(x, (2, 1, 2), 1),
+    ),
+    "global_avg_pool": LayerCase(lambda layers: layers.global_avg_pool(), (3, 4, 5), {}, lambda torch, p, x: x.mean((2, 3))),
+    "global_max_pool": LayerCase(lambda layers: layers.global_max_pool(), (3, 2, 3, 2), {}, lambda torch, p, x: x.amax((2, 3, 4))),
+    "adaptive_avg_pool_1d": LayerCase(
+        lambda layers: layers.adaptive_avg_pool(3), (2, 8), {}, lambda torch, p, x: torch.nn.functional.adaptive_avg_pool1d(x, 3)
+    ),
+    "adaptive_avg_pool_2d": LayerCase(
+        lambda layers: layers.adaptive_avg_pool((3, 7)),
+        (2, 7, 5),
+        {},
+        lambda torch, p, x: torch.nn.functional.adaptive_avg_pool2d(x, (3, 7)),
+    ),
+    "adaptive_max_pool_2d": LayerCase(
+        lambda layers: layers.adaptive_max_pool((3, 2)),
+        (2, 7, 5),
+        {},
+        lambda torch, p, x: torch.nn.functional.adaptive_max_pool2d(x, (3, 2)),
+    ),
+    "adaptive_max_pool_3d": LayerCase(
+        lambda layers: layers.adaptive_max_pool(2), (2, 3, 4, 5), {}, lambda torch, p, x: torch.nn.functional.adaptive_max_pool3d(x, 2)
+    ),
+    "rms_norm": LayerCase(
+        lambda layers: layers.rms_norm(eps=0.1),
+        (4, 5),
+        {"scale": (5,)},
+        lambda torch, p, x: torch.nn.functional.rms_norm(x, (5,), p["scale"], eps=0.1),
+    ),
+    "group_norm": LayerCase(
+        lambda layers: layers.group_norm(2),
+        (4, 3, 5),
+        {"scale": (4,), "bias": (4,)},
+        lambda torch, p, x: torch.nn.functional.group_norm(x, 2, p["scale"], p["bias"]),
+    ),
+    "group_norm_of_features": LayerCase(
+        lambda layers: layers.group_norm(3, eps=0.1),
+        (6,),
+        {"scale": (6,), "bias": (6,)},
+        lambda torch, p, x: torch.nn.functional.group_norm(x, 3, p["scale"], p["bias"], eps=0.1),
+    ),
+    "prelu": LayerCase(
+        lambda layers: layers.prelu(), (3, 4), {"slope": ()}, lambda torch, p, x: torch.nn.functional.prelu(x, p["slope"].reshape(1))
+    ),
+    "prelu_of_channels": LayerCase(
+        lambda layers: layers.prelu(shared=False), (3, 4), {"slope": (3,)}, lambda torch, p, x: torch.nn.functional.prelu(x, p["slope"])
+    ),
+    "softmax": LayerCase(lambda layers: layers.softmax(), (3, 5), {}, lambda torch, p, x: torch.softmax(x, -1)),
+    "attention": LayerCase(lambda layers: layers.attention(2), (6, 4), _attention_shapes(4, 4), _attention(2)),
+    "attention_causal": LayerCase(
+        lambda layers: layers.attention(2, causal=True), (6, 4), _attention_shapes(4, 4), _attention(2, causal=True)
+    ),
+    "attention_masked": LayerCase(
+        lambda layers: layers.attention(2, mask=_SEEN), (6, 4), _attention_shapes(4, 4), _attention(2, seen=_SEEN)
+    ),
+    "attention_without_padding": LayerCase(
+        lambda layers: layers.attention(1, mask=lambda x: (x[:, 0] == x[:, 0])[None] & (np.arange(6) < 4)[None]),
+        (6, 4),
+        _attention_shapes(4, 4),
+        _attention(1, seen=np.arange(6)[None] < 4),
+    ),
+    "attention_narrow": LayerCase(lambda layers: layers.attention(3, width=6), (5, 4), _attention_shapes(4, 6), _narrow_attention),
+    "positional_encoding": LayerCase(lambda layers: layers.positional_encoding(), (7, 5), {}, _waves),
+    "positional_embedding": LayerCase(
+        lambda layers: layers.positional_embedding(), (4, 3), {"table": (4, 3)}, lambda torch, p, x: x + p["table"]
+    ),
+    "rnn_both_ways": _both_ways_case("rnn", "RNN", 1, 1, sequence=True),
+    "gru_both_ways": _both_ways_case("gru", "GRU", 3, 2, sequence=True),
+    "lstm_both_ways": _both_ways_case("lstm", "LSTM", 4, 2, sequence=False),
 }
 
 
