@@ -33,6 +33,7 @@ import numpy as np
 import funcnet as fn
 from experiments.bench import ours
 from experiments.bench.workloads import w1
+from experiments.cluster.train import own_core
 from funcnet.sweep import worker
 
 STEPS = 16
@@ -51,7 +52,7 @@ class Cost(NamedTuple):
     lanes: int
     cpu: float  # milliseconds of all its threads, a task, from the first task on to the result
     wall: float  # milliseconds a task
-    planning: float  # milliseconds a variant, before the first task
+    planning: float  # milliseconds of CPU a variant, before the first task
     sent: float  # bytes a task, without brief and data
     brief: int  # bytes
     data: int  # bytes
@@ -164,9 +165,11 @@ class InFlight:
 
 
 @contextmanager
-def processes(count: int, initializer: Callable[[], None] | None = answer_at_once) -> Iterator[concurrent.futures.Executor]:
+def processes(count: int, *, work: bool = False) -> Iterator[concurrent.futures.Executor]:
+    """Processes that answer at once, or that work, on a core each."""
     spawn = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(count, mp_context=spawn, initializer=initializer)
+    initializer, arguments = (own_core, (spawn.Value("i", 0),)) if work else (answer_at_once, ())
+    pool = concurrent.futures.ProcessPoolExecutor(count, mp_context=spawn, initializer=initializer, initargs=arguments)
     try:
         yield pool
     finally:
@@ -203,7 +206,7 @@ def cost(executor: Any, workers: int, tasks: int, lanes: int, processes: int | N
       processes: that have to have answered before; as many as workers by default.
     """
     all_warm(lambda: swept(executor, 4 * lanes * min(workers, 8), lanes), workers if processes is None else processes)
-    count, began = Count(executor), time.perf_counter()
+    count, began = Count(executor), time.process_time()
     result = swept(executor, tasks * lanes, lanes)
     cpu, wall = time.process_time(), time.perf_counter()
     assert count.first is not None and count.tasks >= tasks and len(result.table["status"]) == tasks * lanes
@@ -213,7 +216,7 @@ def cost(executor: Any, workers: int, tasks: int, lanes: int, processes: int | N
         lanes,
         cpu=1e3 * (cpu - count.first[0]) / tasks,
         wall=1e3 * (wall - count.first[1]) / tasks,
-        planning=1e3 * (count.first[1] - began) / (tasks * lanes),
+        planning=1e3 * (count.first[0] - began) / (tasks * lanes),
         sent=count.sent / count.tasks,
         brief=count.brief,
         data=count.data,
@@ -259,7 +262,7 @@ def with_dask(workers: int, tasks: int, tell: Callable[[str], None]) -> dict[str
         executor = client.get_executor()
         all_warm(lambda: swept(executor, 4 * FEW * workers, FEW), workers)
         before = client.run_on_scheduler(time.process_time)
-        own = cost(executor, workers, tasks, FEW)
+        own = cost(executor, workers, tasks, FEW, processes=0)
         scheduler = 1e3 * (client.run_on_scheduler(time.process_time) - before) / tasks
     tell(f"Dask, {workers} workers: {own.cpu:.3f} ms of this process, {scheduler:.3f} ms of the scheduler, {own.wall:.3f} ms a task")
     return {"workers": workers, "tasks": tasks, "cpu": own.cpu, "scheduler": scheduler, "wall": own.wall}
@@ -270,7 +273,7 @@ def said(own: Cost, what: str) -> str:
 
 
 def w1_pairs(pairs: int, tell: Callable[[str], None], variants: int = 64, epochs: int = 20) -> dict[str, Any]:
-    """Seconds of W1 by this process's threads, by two processes, and by the threads again, in turn."""
+    """Seconds of W1 by this process's threads, by two processes with a core each, and by the threads again, in turn."""
     workload = w1(variants, epochs=epochs)
     recipe, data, key = ours.recipe_of(workload), fn.Dataset(workload.x, workload.y), jax.random.key(ours.KEY)
     values = [ours.hyperparameters(workload, variant) for variant in workload.variants]
@@ -284,7 +287,7 @@ def w1_pairs(pairs: int, tell: Callable[[str], None], variants: int = 64, epochs
         run(executor)
         return time.perf_counter() - began
 
-    with processes(2, initializer=None) as pool:
+    with processes(2, work=True) as pool:
         all_warm(lambda: run(pool), 2)
         run(None), run(None), run(pool)
         found = []
@@ -304,20 +307,20 @@ def w1_pairs(pairs: int, tell: Callable[[str], None], variants: int = 64, epochs
 
 
 class Model(NamedTuple):
-    """Milliseconds that a task takes the driver: `task` + `lane` for each lane, times what so many tasks on their way make of it."""
+    """Milliseconds that a task takes the driver: `task`, `lane` for each lane, and what comes to it where many are on their way."""
 
     task: float
     lane: float
     numbers: tuple[float, ...]  # of tasks on their way, upwards
-    factors: tuple[float, ...]  # of each, over that of the fewest
-    planning: float  # for a variant, before the first task
+    extra: tuple[float, ...]  # milliseconds with each of these, beyond those with the fewest
+    planning: float  # milliseconds for a variant, before the first task
 
     def milliseconds(self, workers: Any, lanes: int) -> Any:
-        """Beyond what was measured it grows in proportion, as the last two numbers have it."""
-        x, y = np.log(self.numbers), np.log(self.factors)
-        slope = max(0.0, (y[-1] - y[-2]) / (x[-1] - x[-2])) if len(x) > 1 else 0.0
-        at = np.log(np.asarray(workers, float))
-        return (self.task + self.lane * lanes) * np.exp(np.interp(at, x, y) + slope * np.maximum(0.0, at - x[-1]))
+        """Between the numbers that were measured, and beyond them, it grows in proportion to the tasks on their way."""
+        at, last = np.asarray(workers, float), self.numbers[-1]
+        slope = (self.extra[-1] - self.extra[-2]) / (last - self.numbers[-2]) if len(self.numbers) > 1 else 0.0
+        beyond = max(0.0, slope) * np.maximum(0.0, at - last)
+        return self.task + self.lane * lanes + np.interp(at, self.numbers, self.extra) + beyond
 
     def busy(self, workers: Any, lanes: int, seconds: float) -> Any:
         """The share of the workers that have something to do, where a task lasts so many seconds."""
@@ -334,9 +337,8 @@ def model_of(real: Sequence[Cost], many: Sequence[Cost]) -> Model:
     wide = next(own for own in real if own.lanes == MANY)
     narrow = next(own for own in real if own.lanes == FEW and own.workers == wide.workers)
     lane = max(0.0, (wide.cpu - narrow.cpu) / (MANY - FEW))
-    first, numbers = many[0].cpu, tuple(float(own.workers) for own in many)
-    factors = tuple(max(1.0, own.cpu / first) for own in many)
-    return Model(max(0.0, narrow.cpu - FEW * lane), lane, numbers, factors, statistics.median(own.planning for own in real))
+    numbers, extra = tuple(float(own.workers) for own in many), tuple(max(0.0, own.cpu - many[0].cpu) for own in many)
+    return Model(max(0.0, narrow.cpu - FEW * lane), lane, numbers, extra, statistics.median(own.planning for own in real))
 
 
 def verdicts(real: Sequence[Cost], many: Sequence[Cost], pairs: dict[str, Any]) -> list[tuple[str, bool]]:
@@ -344,10 +346,13 @@ def verdicts(real: Sequence[Cost], many: Sequence[Cost], pairs: dict[str, Any]) 
     worst = max(max(own.cpu, own.wall) for own in real if own.lanes == FEW)
     far, share = max(own.cpu for own in many), pairs["share"]
     range_of = f"quartiles {pairs['low']:+.1%} and {pairs['high']:+.1%}, two runs by threads differ by {pairs['noise']:.1%}"
+    tells = pairs["noise"] < SHARE
+    if not tells:
+        range_of += ", too much to tell: measure again on a quiet machine"
     return [
         (f"a task costs less than {MOST:.0f} ms with any number of processes: {worst:.2f} ms", worst < MOST),
         (f"and with {max(own.workers for own in many):,} on their way: {far:.2f} ms", far < MOST),
-        (f"W1 by two processes takes less than {SHARE:.0%} longer than by threads: {share:+.1%} ({range_of})", share < SHARE),
+        (f"W1 by two processes takes less than {SHARE:.0%} longer than by threads: {share:+.1%} ({range_of})", tells and share < SHARE),
     ]
 
 

@@ -336,6 +336,21 @@ def uses(jaxpr: Any, primitive: str) -> bool:
     )
 
 
+def calls_python(jaxpr: Any) -> bool:
+    """Whether a `Jaxpr`, or any that it runs, calls back a function of Python's, of which a digest can't say what it closes over.
+
+    Example:
+      >>> calls_python(jax.make_jaxpr(lambda x: 2 * x)(1.0).jaxpr)
+      False
+      >>> calls_python(jax.make_jaxpr(lambda x: jax.debug.print("{}", x))(1.0).jaxpr)
+      True
+    """
+    return any(
+        any(word in equation.primitive.name for word in ("callback", "debug")) or any(map(calls_python, inner_jaxprs(equation)))
+        for equation in jaxpr.eqns
+    )
+
+
 def by_platform(*arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
     """cpu(*arguments) in a program for a CPU and default(*arguments) in any other, chosen while lowering."""
     return jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)

@@ -68,11 +68,6 @@ def recurrent_recipe(learning_rate, drop, strength):
     return fn.training(model, fn.cross_entropy, fn.adam(learning_rate), in_shape=(8, 8), penalty=fn.l3(strength))
 
 
-def large_recipe(learning_rate, drop, strength):
-    model = fn.mlp((1024, 10), "relu", drop)
-    return fn.training(model, fn.cross_entropy, fn.adam(learning_rate), in_shape=(64,), penalty=fn.l2(strength))
-
-
 def named_recipe(learning_rate, drop, strength, activation, optimizer):
     model = fn.mlp((32, 10), activation, drop)
     return fn.training(model, fn.cross_entropy, fn.optimizer(optimizer, learning_rate), in_shape=(64,), penalty=fn.l2(strength))
@@ -98,7 +93,6 @@ RECIPES = {
     "conv": Example(conv_recipe, (1, 8, 8)),
     "recurrent": Example(recurrent_recipe, (8, 8)),
     "named": Example(named_recipe, (64,), NAMES),
-    "large": Example(large_recipe, (64,)),  # more of whose lanes than an accelerator would take don't fit on a small one
 }
 
 LANES, EXAMPLES, BATCH = 3, 16, 8

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import PartitionSpec, SingleDeviceSharding
-from platforms import RECIPES, unwanted_once_compiled
+from platforms import RECIPES, Example, unwanted_once_compiled
 
 import funcnet as fn
 
@@ -30,7 +30,15 @@ ENVIRONMENT = {
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # what was compiled without a chip can be written to it, and not read
 }
 MEMORY = {"v5e:2x2": 16 * 2**30, "v6e:2x2": 32 * 2**30}  # bytes a chip
-SWEEPS = {"v5e:2x2": tuple(RECIPES), "v6e:2x2": ("dense", "conv", "recurrent")}  # the others would take a minute more, and say no more
+
+
+def large_recipe(learning_rate, drop, strength):
+    model = fn.mlp((1024, 10), "relu", drop)
+    return fn.training(model, fn.cross_entropy, fn.adam(learning_rate), in_shape=(64,), penalty=fn.l2(strength))
+
+
+EVERY = RECIPES | {"large": Example(large_recipe, (64,))}  # more of whose lanes than an accelerator would take don't fit on a small one
+SWEEPS = {"v5e:2x2": tuple(EVERY), "v6e:2x2": ("dense", "conv", "recurrent")}  # the others would take a minute more, and say no more
 VARIANTS, FEW, EXAMPLES, BATCH = 8192, 256, 1024, 32
 
 
@@ -46,8 +54,8 @@ def main(topology: str) -> dict[str, Any]:
 
 
 def stand_in(device: Any, made: dict[str, Any]) -> None:
-    """This process has this device alone, to which nothing can be moved, and notes in `made` what is compiled, the last of each name."""
-    put, compile_lowered = jax.device_put, jax.stages.Lowered.compile
+    """This process has this device alone, moves to the CPU what should go there, and notes in `made` what is compiled, the last of each name."""
+    put, compile_lowered, here = jax.device_put, jax.stages.Lowered.compile, jax.devices("cpu")[0]
 
     def note(lowered: Any, *options: Any) -> Any:
         program = compile_lowered(lowered, *options)
@@ -58,14 +66,14 @@ def stand_in(device: Any, made: dict[str, Any]) -> None:
         raise OnlyCompiled
 
     jax.local_devices = lambda *_, **__: [device]
-    jax.device_put = lambda x, to=None, **named: x if to is device else put(x, to, **named)
+    jax.device_put = lambda x, to=None, **named: put(x, here if to is device else to, **named)
     jax.stages.Lowered.compile = note
     jax.stages.Compiled.__call__ = refuse
 
 
 def swept(name: str, topology: str, made: dict[str, Any]) -> dict[str, Any]:
     """What a sweep of so many variants compiles, and how many of them for one chunk."""
-    example, every = RECIPES[name], name == "named"  # and then with all that a sweep can ask for, as keys of the lanes' own
+    example, every = EVERY[name], name == "named"  # and then with all that a sweep can ask for, as keys of the lanes' own
     number = FEW if every else VARIANTS
     names = {argument: [fn.traced(option) for option in options[:1]] for argument, options in example.names.items()}
     variants = fn.grid(learning_rate=list(np.geomspace(1e-4, 1e-1, number // 2)), drop=[0.1, 0.5], strength=[0.01], **names)

@@ -26,7 +26,7 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=funcnet \
 tls=(--tls-ca-file "$folder/tls/cert.pem" --tls-cert "$folder/tls/cert.pem" --tls-key "$folder/tls/key.pem")
 port=$((20000 + SLURM_JOB_ID % 10000)) # two jobs may share a node
 address=tls://${SLURMD_NODENAME:-$(hostname)}:$port
-trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT
+trap 'kill %1 2> /dev/null || true; wait %1 || true' EXIT # the scheduler, which ends its workers
 
 # The batch script runs on the first node of the allocation, and so do the scheduler and the sweep.
 dask scheduler --protocol tls --port "$port" --no-dashboard "${tls[@]}" &

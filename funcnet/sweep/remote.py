@@ -26,6 +26,7 @@ from funcnet.sweep.executors import Request, Slot
 from funcnet.sweep.lanes import LaneArrays
 from funcnet.sweep.memory import data_bytes
 from funcnet.sweep.plan import Plan
+from funcnet.sweep.recent import Recent
 from funcnet.sweep.task import Done, Task, bare_stand, clothed_stand
 from funcnet.sweep.trial import Trial
 from funcnet.sweep.worker import Answer, Brief, Order, Reply, Worker, introduce, own_versions, work
@@ -36,6 +37,7 @@ _PATIENCE = 30.0  # seconds without any worker, after which a word is said
 _COUNTED = 2.0  # seconds between two looks at how many workers there are
 _SECONDS = 4.0  # that a task is to last at the least, by the estimate
 _BYTES_A_SECOND = 4e9  # that one core writes, roughly
+_digests = Recent(256)  # of what recipes compute, which take longer to find than a small task takes to send
 
 
 class ExecutorLost(RuntimeError):
@@ -54,6 +56,7 @@ class _Sent(NamedTuple):
     deadline: float | None  # of time.monotonic
     own: "Future[Done]"
     theirs: "Future[Reply]"
+    attach: frozenset[str] = frozenset()  # which of "brief" and "data" a worker that had it lacked; the next may lack what that one had
     deaths: int = 0  # of workers that had it
     failed: str = ""  # on which worker it has failed, and how
 
@@ -91,7 +94,7 @@ class Remote:
         self._key = np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
         self._settings, self._versions = inner.settings(), own_versions()
         self.seconds, self.made, self._event = 0.0, 0, event
-        self.workers: dict[str, int] = {}  # tasks done, by the worker's name
+        self.workers: set[str] = set()  # the names of those that have trained
         self._digest = " ".join(map(str, map(part_digest, self._data)))
         self._briefs: dict[int, tuple[str, bytes]] = {}  # digest and bytes, by group
         self._by_value: set[str] = set()  # modules that workers haven't, and that go along
@@ -110,9 +113,9 @@ class Remote:
     def ask(self, request: Request, example: LaneArrays) -> None:
         """Nothing: workers compile what they are given."""
 
-    def compiled(self, request: Request) -> "_Unknown":
+    def compiled(self, request: Request) -> "_NotHere":
         """What is known before a worker has compiled them."""
-        return _Unknown(0)
+        return _NotHere(0)
 
     def free(self) -> list[Slot]:
         """The slots that have nothing to do; new ones where there are more workers than before."""
@@ -188,27 +191,24 @@ class Remote:
             raise
         except (CancelledError, BrokenExecutor, OSError) as error:
             raise self._lost(error) from error
-        except (ImportError, AttributeError) as error:
-            rule, fix = "workers must be able to import funcnet", f"install funcnet {self._versions['funcnet']} where they run"
-            raise WorkerRefused(check.message(_WHERE, rule, f"{type(error).__name__}: {error}", fix)) from error
+        except Exception as error:
+            rule = "workers, and the scheduler if there is one, must be able to import this funcnet"
+            fix = f"install funcnet {self._versions['funcnet']} where they run"
+            raise WorkerRefused(check.message(_WHERE, rule, _said(error.__cause__ or error), fix)) from error
         if what == "refused":
             raise self._refused(name, own)
         return Worker(*own)
 
     # Sending
 
-    def _send(self, sent: _Sent, *, attach: Sequence[str] = ()) -> None:
-        """Sends a task with what its worker may lack.
-
-        Args:
-          attach: which of "brief" and "data" it is known to lack.
-        """
+    def _send(self, sent: _Sent) -> None:
+        """Sends a task with what its worker may lack."""
         task, (brief, _) = sent.task, self._brief(sent.task.group)
         left = None if sent.deadline is None else max(0.0, sent.deadline - time.monotonic())
         key, kind = self._key
         budget = self._budget if self._fits else None
         order = Order(next(self._numbers), brief, self._digest, key, kind, sent.shared, task, left, budget)
-        given = (self._attached(name, digest, name in attach) for name, digest in (("brief", brief), ("data", self._digest)))
+        given = (self._attached(name, digest, name in sent.attach) for name, digest in (("brief", brief), ("data", self._digest)))
         theirs = self._submitted(work, self._versions, pickle.dumps(order, protocol=5), *given)
         self._sent.append(sent._replace(theirs=theirs))
 
@@ -223,13 +223,13 @@ class Remote:
             raise self._lost(error) from error
         if not isinstance(theirs, Future):
             rule = "submit must return a concurrent.futures.Future"
-            raise TypeError(check.message(_WHERE, rule, type(theirs).__name__, "an adapter of a few lines does; README has one for Ray"))
+            raise TypeError(check.message(_WHERE, rule, type(theirs).__name__, "an adapter of a few lines makes one of it"))
         return theirs
 
     def _attached(self, name: str, digest: str, is_missing: bool) -> Any:
         """A brief or the data, where the worker may lack it: each goes along as often as there are workers, and when it is asked for."""
-        if self._pool.keeps(digest):
-            return self._pool.kept(digest)
+        if (there := self._pool.kept(digest)) is not None:
+            return there
         given = self._given.get(digest, 0)
         if given >= len(self.slots) and not is_missing:
             return None
@@ -247,7 +247,8 @@ class Remote:
         if index not in self._briefs:
             group, trial = self._plan.groups[index], self._trials[index]
             numbers = self._plan.of_row(group.rows[0]).numbers
-            computes, holds = inner.digest(trial.key), inner.digest(trial.constants)
+            computes, _ = _digests.get(trial.key, lambda: inner.digest(trial.key))
+            holds = inner.digest(trial.constants)
             brief = Brief(
                 self._plan.recipe,
                 group.static,
@@ -261,7 +262,11 @@ class Remote:
             )
             told = (computes, holds, repr(sorted(group.names.items())), group.batch_size, group.limits_examples, repr(self._settings))
             shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(self._data)]
-            self._briefs[index] = hashlib.sha256(repr((told, shapes)).encode()).hexdigest(), _pickled(brief, self._by_value)
+            found, blob = hashlib.sha256(repr((told, shapes)).encode()), _pickled(brief, self._by_value)
+            functions = (trial.init, trial.step, *trial.evaluate.values())
+            if any(inner.calls_python(function.jaxpr.jaxpr) for function in functions):  # what they close over is in the bytes alone
+                found.update(blob)
+            self._briefs[index] = found.hexdigest(), blob
         return self._briefs[index]
 
     # What comes back
@@ -291,9 +296,9 @@ class Remote:
         if what == "done":
             self._done(sent, worker, own)
         elif what == "missing":
-            self._send(sent, attach=own)
+            self._send(sent._replace(attach=sent.attach | set(own)))
         elif what == "unknown" and self._goes_along(own):
-            self._send(sent, attach=("brief",))
+            self._send(sent._replace(attach=sent.attach | {"brief"}))
         elif what == "unknown":
             rule, fix = "workers must have the modules that the recipe needs", "install them there, or cloudpickle here"
             raise WorkerRefused(check.message(_WHERE, rule, f"{worker} without {own!r}", fix))
@@ -325,7 +330,7 @@ class Remote:
             warnings.warn(check.message(_WHERE, rule, sent.failed, fix), RuntimeWarning, stacklevel=7)
         if worker not in self.workers:
             self._event("worker", name=worker, of=len(self.slots))
-        self.workers[worker] = self.workers.get(worker, 0) + 1
+        self.workers.add(worker)
         self.seconds += answer.seconds
         self.made += answer.made
         dtypes = [aval.dtype for aval in inner.outputs(self._trials[sent.task.group].init.jaxpr)]
@@ -343,14 +348,14 @@ class Remote:
     def _died(self, sent: _Sent, error: BaseException) -> None:
         """The worker is gone, or the pool with all of its workers, or the executor."""
         self._event("worker died", error=f"{type(error).__name__}: {error}"[:300])
-        if sent.deaths + 1 >= _MOST_TRIES:
-            rule = f"a task's workers must live; {_MOST_TRIES} have died with this one"
+        if sent.deaths + 1 >= _MOST_TRIES or self._pool.gives_up(error):
+            rule = "a task's workers must live; too many have died with this one"
             raise ExecutorLost(
                 check.message(_WHERE, rule, _said(error), "is there memory enough? chunk_size or memory_budget makes chunks smaller")
             ) from error
         if not self._pool.goes_on(error):
             raise self._lost(error) from error
-        self._send(sent._replace(deaths=sent.deaths + 1), attach=("brief", "data"))
+        self._send(sent._replace(deaths=sent.deaths + 1, attach=frozenset({"brief", "data"})))
 
     def _lost(self, error: BaseException) -> ExecutorLost:
         fix = "start it again; with store= the same call goes on from where this one was"
@@ -362,7 +367,9 @@ class Remote:
         return WorkerRefused(check.message(_WHERE, rule, f"{worker} with {' and '.join(odd)}", "install the same there"))
 
 
-class _Unknown(NamedTuple):
+class _NotHere(NamedTuple):
+    """Programs that workers compile, of which nothing is known here."""
+
     bytes_needed: int
 
 
@@ -416,11 +423,8 @@ class _Pool:
         """What is given to `submit` so that the worker gets these bytes."""
         return blob
 
-    def keeps(self, digest: str) -> bool:
-        """Whether workers get at what was put without our sending it again."""
-        return False
-
     def kept(self, digest: str) -> Any:
+        """What is given to `submit` of bytes that were put before, where workers get at them by themselves; else None."""
         return None
 
     def forget(self, digest: str) -> None:
@@ -428,6 +432,10 @@ class _Pool:
 
     def is_death(self, error: Exception) -> bool:
         """Whether an error says that a worker has died."""
+        return False
+
+    def gives_up(self, error: BaseException) -> bool:
+        """Whether an error says that too many workers have died with a task."""
         return False
 
     def goes_on(self, error: BaseException) -> bool:
@@ -471,14 +479,15 @@ class _Dask(_Pool):
             return 1
 
     def put(self, digest: str, blob: bytes) -> Any:
-        self._put[digest] = self._client.scatter(blob, broadcast=True, hash=False)
+        try:
+            self._put[digest] = self._client.scatter(blob, broadcast=True, hash=False)
+        except TimeoutError:  # no worker is there to hold it: it waits with its task for one
+            return blob
         return self._put[digest]
-
-    def keeps(self, digest: str) -> bool:
-        return digest in self._put and self._put[digest].status == "finished"
 
     def kept(self, digest: str) -> Any:
-        return self._put[digest]
+        own = self._put.get(digest)
+        return own if own is not None and own.status == "finished" else None
 
     def forget(self, digest: str) -> None:
         self._put.pop(digest, None)
@@ -486,9 +495,12 @@ class _Dask(_Pool):
     def is_death(self, error: Exception) -> bool:
         return type(error).__name__ in ("KilledWorker", "FutureCancelledError", "FuturesCancelledError", "CommClosedError")
 
+    def gives_up(self, error: BaseException) -> bool:
+        return type(error).__name__ == "KilledWorker"
+
     def goes_on(self, error: BaseException) -> bool:
-        """Not where Dask has given a task up, nor without its scheduler."""
-        return type(error).__name__ != "KilledWorker" and self._client.status == "running"
+        """Not without its scheduler."""
+        return bool(self._client.status == "running")
 
     def close(self) -> None:
         self._put = {}

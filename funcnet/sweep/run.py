@@ -124,7 +124,7 @@ def sweep(
       executor: any `concurrent.futures.Executor`, whose workers train the chunks: a `ProcessPoolExecutor` (of spawned processes), Dask's
         `Client.get_executor()`, `mpi4py.futures.MPIPoolExecutor`. It stays the caller's. The result is, bit for bit, that of the same
         lane width (`chunk_size`) here, on machines of one kind. The recipe travels by cloudpickle where it is installed, else by
-        reference; each worker gets the data once. `memory_budget` is one worker's.
+        reference; the data goes with the first tasks, and then to workers that ask for it. `memory_budget` is one worker's.
 
     Returns:
       A `SweepResult`. A run that becomes non-finite is frozen, marked "diverged", and changes nothing for the others.

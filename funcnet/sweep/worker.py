@@ -82,12 +82,11 @@ class Worker(NamedTuple):
 
 Reply = tuple[str, str, Any]  # what came of an order, the worker's name, and what belongs to it
 _trials, _data, _sites = Recent(64), Recent(2), Recent(8)
-_CHECKED = ("python", "jax", "jaxlib", "funcnet")
 
 
 def introduce(versions: Mapping[str, str]) -> Reply:
     """Says who this worker is, to one of the same versions: ("here", name, Worker) or ("refused", name, versions)."""
-    if different(versions):
+    if versions != own_versions():
         return "refused", worker_name(), own_versions()
     device = jax.local_devices()[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -111,7 +110,7 @@ def work(versions: Mapping[str, str], sent: bytes, brief: bytes | None, data: An
       worker's versions.
     """
     began, name = time.monotonic(), worker_name()
-    if different(versions):
+    if versions != own_versions():
         return "refused", name, own_versions()
     order: Order = pickle.loads(sent)
     try:
@@ -136,12 +135,6 @@ def own_versions() -> dict[str, str]:
         "jaxlib": jaxlib.version.__version__,
         "funcnet": f"{funcnet.__version__} ({source})" if source else str(funcnet.__version__),
     }
-
-
-def different(versions: Mapping[str, str]) -> list[str]:
-    """How a sender's versions differ from this process's."""
-    mine = own_versions()
-    return [f"{name} {mine[name]}, not {versions.get(name)}" for name in _CHECKED if mine[name] != versions.get(name)]
 
 
 @functools.cache

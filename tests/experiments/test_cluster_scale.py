@@ -53,16 +53,16 @@ def test_what_is_asked_holds_or_fails_by_the_figures():
     real, many = [cost(), cost(lanes=16, cpu=30.0, wall=30.0), cost(8)], [cost(8), cost(1000)]
     assert [holds for _, holds in scale.verdicts(real, many, PAIRS)] == [True] * 3
     for changed, place in (((real + [cost(cpu=5.1)], many, PAIRS), 0), ((real + [cost(wall=5.1)], many, PAIRS), 0),
-                           ((real, many + [cost(cpu=5.1)], PAIRS), 1), ((real, many, PAIRS | {"share": 0.031}), 2)):  # fmt: skip
+                           ((real, many + [cost(cpu=5.1)], PAIRS), 1), ((real, many, PAIRS | {"share": 0.031}), 2),
+                           ((real, many, PAIRS | {"noise": 0.04}), 2)):  # fmt: skip
         assert [holds for _, holds in scale.verdicts(*changed)] == [i != place for i in range(3)]
 
 
-def test_the_model_is_the_line_through_narrow_and_wide_chunks_times_what_many_tasks_add():
-    real, many = [cost(cpu=1.0), cost(lanes=16, cpu=2.5)], [cost(10, cpu=0.5), cost(1000, cpu=1.0)]
+def test_the_model_is_the_line_through_narrow_and_wide_chunks_and_what_many_tasks_add():
+    real, many = [cost(cpu=1.0), cost(lanes=16, cpu=2.5)], [cost(10, cpu=0.5), cost(1010, cpu=1.0)]
     model = scale.model_of(real, many)
     assert model.task == pytest.approx(0.9) and model.lane == pytest.approx(0.1) and model.planning == 0.1
-    np.testing.assert_allclose(model.milliseconds([1, 10, 100, 1000], 1), [1.0, 1.0, 2**0.5, 2.0])
-    np.testing.assert_allclose(model.milliseconds(100_000, 1), 4.0)  # twice for each hundredfold, as before
+    np.testing.assert_allclose(model.milliseconds([1, 10, 510, 1010, 2010], 1), [1.0, 1.0, 1.25, 1.5, 2.0])  # a half for each thousand
     flat = scale.model_of(real, [cost(10, cpu=0.5), cost(1000, cpu=0.4)])
     np.testing.assert_allclose(flat.milliseconds([10, 1000, 100_000], 16), 2.5)
     assert flat.most(16, 4.0) == pytest.approx(4.0 / 2.5e-3, rel=0.01)  # a driver that is busy all the time

@@ -146,14 +146,12 @@ def test_any_executor_will_do():
     assert_same(swept(), swept(executor=Adapter()))
 
 
+def searched(**others):
+    strategy = fn.suggest.random(fn.space(learning_rate=fn.log_uniform(1e-3, 0.5)), key=jax.random.key(3))
+    return fn.search(recipes.line, strategy, POINTS, rounds=2, per_round=6, **(SETTINGS | others))
+
+
 def test_a_search_and_a_store_with_processes(pool, tmp_path):
-    space = fn.space(learning_rate=fn.log_uniform(1e-3, 0.5))
-    options = {name: value for name, value in SETTINGS.items()}
-
-    def searched(**others):
-        strategy = fn.suggest.random(space, key=jax.random.key(3))
-        return fn.search(recipes.line, strategy, POINTS, rounds=2, per_round=6, **(options | others))
-
     assert_same(searched(), searched(executor=pool, store=tmp_path / "search"))
     stopped = stop_after(400)
     with pytest.raises(fn.SweepStopped, match="the same call goes on from what is stored"):
@@ -218,7 +216,7 @@ def test_a_process_that_is_killed_changes_nothing(tmp_path):
 
 
 def test_a_task_that_kills_its_workers_ends_the_sweep(tmp_path):
-    with processes() as own, pytest.raises(RuntimeError, match="3 have died with this one.*; is there memory enough"):
+    with processes() as own, pytest.raises(RuntimeError, match="too many have died with this one.*; is there memory enough"):
         swept(recipes.dies(str(tmp_path / "x")), executor=own)
 
 
@@ -281,6 +279,17 @@ def test_a_recipe_that_cannot_travel_is_said(monkeypatch, pool):
     assert_same(swept(recipes.line), swept(recipes.line, executor=pool))  # by reference
 
 
+class Ancient:
+    """As one whose workers have a funcnet that knows of none of this."""
+
+    _max_workers = 1
+
+    def submit(self, function, *arguments):
+        own = concurrent.futures.Future()
+        own.set_exception(ModuleNotFoundError("No module named 'funcnet.sweep.worker'"))
+        return own
+
+
 class Lazy:
     _max_workers = 1
 
@@ -291,6 +300,8 @@ class Lazy:
 def test_what_is_no_executor_is_said():
     with pytest.raises(TypeError, match="sweep: executor: needs an object with submit, got 3"):
         swept(executor=3)
+    with pytest.raises(fn.WorkerRefused, match="must be able to import this funcnet, got Mod.*'funcnet.sweep.worker'; install funcnet 0"):
+        swept(executor=Ancient())
     with pytest.raises(TypeError, match="submit must return a concurrent.futures.Future, got str"):
         swept(executor=Lazy())
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as forked:
@@ -319,11 +330,16 @@ def test_the_data_goes_once_to_each_worker_and_again_to_one_that_has_lost_it(poo
     monkeypatch.setattr(remote._Pool, "submit", submit)
     swept(data=data, variants=rates(width=[4, 8]), executor=pool)
     with_data = [order for order in sent if order[2] is not None]
-    assert 1 <= len(with_data) <= 4 and len(sent) >= 6  # to two workers; twice to one that was quicker
+    assert 1 <= len(with_data) <= 4 and len(sent) >= 6  # to two workers; twice to each where one is quicker
     assert all(size[2] > data.train.x.nbytes for size in with_data)
+    workers = set()
+    while len(workers) < 2:  # until both have trained, and so have the data
+        workers |= set(
+            swept(recipes.slow("x"), data=data, variants=rates(*RATES[:2]), executor=pool, num_steps=4, chunk_size=1).timing["workers"]
+        )
     sent.clear()
     swept(data=data, variants=rates(width=[4, 8]), executor=pool)
-    assert len([order for order in sent if order[2] is not None]) <= 2
+    assert len([order for order in sent if order[2] is not None]) <= 2  # nobody has asked for them
 
 
 def order_of(pool_of_one):
@@ -380,6 +396,27 @@ def test_workers_that_forget_are_told_again(monkeypatch):
     assert forgetful.told.count("missing") >= 2 and forgetful.told[0] == "here"
 
 
+def test_what_one_worker_lacks_and_the_next_has_not_either_comes_together():
+    """Of two workers one knows the data and the other the brief, and each task that is sent again reaches the other one."""
+
+    class InTurn:
+        _max_workers = 1
+
+        def __init__(self):
+            self.calls = 0
+
+        def submit(self, function, *arguments):
+            own = concurrent.futures.Future()
+            if function is worker.work:
+                self.calls += 1
+                (worker._trials if self.calls % 2 else worker._data).clear()
+                assert self.calls < 50, "it is sent to and fro"
+            own.set_result(function(*arguments))
+            return own
+
+    assert_same(swept(recipes.line), swept(recipes.line, executor=InTurn()))
+
+
 # Dask
 
 
@@ -392,8 +429,9 @@ def free_port():
 class Cluster:
     """A scheduler and its workers, processes of their own on loopback."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, **settings):
         self.folder, self.port, self.processes = folder, free_port(), []
+        self._environment = ENVIRONMENT | {f"DASK_DISTRIBUTED__{name}": str(value) for name, value in settings.items()}
         self.scheduler = self._started("scheduler", "--port", str(self.port), "--no-dashboard")
         self.workers = {}
 
@@ -404,7 +442,7 @@ class Cluster:
 
     def _started(self, kind, *arguments):
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--host", "127.0.0.1", *arguments]
-        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.processes.append(process)
         return process
 
@@ -446,6 +484,18 @@ def test_dask_gives_the_same_bits(name, cluster):
 
 @needs_dask
 @dask_warns
+def test_a_search_and_a_store_with_dask(cluster, tmp_path):
+    with cluster.client() as client:
+        executor = client.get_executor()
+        assert_same(searched(), searched(executor=executor, store=tmp_path / "search"))
+        with pytest.raises(fn.SweepStopped, match="the same call goes on from what is stored"):
+            swept(variants=rates(width=[4, 8]), executor=executor, store=tmp_path / "one", progress=stop_after(400))
+        there = swept(variants=rates(width=[4, 8]), executor=executor, store=tmp_path / "one")
+    assert_same(swept(variants=rates(width=[4, 8])), there)
+
+
+@needs_dask
+@dask_warns
 def test_a_module_that_workers_have_not_goes_along(cluster, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("import remote_recipes\nSCALE = 3\n\n\ndef recipe(learning_rate):\n"
                                            "    return remote_recipes.net(learning_rate, width=SCALE)\n")  # fmt: skip
@@ -478,6 +528,45 @@ def test_a_worker_of_dasks_that_is_killed_changes_nothing_and_one_that_comes_lat
             assert any("(three)" in name for name in result.timing["workers"])
     finally:
         own.close()
+
+
+@needs_dask
+@dask_warns
+def test_a_task_that_kills_dasks_workers_ends_the_sweep(tmp_path):
+    own = Cluster(tmp_path / "dask", SCHEDULER__ALLOWED_FAILURES=1)
+    try:
+        for name in ("one", "two", "three", "four"):  # of which two live on
+            own.add(name)
+        with (
+            own.client() as client,
+            pytest.raises(RuntimeError, match="too many have died with this one, got KilledWorker.*is there memory"),
+        ):
+            swept(recipes.dies(str(tmp_path / "x")), rates(0.1), executor=client.get_executor())
+    finally:
+        own.close()
+
+
+@needs_dask
+@dask_warns
+def test_without_any_worker_left_the_sweep_waits_for_one(tmp_path, monkeypatch):
+    own = Cluster(tmp_path / "dask")
+    try:
+        own.add("one")
+        with own.client() as client:
+            executor = client.get_executor()
+            monkeypatch.setattr(client, "scatter", lambda *given, _own=client.scatter, **named: _own(*given, **(named | {"timeout": 1})))
+            swept(recipes.slow("x"), executor=executor, **(SLOWLY | dict(num_steps=1)))
+
+            def lost():
+                threading.Timer(3.0, own.add, ["two"]).start()
+                return own.workers["one"].pid
+
+            with killed_meanwhile(lost):
+                result = swept(recipes.slow("x"), rates(*RATES[:4]), executor=executor, **SLOWLY)
+            assert any("(two)" in name for name in result.timing["workers"])
+    finally:
+        own.close()
+    assert_same(swept(recipes.line, rates(*RATES[:4]), **SLOWLY), result)
 
 
 @needs_dask
@@ -534,6 +623,22 @@ if __name__ == "__main__":
             recipe, variants, data, settings = t.FAMILIES[name]
             result = t.swept(recipe, variants, data, executor=pool, store=f"{sys.argv[1]}/{name}", **settings)
             assert len(result.timing["workers"]) == 2, result.timing
+        t.searched(executor=pool, store=f"{sys.argv[1]}/search")
+"""
+MPI_THAT_DIES = """
+import os
+import sys
+import jax
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+from mpi4py.futures import MPIPoolExecutor
+import test_executors as t
+
+if __name__ == "__main__":
+    with MPIPoolExecutor() as pool:
+        t.swept(t.recipes.slow("x"), executor=pool, **(t.SLOWLY | dict(num_steps=1)))
+        del os.environ["FUNCNET_TEST_WORKER"]  # this process is none
+        t.swept(t.recipes.dies_later(sys.argv[1] + "/store/events.jsonl"), executor=pool, store=f"{sys.argv[1]}/store", **t.SLOWLY)
 """
 
 
@@ -542,16 +647,35 @@ def mpiexec():
     return str(beside) if beside.exists() else None
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None or mpiexec() is None, reason="needs mpi4py and Open MPI, of the extra [mpi]")
-def test_the_ranks_of_mpi_give_the_same_bits(tmp_path):
-    (tmp_path / "script.py").write_text(MPI)
+needs_mpi = pytest.mark.skipif(
+    importlib.util.find_spec("mpi4py") is None or mpiexec() is None, reason="needs mpi4py and Open MPI, of the extra [mpi]"
+)
+
+
+def run_by_mpi(script, tmp_path):
+    (tmp_path / "script.py").write_text(script)
     environment = ENVIRONMENT | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     environment["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
     ranks = [mpiexec(), "-n", "3", "--oversubscribe", sys.executable, "-m", "mpi4py.futures"]  # two that work, and the one that sends
-    done = subprocess.run(
-        [*ranks, str(tmp_path / "script.py"), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [*ranks, str(tmp_path / "script.py"), str(tmp_path)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@needs_mpi
+def test_a_rank_of_mpi_that_dies_ends_all_and_the_store_goes_on(tmp_path):
+    """MPI ends every rank when one is lost, the one that sweeps included."""
+    assert run_by_mpi(MPI_THAT_DIES, tmp_path).returncode != 0
+    assert "completed" in fn.load_store(tmp_path / "store").table["status"].tolist()
+    result = swept(recipes.dies_later("x"), store=tmp_path / "store", **SLOWLY)
+    assert result.timing["programs"] > 0  # something was left to train
+    assert_same(swept(recipes.line, **SLOWLY), result)
+
+
+@needs_mpi
+def test_the_ranks_of_mpi_give_the_same_bits(tmp_path):
+    done = run_by_mpi(MPI, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert_same(searched(), searched(store=tmp_path / "search"))  # it is read
     for name in ("several programs", "odd leaves", "halving", "population"):
         recipe, variants, data, settings = FAMILIES[name]
         stored = swept(recipe, variants, data, store=tmp_path / name, **settings)  # it is read
@@ -568,3 +692,23 @@ def test_an_executor_without_workers_is_said_and_waited_for(monkeypatch):
         with pytest.warns(RuntimeWarning, match="sweep: executor: must have a worker that answers, got none in 0.2 seconds; start one"):
             result = swept(recipes.line, executor=busy)
     assert_same(swept(recipes.line), result)
+
+
+def test_what_a_callback_closes_over_is_not_mistaken(pool):
+    """Of two callbacks with the same code a digest can't tell which is which."""
+
+    def recipe_of(number):
+        def there(value):
+            return np.float32(number) + 0 * value
+
+        def recipe(learning_rate):
+            def evaluate(w, part):
+                return {"loss": jax.pure_callback(there, jax.ShapeDtypeStruct((), jnp.float32), w[0], vmap_method="legacy_vectorized")}
+
+            return recipes.line(learning_rate)._replace(evaluate=evaluate)
+
+        return recipe
+
+    for number in (1.0, 2.0):
+        result = swept(recipe_of(number), executor=pool, chunk_size=1)
+        assert set(result.table["train/loss"].tolist()[:8]) == {number}
