@@ -513,7 +513,6 @@ def nadam(
     Source: Dozat (2016).
     """
     _check_adam("nadam", b1, b2, eps, eps_root)
-    mu_dtype = _floating("nadam", mu_dtype)
     if momentum_decay is not None:
         _check_positive("nadam", momentum_decay=momentum_decay)
 
@@ -522,22 +521,20 @@ def nadam(
         return b if momentum_decay is None else b * (1 - 0.5 * 0.96 ** (t * jnp.asarray(momentum_decay, t.dtype)))
 
     def init(params: Params) -> NadamState:
-        return NadamState(jnp.zeros((), jnp.int32), jnp.ones((), jnp.result_type(float)), _means(params, mu_dtype), _no_squares(params))
+        return NadamState(jnp.zeros((), jnp.int32), jnp.ones((), jnp.result_type(float)), zeros_like(params), _no_squares(params))
 
     def update(grads: PyTree, state: NadamState, params: Params | None = None) -> tuple[PyTree, NadamState]:
-        step = next_count(state.step)
+        step, (correct_v,) = _corrections(state.step, b2)
         t = step.astype(jnp.result_type(float))
         now, ahead = mu(t), mu(t + 1)
         product = state.momentum_product * now
-        m, v = _averaged_mean(b1, state.mean, grads, mu_dtype), _averaged(b2, state.mean_square, _squares(grads))
+        m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
         of_mean, of_gradient = ahead / (1 - product * ahead), (1 - now) / (1 - product)
-        correct_v = 1 - jnp.asarray(b2, t.dtype) ** t
 
         steps = jax.tree.map(lambda m, g: _sum(of_mean, m, of_gradient, g), m, grads)
-        updates = _paced(_number(learning_rate), steps, _corrected(v, correct_v), eps, eps_root, grads if mu_dtype is not None else m)
-        return updates, NadamState(step, product, _kept_mean(m, state.mean), v)
+        return _paced(_number(learning_rate), steps, _corrected(v, correct_v), eps, eps_root, m), NadamState(step, product, m, v)
 
-    return _checked("nadam", init, update)
+    return _checked("nadam", init, update, mu_dtype=mu_dtype)
 
 
 class LionState(NamedTuple):
@@ -586,16 +583,13 @@ def lion(
     check.in_range("lion", "b1", b1, 0, 1)
     check.in_range("lion", "b2", b2, 0, 1)
     _check_positive("lion", weight_decay=weight_decay)
-    mu_dtype = _floating("lion", mu_dtype)
 
     def update(grads: PyTree, state: LionState, params: Params | None = None) -> tuple[PyTree, LionState]:
         share = jnp.asarray(b1, jnp.result_type(float))
-        mean = state.mean if mu_dtype is None else _met(state.mean, grads)
-        like = mean if mu_dtype is None else grads
-        direction = jax.tree.map(lambda m, g, like: jnp.sign(_sum(share, m, 1 - share, g)).astype(like.dtype), mean, grads, like)
-        return scale(-_number(learning_rate), direction), LionState(_kept_mean(_averaged(b2, mean, grads), state.mean))
+        direction = jax.tree.map(lambda m, g: jnp.sign(_sum(share, m, 1 - share, g)).astype(m.dtype), state.mean, grads)
+        return scale(-_number(learning_rate), direction), LionState(_averaged(b2, state.mean, grads))
 
-    plain = _checked("lion", lambda params: LionState(_means(params, mu_dtype)), update, complex_too=False)
+    plain = _checked("lion", lambda params: LionState(zeros_like(params)), update, complex_too=False, mu_dtype=mu_dtype)
     if not check.is_traced(weight_decay) and float(weight_decay) == 0:
         return plain
     return _decoupled("lion", plain, _number(learning_rate), weight_decay, where)
@@ -652,19 +646,17 @@ def amsgrad(
     Source: Reddi, Kale and Kumar (2018).
     """
     _check_adam("amsgrad", b1, b2, eps, eps_root)
-    mu_dtype = _floating("amsgrad", mu_dtype)
 
     def init(params: Params) -> AmsgradState:
-        return AmsgradState(jnp.zeros((), jnp.int32), _means(params, mu_dtype), _no_squares(params), _no_squares(params))
+        return AmsgradState(*_no_steps(params), _no_squares(params))
 
     def update(grads: PyTree, state: AmsgradState, params: Params | None = None) -> tuple[PyTree, AmsgradState]:
         step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
-        m, v = _averaged_mean(b1, state.mean, grads, mu_dtype), _averaged(b2, state.mean_square, _squares(grads))
+        m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
         u = jax.tree.map(jnp.maximum, state.max_mean_square, _corrected(v, correct_v))
-        updates = _paced(_number(learning_rate), _corrected(m, correct_m), u, eps, eps_root, grads)
-        return updates, AmsgradState(step, _kept_mean(m, state.mean), v, u)
+        return _paced(_number(learning_rate), _corrected(m, correct_m), u, eps, eps_root, m), AmsgradState(step, m, v, u)
 
-    return _checked("amsgrad", init, update)
+    return _checked("amsgrad", init, update, mu_dtype=mu_dtype)
 
 
 class AdamaxState(NamedTuple):
@@ -755,18 +747,15 @@ def adabelief(
     """
     _check_adam("adabelief", b1, b2, eps, eps_root)
 
-    def init(params: Params) -> AdamState:
-        return AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params))
-
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
         step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
         m = _averaged(b1, state.mean, grads)
         surprises = jax.tree.map(lambda g, m: abs_square(wide(g) - wide(m)), grads, m)
         v = jax.tree.map(lambda v: v + cast(eps_root, v), _averaged(b2, state.mean_square, surprises))
-        updates = _paced(_number(learning_rate), _corrected(m, correct_m), _corrected(v, correct_v), eps, 0.0, grads)
+        updates = _paced(_number(learning_rate), _corrected(m, correct_m), _corrected(v, correct_v), eps, 0.0, m)
         return updates, AdamState(step, m, v)
 
-    return _checked("adabelief", init, update)
+    return _checked("adabelief", _no_steps, update)
 
 
 @_schedulable
@@ -805,9 +794,6 @@ def radam(
     """
     _check_adam("radam", b1, b2, eps, eps_root)
 
-    def init(params: Params) -> AdamState:
-        return AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params))
-
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
         step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
         m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
@@ -823,7 +809,7 @@ def radam(
 
         return jax.tree.map(move, mean, mean_square, grads), AdamState(step, m, v)
 
-    return _checked("radam", init, update)
+    return _checked("radam", _no_steps, update)
 
 
 @_schedulable
@@ -871,9 +857,6 @@ def lamb(
     _check_adam("lamb", b1, b2, eps, eps_root)
     _check_positive("lamb", weight_decay=weight_decay)
 
-    def init(params: Params) -> AdamState:
-        return AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params))
-
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
         _check_given("lamb", params, "its ratio of norms")
         step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
@@ -888,7 +871,7 @@ def lamb(
 
         return jax.tree.map(move, _corrected(m, correct_m), _corrected(v, correct_v), params, grads), AdamState(step, m, v)
 
-    return _checked("lamb", init, update)
+    return _checked("lamb", _no_steps, update)
 
 
 class LarsState(NamedTuple):
@@ -1328,7 +1311,7 @@ def _one_rule(learning_rate: ScalarOrSchedule, option: Option, settings: dict[st
         v = jax.tree.map(squared, state.mean_square, grads)
         return jax.tree.map(move, m, v), AdamState(step, m, v)
 
-    return _checked("optimizer", lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params)), update)
+    return _checked("optimizer", _no_steps, update)
 
 
 def _check_positive(where: str, **values: Scalar) -> None:
@@ -1346,22 +1329,17 @@ def _adam(
     where: str, learning_rate: Scalar, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar, mu_dtype: jax.typing.DTypeLike | None
 ) -> Optimizer:
     _check_adam(where, b1, b2, eps, eps_root)
-    mu_dtype = _floating(where, mu_dtype)
-
-    def init(params: Params) -> AdamState:
-        return AdamState(jnp.zeros((), jnp.int32), _means(params, mu_dtype), _no_squares(params))
 
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
-        step = next_count(state.step)
-        t = step.astype(jnp.result_type(float))
-        m, v = _averaged_mean(b1, state.mean, grads, mu_dtype), _averaged(b2, state.mean_square, _squares(grads))
-        correct_m, correct_v = 1 - jnp.asarray(b1, t.dtype) ** t, 1 - jnp.asarray(b2, t.dtype) ** t
+        step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
+        m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
+        return _paced(learning_rate, _corrected(m, correct_m), _corrected(v, correct_v), eps, eps_root, m), AdamState(step, m, v)
 
-        like = m if mu_dtype is None else grads
-        updates = _paced(learning_rate, _corrected(m, correct_m), _corrected(v, correct_v), eps, eps_root, like)
-        return updates, AdamState(step, _kept_mean(m, state.mean), v)
+    return _checked(where, _no_steps, update, mu_dtype=mu_dtype)
 
-    return _checked(where, init, update)
+
+def _no_steps(params: Params) -> AdamState:
+    return AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params))
 
 
 def _corrections(step: jax.Array, *decays: Scalar) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -1369,42 +1347,6 @@ def _corrections(step: jax.Array, *decays: Scalar) -> tuple[jax.Array, tuple[jax
     step = next_count(step)
     t = step.astype(jnp.result_type(float))
     return step, tuple(1 - jnp.asarray(decay, t.dtype) ** t for decay in decays)
-
-
-def _floating(where: str, mu_dtype: jax.typing.DTypeLike | None) -> jnp.dtype | None:
-    if mu_dtype is None:
-        return None
-    try:
-        dtype = jnp.dtype(mu_dtype)
-    except TypeError:
-        dtype = np.dtype(object)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(check.message(where, "mu_dtype must be a floating-point dtype", repr(mu_dtype), "such as 'bfloat16'"))
-    return dtype
-
-
-def _means(params: Params, mu_dtype: jnp.dtype | None) -> PyTree:
-    """Zeros to average gradients in."""
-    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=p.dtype if mu_dtype is None or jnp.iscomplexobj(p) else mu_dtype), params)
-
-
-def _met(mean: PyTree, grads: PyTree) -> PyTree:
-    """A mean in the dtype in which it and the gradients lose nothing, at least float32."""
-
-    def one(m: jax.Array, g: jax.Array) -> jax.Array:
-        m = wide(m)
-        return m.astype(g.dtype) if g.dtype.itemsize > m.dtype.itemsize else m
-
-    return jax.tree.map(one, mean, grads)
-
-
-def _averaged_mean(decay: Scalar, mean: PyTree, grads: PyTree, mu_dtype: jnp.dtype | None) -> PyTree:
-    """The next mean; with a mu_dtype it is rounded to that only when it is kept, by `_kept_mean`."""
-    return _averaged(decay, mean if mu_dtype is None else _met(mean, grads), grads)
-
-
-def _kept_mean(mean: PyTree, before: PyTree) -> PyTree:
-    return jax.tree.map(lambda m, before: m.astype(before.dtype), mean, before)
 
 
 def _effective_count(step: jax.Array, decay: Scalar) -> tuple[jax.Array, jax.Array]:
@@ -1469,9 +1411,19 @@ def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_d
 
 
 def _checked(
-    where: str, init: Callable[[Params], State], update: Callable[..., tuple[PyTree, State]], *, complex_too: bool = True
+    where: str,
+    init: Callable[[Params], State],
+    update: Callable[..., tuple[PyTree, State]],
+    *,
+    complex_too: bool = True,
+    mu_dtype: jax.typing.DTypeLike | None = None,
 ) -> Optimizer:
-    """An optimizer whose rule meets floating-point or complex arrays only, whatever the leaves of params and gradients are."""
+    """An optimizer whose rule meets floating-point or complex arrays only, whatever the leaves of params and gradients are.
+
+    With a mu_dtype, the `mean` of its state is kept in that.
+    """
+    if mu_dtype is not None:
+        init, update = _mean_kept_in(_floating(where, mu_dtype), init, update)
 
     def checked_init(params: Params) -> State:
         return init(_arrays(where, "params", params, complex_too))
@@ -1484,6 +1436,36 @@ def _checked(
         return update(grads, state, params)
 
     return Optimizer(checked_init, checked_update)
+
+
+def _mean_kept_in(
+    dtype: jnp.dtype, init: Callable[[Params], Any], update: Callable[..., tuple[PyTree, Any]]
+) -> tuple[Callable[[Params], State], Callable[..., tuple[PyTree, State]]]:
+    """The rule, whose state's mean is rounded to dtype between steps alone: a step uses it before. Complex means stay as they are."""
+
+    def kept(state: Any) -> Any:
+        return state._replace(mean=jax.tree.map(lambda m: m if jnp.iscomplexobj(m) else m.astype(dtype), state.mean))
+
+    def widened(m: jax.Array, g: jax.Array) -> jax.Array:
+        dtypes = at_least_float32(m.dtype), jnp.finfo(g.dtype).dtype
+        return m if jnp.iscomplexobj(m) else m.astype(max(dtypes, key=lambda dtype: dtype.itemsize))
+
+    def kept_update(grads: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, State]:
+        before = state._replace(mean=jax.tree.map(widened, state.mean, grads))
+        updates, state = update(grads, before, params)
+        return jax.tree.map(lambda u, g: u.astype(g.dtype), updates, grads), kept(state)
+
+    return lambda params: kept(init(params)), kept_update
+
+
+def _floating(where: str, mu_dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    try:
+        dtype = jnp.dtype(mu_dtype)
+    except TypeError:
+        dtype = np.dtype(object)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(check.message(where, "mu_dtype must be a floating-point dtype", repr(mu_dtype), "such as 'bfloat16'"))
+    return dtype
 
 
 def _arrays(where: str, what: str, tree: PyTree, complex_too: bool = True) -> PyTree:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from funcnet import check, inner
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, no_params, weight_initializer
+from funcnet.layers.layer import Init, Initializer, Layer, Shape, check_shape, compute_dtype, no_params, weight_initializer
 from funcnet.tree import Params, at_least_float32, wide_dtype
 
 Sizes: TypeAlias = int | Sequence[int]
@@ -55,26 +55,19 @@ def conv(
     """
     channels = check.whole("conv", "channels", channels, 1)
     _check_window("conv", window, stride, padding)
-    draw = weight_initializer("conv", initializer)
-
-    def init(key: jax.Array, in_shape: Shape) -> Params:
-        inputs, *spatial = check_shape("conv", in_shape, _axes(window))
-        sizes = _per_axis("conv", "window", window, len(spatial))
-        weight = draw(key, (channels, inputs, *sizes), jnp.result_type(float))
-        return {"weight": weight, "bias": jnp.zeros(channels, weight.dtype)}
 
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         weight = params["weight"]
         _check_image("conv", x, len(weight.shape) - 1, weight.shape[1])
         dtype = compute_dtype(x, weight)
-        steps = _per_axis("conv", "stride", stride, weight.ndim - 2)
+        steps = per_axis("conv", "stride", stride, weight.ndim - 2)
         pads = _check_fits("conv", x.shape[1:-1], weight.shape[2:], steps, padding)
         y: jax.Array = correlate(weight.astype(dtype), x.astype(dtype), steps, pads)
         bias: jax.Array = params["bias"].astype(dtype)
         return y + bias.reshape(-1, *(1,) * (y.ndim - 1))
 
-    return Layer(init, apply)
+    return Layer(_init("conv", channels, window, initializer), apply)
 
 
 def conv_transpose(
@@ -110,32 +103,34 @@ def conv_transpose(
     """
     channels = check.whole("conv_transpose", "channels", channels, 1)
     _check_window("conv_transpose", window, stride, padding)
-    draw = weight_initializer("conv_transpose", initializer)
-
-    def init(key: jax.Array, in_shape: Shape) -> Params:
-        inputs, *spatial = check_shape("conv_transpose", in_shape, _axes(window))
-        sizes = _per_axis("conv_transpose", "window", window, len(spatial))
-        weight = draw(key, (channels, inputs, *sizes), jnp.result_type(float))
-        return {"weight": weight, "bias": jnp.zeros(channels, weight.dtype)}
 
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         weight = params["weight"]
         _check_image("conv_transpose", x, len(weight.shape) - 1, weight.shape[1])
         dtype = compute_dtype(x, weight)
-        steps = _per_axis("conv_transpose", "stride", stride, weight.ndim - 2)
+        steps = per_axis("conv_transpose", "stride", stride, weight.ndim - 2)
         edges = _edges(x.shape[1:-1], weight.shape[2:], steps, padding)
-        apart = jax.lax.pad(
-            x.astype(dtype),
-            jnp.zeros((), dtype),
-            [(0, 0, 0), *((*edge, step - 1) for edge, step in zip(edges, steps, strict=True)), (0, 0, 0)],
-        )
+        between = [(*edge, step - 1) for edge, step in zip(edges, steps, strict=True)]
+        apart = jax.lax.pad(x.astype(dtype), jnp.zeros((), dtype), [(0, 0, 0), *between, (0, 0, 0)])
         turned = jnp.flip(weight.astype(dtype), tuple(range(2, weight.ndim)))
         y: jax.Array = correlate(turned, apart, (1,) * len(steps), ((0, 0),) * len(steps))
         bias: jax.Array = params["bias"].astype(dtype)
         return y + bias.reshape(-1, *(1,) * (y.ndim - 1))
 
-    return Layer(init, apply)
+    return Layer(_init("conv_transpose", channels, window, initializer), apply)
+
+
+def _init(where: str, channels: int, window: Sizes, initializer: str | Initializer) -> Init:
+    draw = weight_initializer(where, initializer)
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        inputs, *spatial = check_shape(where, in_shape, _axes(window))
+        sizes = per_axis(where, "window", window, len(spatial))
+        weight = draw(key, (channels, inputs, *sizes), jnp.result_type(float))
+        return {"weight": weight, "bias": jnp.zeros(channels, weight.dtype)}
+
+    return init
 
 
 def _edges(spatial: Shape, window: Shape, steps: Shape, padding: Padding) -> list[tuple[int, int]]:
@@ -277,7 +272,7 @@ def _pool(where: str, window: Sizes, stride: Sizes | None, padding: Padding, *, 
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         _check_image(where, x, 4 if 4 in _axes(window) else None, None)
         axes = x.ndim - 2
-        sizes, steps = _per_axis(where, "window", window, axes), _per_axis(where, "stride", stride, axes)
+        sizes, steps = per_axis(where, "window", window, axes), per_axis(where, "stride", stride, axes)
         pads = _check_fits(where, x.shape[1:-1], sizes, steps, padding)
         if largest:
             _check_padding(where, pads, sizes)
@@ -330,7 +325,7 @@ def _axes(window: Sizes) -> tuple[int, ...]:
     return (4,) if isinstance(window, Sequence) and len(window) == 3 else (2, 3)
 
 
-def _per_axis(where: str, name: str, sizes: Any, axes: int) -> Shape:
+def per_axis(where: str, name: str, sizes: Any, axes: int) -> Shape:
     sizes = (sizes,) * axes if check.is_integer(sizes) else tuple(sizes)
     if len(sizes) != axes:
         raise ValueError(check.message(where, f"{name} must have one size for each of the {axes} spatial axes", sizes))

@@ -43,10 +43,7 @@ def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
         check.shape_is("layer_norm", "the last axis of x", x.shape[-2:-1], params["scale"].shape)
         dtype = compute_dtype(x, params["scale"])
         wide = at_least_float32(dtype)  # float16 holds no variance of 300 squared
-        x = x.astype(wide)
-        centred = x - jnp.mean(x, axis=-2, keepdims=True)
-        variance = jnp.mean(centred * centred, axis=-2, keepdims=True)
-        normal = centred * jax.lax.rsqrt(variance + jnp.asarray(eps, wide))
+        normal = _normal(x.astype(wide), -2, eps)
         column = (*(1,) * (x.ndim - 2), -1, 1)
         y: jax.Array = params["scale"].astype(wide).reshape(column) * normal + params["bias"].astype(wide).reshape(column)
         return y.astype(dtype)
@@ -133,12 +130,16 @@ def group_norm(groups: int, *, eps: Scalar = 1e-5) -> Layer:
         check.shape_is("group_norm", "the first axis of x", x.shape[:-1][:1], params["scale"].shape)
         dtype = compute_dtype(x, params["scale"])
         wide = at_least_float32(dtype)
-        grouped = x.astype(wide).reshape(groups, -1, x.shape[-1])
-        centred = grouped - jnp.mean(grouped, axis=1, keepdims=True)
-        variance = jnp.mean(centred * centred, axis=1, keepdims=True)
-        normal = (centred * jax.lax.rsqrt(variance + jnp.asarray(eps, wide))).reshape(x.shape)
+        normal = _normal(x.astype(wide).reshape(groups, -1, x.shape[-1]), 1, eps).reshape(x.shape)
         column = (-1, *(1,) * (x.ndim - 1))
         y: jax.Array = params["scale"].astype(wide).reshape(column) * normal + params["bias"].astype(wide).reshape(column)
         return y.astype(dtype)
 
     return Layer(init, apply)
+
+
+def _normal(x: jax.Array, axis: int, eps: Scalar) -> jax.Array:
+    """(x - mean) / sqrt(variance + eps) along an axis."""
+    centred = x - jnp.mean(x, axis=axis, keepdims=True)
+    variance = jnp.mean(centred * centred, axis=axis, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + jnp.asarray(eps, x.dtype))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from funcnet import check
 from funcnet.batching import examples_last
-from funcnet.layers.conv import Sizes
-from funcnet.layers.layer import Layer, Shape, no_params
+from funcnet.layers.conv import Sizes, per_axis
+from funcnet.layers.layer import Layer, no_params
 from funcnet.tree import Params, wide_dtype
 
 _AXES = (2, 3, 4)  # channels, and one to three spatial axes
@@ -88,11 +88,14 @@ def _pool(where: str, sizes: Sizes | None, *, largest: bool) -> Layer:
 
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        wanted = _wanted(where, x.shape[:-1], sizes)
+        shape = x.shape[:-1]
+        if len(shape) not in _AXES:
+            fix = "for a batch, use jax.vmap" if len(shape) == max(_AXES) + 1 else "channels come first"
+            raise ValueError(check.message(where, "x must have shape (channels, *spatial)", shape, fix))
         dtype = x.dtype if largest or check.is_floating(x) else jnp.result_type(float)
         x = x if largest else x.astype(wide_dtype(x))
         reduce = jnp.max if largest else jnp.mean
-        for axis, size in enumerate(wanted, 1):
+        for axis, size in enumerate(per_axis(where, "sizes", 1 if sizes is None else sizes, len(shape) - 1), 1):
             x = _windows(x, axis, size, reduce)
         return (x.reshape(x.shape[0], -1) if sizes is None else x).astype(dtype)
 
@@ -104,14 +107,3 @@ def _windows(x: jax.Array, axis: int, size: int, reduce: Callable[..., jax.Array
     bounds = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
     parts = [reduce(jax.lax.slice_in_dim(x, start, end, axis=axis), axis=axis, keepdims=True) for start, end in bounds]
     return jnp.concatenate(parts, axis)
-
-
-def _wanted(where: str, shape: Shape, sizes: Sizes | None) -> Shape:
-    if len(shape) not in _AXES:
-        fix = "for a batch, use jax.vmap" if len(shape) == max(_AXES) + 1 else "channels come first"
-        raise ValueError(check.message(where, "x must have shape (channels, *spatial)", shape, fix))
-    axes = len(shape) - 1
-    wanted = (1 if sizes is None else sizes,) * axes if sizes is None or check.is_integer(sizes) else tuple(sizes)  # type: ignore[arg-type]
-    if len(wanted) != axes:
-        raise ValueError(check.message(where, f"there must be one size for each of the {axes} spatial axes", wanted))
-    return tuple(int(size) for size in wanted)  # type: ignore[arg-type]

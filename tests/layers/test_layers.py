@@ -337,7 +337,7 @@ def test_numpy_inputs_are_taken():
         "sizes that are too many": (
             lambda: adaptive_avg_pool((2, 2)).apply((), jnp.ones((1, 4))),
             ValueError,
-            r"^adaptive_avg_pool: there must be one size for each of the 1 spatial axes, got \(2, 2\)$",
+            r"^adaptive_avg_pool: sizes must have one size for each of the 1 spatial axes, got \(2, 2\)$",
             lambda: adaptive_avg_pool((2, 2)).apply((), jnp.ones((1, 4, 4))),
         ),
         "groups that don't divide": (
