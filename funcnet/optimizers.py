@@ -945,13 +945,18 @@ def lars(
     return _checked("lars", lambda params: LarsState(_wide_zeros(params)), update)
 
 
+class Factors(NamedTuple):
+    """Mean squares of a leaf, of which only their means along either of its two longest axes are kept; at least float32."""
+
+    rows: jax.Array  # without the leaf's longest axis
+    columns: jax.Array  # without its second longest
+
+
 class AdafactorState(NamedTuple):
-    """What Adafactor carries from step to step; of a leaf, either rows and columns or all of it, and shape (1,) for the other."""
+    """What Adafactor carries from step to step."""
 
     step: jax.Array  # shape (), int32: updates made so far
-    rows: Params  # mean squares over the leaf's longest axis; at least float32
-    columns: Params  # the same, over its second longest axis
-    mean_square: Params  # shapes of params; at least float32
+    mean_square: Params  # of each leaf its `Factors`, or where it is too small for them all of it, at least float32
 
 
 @_schedulable
@@ -998,18 +1003,11 @@ def adafactor(
     shortest = check.whole("adafactor", "min_dim_size_to_factor", min_dim_size_to_factor, 1)
 
     def init(params: Params) -> AdafactorState:
-        squares = _no_squares(params)
-
-        def none(leaf: jax.Array) -> jax.Array:
-            return jnp.zeros((1,), leaf.dtype)
-
-        def means(leaf: jax.Array, which: int) -> jax.Array:
+        def zeros(leaf: jax.Array) -> jax.Array | Factors:
             axes = _longest_axes(leaf.shape, shortest)
-            return none(leaf) if axes is None else jnp.mean(leaf, axes[which])
+            return leaf if axes is None else Factors(*(jnp.mean(leaf, axis) for axis in axes))
 
-        whole = jax.tree.map(lambda leaf: leaf if _longest_axes(leaf.shape, shortest) is None else none(leaf), squares)
-        rows, columns = (jax.tree.map(functools.partial(means, which=which), squares) for which in (0, 1))
-        return AdafactorState(jnp.zeros((), jnp.int32), rows, columns, whole)
+        return AdafactorState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, _no_squares(params)))
 
     def update(grads: PyTree, state: AdafactorState, params: Params | None = None) -> tuple[PyTree, AdafactorState]:
         _check_given("adafactor", params, "the size of its steps")
@@ -1017,29 +1015,28 @@ def adafactor(
         t = step.astype(jnp.result_type(float))
         decay = 1 - t ** -jnp.asarray(decay_rate, t.dtype)
 
-        def one(g: jax.Array, p: jax.Array, rows: jax.Array, columns: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-            square = abs_square(g).astype(v.dtype)
+        def one(g: jax.Array, p: jax.Array, v: Any) -> tuple[jax.Array, jax.Array | Factors]:
+            move, square = wide(g), abs_square(g)
             square = square + cast(eps, square)
-            axes, move = _longest_axes(p.shape, shortest), g.astype(v.dtype)
-            if axes is None:
+            if isinstance(v, Factors):
+                first, second = axes = _longest_axes(g.shape, shortest)  # type: ignore[misc]
+                v = Factors(*(_blend(decay, old, 1 - decay, jnp.mean(square, axis)) for old, axis in zip(v, axes, strict=True)))
+                rows, columns = jnp.expand_dims(v.rows, first), jnp.expand_dims(v.columns, second)
+                share = _over(root(rows), root(jnp.mean(rows, second, keepdims=True)))
+                move = _over(_over(move, share), root(columns))
+            else:
                 v = _blend(decay, v, 1 - decay, square)
                 move = _over(move, root(v))
-            else:
-                rows = _blend(decay, rows, 1 - decay, jnp.mean(square, axes[0]))
-                columns = _blend(decay, columns, 1 - decay, jnp.mean(square, axes[1]))
-                of_rows = jnp.expand_dims(rows, axes[0])
-                move = _over(move * root(jnp.mean(of_rows, axes[1], keepdims=True)), root(of_rows))
-                move = _over(move, root(jnp.expand_dims(columns, axes[1])))
             size, limit = _rms(move), cast(clipping_threshold, move)
             long = size > limit
             move = jnp.where(long, limit / jnp.where(long, size, 1), 1) * move
             if multiply_by_parameter_scale:
-                move = jnp.maximum(_rms(p.astype(v.dtype)), 1e-3) * move
-            return (-cast(_number(learning_rate), move) * move).astype(g.dtype), rows, columns, v
+                move = jnp.maximum(_rms(p).astype(move.dtype), 1e-3) * move
+            return (-cast(_number(learning_rate), move) * move).astype(g.dtype), v
 
-        each = jax.tree.map(one, grads, params, state.rows, state.columns, state.mean_square)
-        updates, rows, columns, v = jax.tree.transpose(jax.tree.structure(grads), jax.tree.structure((0,) * 4), each)
-        return updates, AdafactorState(step, rows, columns, v)
+        each = jax.tree.map(one, grads, params, state.mean_square)
+        updates, v = (jax.tree.map(lambda g, pair, i=i: pair[i], grads, each) for i in (0, 1))
+        return updates, AdafactorState(step, v)
 
     return _checked("adafactor", init, update, complex_too=False)
 

@@ -277,7 +277,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optimizers.Optimizer], Numbers]] = {
     ),
     "amsgrad": (optimizers.amsgrad, _ADAM),
     "adamax": (optimizers.adamax, {name: _ADAM[name] for name in ("learning_rate", "b1", "b2", "eps")}),
-    "adabelief": (optimizers.adabelief, _ADAM | {"eps_root": (1e-3, 1e-2, 0.0)}),  # it is corrected too: a hundredfold in v
+    "adabelief": (optimizers.adabelief, _ADAM | {"eps_root": (1e-3, 1e-2, 0.0)}),  # at less, too steep for differences
     "radam": (optimizers.radam, _ADAM),
     "lamb": (optimizers.lamb, _ADAM | {"weight_decay": (0.0, 0.1, 1.0)}),
     "lars": (

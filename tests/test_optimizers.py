@@ -453,12 +453,7 @@ def test_adafactor_keeps_rows_and_columns_of_long_leaves_alone():
     """So many numbers as rows and columns, along the two longest axes, and the whole of what is short."""
     params = {"long": jnp.ones((3, 7, 5)), "short": jnp.ones((9, 2)), "bias": jnp.ones(8)}
     state = adafactor(0.1, min_dim_size_to_factor=4).init(params)
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (state.rows, state.columns, state.mean_square)]
-    assert shapes == [
-        {"long": (3, 5), "short": (1,), "bias": (1,)},
-        {"long": (3, 7), "short": (1,), "bias": (1,)},
-        {"long": (1,), "short": (9, 2), "bias": (8,)},
-    ]
+    assert jax.tree.map(jnp.shape, state.mean_square) == {"long": ((3, 5), (3, 7)), "short": (9, 2), "bias": (8,)}
 
 
 @pytest.mark.parametrize("build", [adam, adamw, nadam, amsgrad, lion])
