@@ -482,10 +482,10 @@ def test_mu_dtype_leaves_complex_means_as_they_are():
 
 def test_a_deviation_of_nothing_is_no_root_of_less():
     """Centered, equal gradients leave a variance of rounding errors, some below zero."""
-    opt = rmsprop(0.1, 0.9, 1.0, centered=True)
+    opt = rmsprop(0.1, 0.5, 1.0, centered=True)
     grads = jnp.linspace(0.1, 900.0, 200)
     state = opt.init(grads)
-    for _ in range(300):
+    for _ in range(30):
         updates, state = opt.update(grads, state)
     assert bool(jnp.any(state.mean_square - state.mean**2 < 0)) and bool(jnp.all(jnp.isfinite(updates)))
 
