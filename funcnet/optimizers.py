@@ -1018,15 +1018,15 @@ def adafactor(
         def one(g: jax.Array, p: jax.Array, v: Any) -> tuple[jax.Array, jax.Array | Factors]:
             move, square = wide(g), abs_square(g)
             square = square + cast(eps, square)
-            if isinstance(v, Factors):
-                first, second = axes = _longest_axes(g.shape, shortest)  # type: ignore[misc]
-                v = Factors(*(_blend(decay, old, 1 - decay, jnp.mean(square, axis)) for old, axis in zip(v, axes, strict=True)))
-                rows, columns = jnp.expand_dims(v.rows, first), jnp.expand_dims(v.columns, second)
-                share = _over(root(rows), root(jnp.mean(rows, second, keepdims=True)))
-                move = _over(_over(move, share), root(columns))
-            else:
+            axes = _longest_axes(g.shape, shortest)
+            if axes is None:
                 v = _blend(decay, v, 1 - decay, square)
                 move = _over(move, root(v))
+            else:
+                v = Factors(*(_blend(decay, old, 1 - decay, jnp.mean(square, axis)) for old, axis in zip(v, axes, strict=True)))
+                rows, columns = (jnp.expand_dims(mean, axis) for mean, axis in zip(v, axes, strict=True))
+                share = _over(root(rows), root(jnp.mean(rows, axes[1], keepdims=True)))
+                move = _over(_over(move, share), root(columns))
             size, limit = _rms(move), cast(clipping_threshold, move)
             long = size > limit
             move = jnp.where(long, limit / jnp.where(long, size, 1), 1) * move
