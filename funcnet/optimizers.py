@@ -247,20 +247,36 @@ class RmspropState(NamedTuple):
     """What RMSProp carries from step to step."""
 
     mean_square: Params  # structure and shapes of params; real, at least float32
+    mean: Params = None  # the same, complex where params are; where centered
+    velocity: Params = None  # structure, shapes and dtypes of params; where there is momentum
 
 
 @_schedulable
-def rmsprop(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, eps: Scalar = 1e-8, *, eps_root: Scalar = 0.0) -> Optimizer:
+def rmsprop(
+    learning_rate: ScalarOrSchedule,
+    decay: Scalar = 0.9,
+    eps: Scalar = 1e-8,
+    *,
+    eps_root: Scalar = 0.0,
+    momentum: Scalar | None = None,
+    centered: bool = False,
+) -> Optimizer:
     """AdaGrad that forgets: the squares are averaged over recent steps.
 
     v      <- decay * v + (1 - decay) * gradient^2
     params <- params - learning_rate * gradient / (sqrt(v + eps_root) + eps)
+
+    With centered, the mean of recent gradients squared is taken from v, which leaves their variance. With a momentum,
+    velocity <- momentum * velocity + gradient / (sqrt(v + eps_root) + eps), params <- params - learning_rate * velocity: a
+    schedule acts on the whole velocity, as in `momentum` and torch (optax's acts on what is added to it).
 
     Args:
       learning_rate: shape (), parameter units, >= 0; or a schedule.
       decay: shape (), share of v kept each step, in [0, 1).
       eps: shape (), gradient units, >= 0.
       eps_root: shape (), squared gradient units, >= 0.
+      momentum: shape (), share of the velocity kept each step, in [0, 1); None keeps no velocity.
+      centered: whether the steps are divided by the deviation of recent gradients, rather than by their size.
 
     Returns:
       An `Optimizer` whose updates are added to params.
@@ -274,29 +290,50 @@ def rmsprop(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, eps: Scalar = 
       >>> print(updates)
       [-1.]
 
-    Source: Tieleman and Hinton (2012), lecture 6.5 of Neural Networks for Machine Learning.
+    Source: Tieleman and Hinton (2012), lecture 6.5 of Neural Networks for Machine Learning; Graves (2013) for the centered form.
     """
     check.in_range("rmsprop", "decay", decay, 0, 1)
     _check_positive("rmsprop", eps=eps, eps_root=eps_root)
+    if momentum is not None:
+        check.in_range("rmsprop", "momentum", momentum, 0, 1)
+
+    def init(params: Params) -> RmspropState:
+        return RmspropState(
+            _no_squares(params), _wide_zeros(params) if centered else None, None if momentum is None else zeros_like(params)
+        )
 
     def update(grads: PyTree, state: RmspropState, params: Params | None = None) -> tuple[PyTree, RmspropState]:
-        v = _averaged(decay, state.mean_square, _squares(grads))
+        v, mean, velocity = _averaged(decay, state.mean_square, _squares(grads)), None, None
+        spread = v
+        if centered:
+            mean = _averaged(decay, state.mean, grads)
+            spread = jax.tree.map(lambda v, m: jnp.maximum(v - abs_square(m), 0), v, mean)  # rounding may leave less than nothing
+        if momentum is None:
+            return _paced(_number(learning_rate), grads, spread, eps, eps_root, grads), RmspropState(v, mean)
+        velocity = _blended(momentum, state.velocity, 1.0, _paced(-1.0, grads, spread, eps, eps_root, grads))
+        return scale(-_number(learning_rate), velocity), RmspropState(v, mean, velocity)
 
-        return _paced(_number(learning_rate), grads, v, eps, eps_root, grads), RmspropState(v)
-
-    return _checked("rmsprop", lambda params: RmspropState(_no_squares(params)), update)
+    return _checked("rmsprop", init, update)
 
 
 class AdamState(NamedTuple):
     """What Adam and its relatives carry from step to step."""
 
     step: jax.Array  # shape (), int32: updates made so far
-    mean: Params  # structure, shapes and dtypes of params
+    mean: Params  # structure, shapes and dtypes of params; or of mu_dtype
     mean_square: Params  # structure and shapes of params; real, at least float32
 
 
 @_schedulable
-def adam(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, *, eps_root: Scalar = 0.0) -> Optimizer:
+def adam(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    *,
+    eps_root: Scalar = 0.0,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+) -> Optimizer:
     """Momentum's step and RMSProp's pace, both corrected for starting at zero.
 
     m      <- b1 * m + (1 - b1) * gradient
@@ -309,6 +346,7 @@ def adam(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, 
       b2: shape (), share of v kept each step, in [0, 1).
       eps: shape (), gradient units, >= 0.
       eps_root: shape (), squared gradient units, >= 0.
+      mu_dtype: dtype in which m is kept, such as "bfloat16", which halves its memory; None for that of params. Complex m stay as they are.
 
     Returns:
       An `Optimizer` whose updates are added to params.
@@ -324,7 +362,7 @@ def adam(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, 
 
     Source: Kingma and Ba (2015), algorithm 1.
     """
-    return _adam("adam", _number(learning_rate), b1, b2, eps, eps_root)
+    return _adam("adam", _number(learning_rate), b1, b2, eps, eps_root, mu_dtype)
 
 
 @_schedulable
@@ -336,6 +374,7 @@ def adamw(
     weight_decay: Scalar = 1e-2,
     *,
     eps_root: Scalar = 0.0,
+    mu_dtype: jax.typing.DTypeLike | None = None,
     where: Where | None = None,
 ) -> Optimizer:
     """Adam, and apart from the gradient every parameter shrinks by learning_rate * weight_decay of itself.
@@ -347,6 +386,7 @@ def adamw(
       eps: shape (), gradient units, >= 0.
       weight_decay: shape (), >= 0.
       eps_root: shape (), squared gradient units, >= 0.
+      mu_dtype: dtype in which m is kept, such as "bfloat16", which halves its memory; None for that of params. Complex m stay as they are.
       where: leaf -> bool, which leaves shrink; None for all of them.
 
     Returns:
@@ -365,7 +405,8 @@ def adamw(
     Source: Loshchilov and Hutter (2019).
     """
     _check_positive("adamw", weight_decay=weight_decay)
-    return _decoupled("adamw", _adam("adamw", _number(learning_rate), b1, b2, eps, eps_root), _number(learning_rate), weight_decay, where)
+    plain = _adam("adamw", _number(learning_rate), b1, b2, eps, eps_root, mu_dtype)
+    return _decoupled("adamw", plain, _number(learning_rate), weight_decay, where)
 
 
 class AdadeltaState(NamedTuple):
@@ -425,7 +466,7 @@ class NadamState(NamedTuple):
 
     step: jax.Array  # shape (), int32: updates made so far
     momentum_product: jax.Array  # shape (), float: product of the momenta so far
-    mean: Params  # structure, shapes and dtypes of params
+    mean: Params  # structure, shapes and dtypes of params; or of mu_dtype
     mean_square: Params  # structure and shapes of params; real, at least float32
 
 
@@ -438,6 +479,7 @@ def nadam(
     *,
     eps_root: Scalar = 0.0,
     momentum_decay: Scalar | None = None,
+    mu_dtype: jax.typing.DTypeLike | None = None,
 ) -> Optimizer:
     """Adam whose momentum looks one step ahead.
 
@@ -454,6 +496,7 @@ def nadam(
       eps: shape (), gradient units, >= 0.
       eps_root: shape (), squared gradient units, >= 0.
       momentum_decay: shape (), per step, >= 0; None keeps mu at b1.
+      mu_dtype: dtype in which m is kept, such as "bfloat16", which halves its memory; None for that of params. Complex m stay as they are.
 
     Returns:
       An `Optimizer` whose updates are added to params.
@@ -481,25 +524,23 @@ def nadam(
         return NadamState(jnp.zeros((), jnp.int32), jnp.ones((), jnp.result_type(float)), zeros_like(params), _no_squares(params))
 
     def update(grads: PyTree, state: NadamState, params: Params | None = None) -> tuple[PyTree, NadamState]:
-        step = next_count(state.step)
+        step, (correct_v,) = _corrections(state.step, b2)
         t = step.astype(jnp.result_type(float))
         now, ahead = mu(t), mu(t + 1)
         product = state.momentum_product * now
         m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
         of_mean, of_gradient = ahead / (1 - product * ahead), (1 - now) / (1 - product)
-        correct_v = 1 - jnp.asarray(b2, t.dtype) ** t
 
         steps = jax.tree.map(lambda m, g: _sum(of_mean, m, of_gradient, g), m, grads)
-        updates = _paced(_number(learning_rate), steps, _corrected(v, correct_v), eps, eps_root, m)
-        return updates, NadamState(step, product, m, v)
+        return _paced(_number(learning_rate), steps, _corrected(v, correct_v), eps, eps_root, m), NadamState(step, product, m, v)
 
-    return _checked("nadam", init, update)
+    return _checked("nadam", init, update, mu_dtype=mu_dtype)
 
 
 class LionState(NamedTuple):
     """What Lion carries from step to step."""
 
-    mean: Params  # structure, shapes and dtypes of params
+    mean: Params  # structure, shapes and dtypes of params; or of mu_dtype
 
 
 @_schedulable
@@ -509,6 +550,7 @@ def lion(
     b2: Scalar = 0.99,
     weight_decay: Scalar = 0.0,
     *,
+    mu_dtype: jax.typing.DTypeLike | None = None,
     where: Where | None = None,
 ) -> Optimizer:
     """Steps of one size: only the sign of the averaged gradient counts.
@@ -521,6 +563,7 @@ def lion(
       b1: shape (), share of m in the step, in [0, 1).
       b2: shape (), share of m kept each step, in [0, 1).
       weight_decay: shape (), >= 0.
+      mu_dtype: dtype in which m is kept, such as "bfloat16", which halves its memory; None for that of params. Complex m stay as they are.
       where: leaf -> bool, which leaves decay; None for all of them.
 
     Returns:
@@ -546,10 +589,456 @@ def lion(
         direction = jax.tree.map(lambda m, g: jnp.sign(_sum(share, m, 1 - share, g)).astype(m.dtype), state.mean, grads)
         return scale(-_number(learning_rate), direction), LionState(_averaged(b2, state.mean, grads))
 
-    plain = _checked("lion", lambda params: LionState(zeros_like(params)), update, complex_too=False)
+    plain = _checked("lion", lambda params: LionState(zeros_like(params)), update, complex_too=False, mu_dtype=mu_dtype)
     if not check.is_traced(weight_decay) and float(weight_decay) == 0:
         return plain
     return _decoupled("lion", plain, _number(learning_rate), weight_decay, where)
+
+
+class AmsgradState(NamedTuple):
+    """What AMSGrad carries from step to step."""
+
+    step: jax.Array  # shape (), int32: updates made so far
+    mean: Params  # structure, shapes and dtypes of params; or of mu_dtype
+    mean_square: Params  # structure and shapes of params; real, at least float32
+    max_mean_square: Params  # the same: the largest so far, each corrected for starting at zero
+
+
+@_schedulable
+def amsgrad(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    *,
+    eps_root: Scalar = 0.0,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+) -> Optimizer:
+    """Adam whose pace never rises again: it divides by the root of the largest mean square so far.
+
+    u      <- max(u, v / (1 - b2^t))
+    params <- params - learning_rate * (m / (1 - b1^t)) / (sqrt(u + eps_root) + eps)
+
+    m and v as in `adam`. This is optax's rule. torch's takes the maximum of v before it is corrected and corrects that; the
+    paper corrects neither m nor v.
+
+    Args:
+      learning_rate: shape (), parameter units, >= 0; or a schedule.
+      b1: shape (), share of m kept each step, in [0, 1).
+      b2: shape (), share of v kept each step, in [0, 1).
+      eps: shape (), gradient units, >= 0.
+      eps_root: shape (), squared gradient units, >= 0.
+      mu_dtype: dtype in which m is kept, such as "bfloat16", which halves its memory; None for that of params. Complex m stay as they are.
+
+    Returns:
+      An `Optimizer` whose updates are added to params.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = amsgrad(0.5, b1=0.0)
+      >>> _, state = optimizer.update(jnp.array([4.0]), optimizer.init(jnp.array([1.0])))
+      >>> updates, state = optimizer.update(jnp.array([2.0]), state)  # its size is half of the largest
+      >>> print(updates.round(4))
+      [-0.25]
+
+    Source: Reddi, Kale and Kumar (2018).
+    """
+    _check_adam("amsgrad", b1, b2, eps, eps_root)
+
+    def init(params: Params) -> AmsgradState:
+        return AmsgradState(*_no_steps(params), _no_squares(params))
+
+    def update(grads: PyTree, state: AmsgradState, params: Params | None = None) -> tuple[PyTree, AmsgradState]:
+        step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
+        m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
+        u = jax.tree.map(jnp.maximum, state.max_mean_square, _corrected(v, correct_v))
+        return _paced(_number(learning_rate), _corrected(m, correct_m), u, eps, eps_root, m), AmsgradState(step, m, v, u)
+
+    return _checked("amsgrad", init, update, mu_dtype=mu_dtype)
+
+
+class AdamaxState(NamedTuple):
+    """What AdaMax carries from step to step."""
+
+    step: jax.Array  # shape (), int32: updates made so far
+    mean: Params  # structure, shapes and dtypes of params
+    max_size: Params  # structure and shapes of params; at least float32
+
+
+@_schedulable
+def adamax(learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
+    """Adam that divides by the largest recent gradient in place of the root of the mean square.
+
+    m      <- b1 * m + (1 - b1) * gradient
+    u      <- max(b2 * u, |gradient| + eps)
+    params <- params - learning_rate * (m / (1 - b1^t)) / u
+
+    Args:
+      learning_rate: shape (), parameter units, >= 0; or a schedule.
+      b1: shape (), share of m kept each step, in [0, 1).
+      b2: shape (), share of u kept each step, in [0, 1).
+      eps: shape (), gradient units, >= 0.
+
+    Returns:
+      An `Optimizer` whose updates are added to params.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = adamax(0.5)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates.round(4))
+      [-0.5]
+
+    Source: Kingma and Ba (2015), algorithm 2.
+    """
+    _check_adam("adamax", b1, b2, eps, 0.0)
+
+    def init(params: Params) -> AdamaxState:
+        return AdamaxState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params))
+
+    def update(grads: PyTree, state: AdamaxState, params: Params | None = None) -> tuple[PyTree, AdamaxState]:
+        step, (correct_m, _) = _corrections(state.step, b1, b2)
+        m = _averaged(b1, state.mean, grads)
+
+        def largest(u: jax.Array, g: jax.Array) -> jax.Array:
+            return jnp.maximum(cast(b2, u) * u, jnp.abs(g.astype(u.dtype)) + cast(eps, u))
+
+        u = jax.tree.map(largest, state.max_size, grads)
+        steps = jax.tree.map(lambda m, u, g: _over(m, u).astype(g.dtype), _corrected(m, correct_m), u, grads)
+        return scale(-_number(learning_rate), steps), AdamaxState(step, m, u)
+
+    return _checked("adamax", init, update, complex_too=False)
+
+
+@_schedulable
+def adabelief(
+    learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, *, eps_root: Scalar = 1e-16
+) -> Optimizer:
+    """Adam that trusts a gradient the more, the nearer it is to what was expected: it divides by the deviation from m.
+
+    m      <- b1 * m + (1 - b1) * gradient
+    v      <- b2 * v + (1 - b2) * (gradient - m)^2 + eps_root
+    params <- params - learning_rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+
+    Args:
+      learning_rate: shape (), parameter units, >= 0; or a schedule.
+      b1: shape (), share of m kept each step, in [0, 1).
+      b2: shape (), share of v kept each step, in [0, 1).
+      eps: shape (), gradient units, >= 0.
+      eps_root: shape (), squared gradient units, >= 0; it stays in v, as in the paper.
+
+    Returns:
+      An `Optimizer` whose updates are added to params, and whose state is an `AdamState`.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = adabelief(0.5, b1=0.5)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates.round(4))
+      [-1.]
+
+    Source: Zhuang et al. (2020).
+    """
+    _check_adam("adabelief", b1, b2, eps, eps_root)
+
+    def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
+        step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
+        m = _averaged(b1, state.mean, grads)
+        surprises = jax.tree.map(lambda g, m: abs_square(wide(g) - wide(m)), grads, m)
+        v = jax.tree.map(lambda v: v + cast(eps_root, v), _averaged(b2, state.mean_square, surprises))
+        updates = _paced(_number(learning_rate), _corrected(m, correct_m), _corrected(v, correct_v), eps, 0.0, m)
+        return updates, AdamState(step, m, v)
+
+    return _checked("adabelief", _no_steps, update)
+
+
+@_schedulable
+def radam(
+    learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, *, eps_root: Scalar = 0.0
+) -> Optimizer:
+    """Adam with a warmup of its own: as long as v is of too few gradients to be trusted, the steps are momentum's.
+
+    n      =  2 * a + 1, where a is the mean age of the gradients in v: how many they count as; at last N = 2 / (1 - b2) - 1
+    r      =  sqrt((n - 4) * (n - 2) * N / ((N - 4) * (N - 2) * n))
+    params <- params - learning_rate * r * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t) + eps_root) + eps), from n = 5 on;
+    params <- params - learning_rate * m / (1 - b1^t) before
+
+    m and v as in `adam`.
+
+    Args:
+      learning_rate: shape (), parameter units, and per gradient unit in the first steps, >= 0; or a schedule.
+      b1: shape (), share of m kept each step, in [0, 1).
+      b2: shape (), share of v kept each step, in [0, 1).
+      eps: shape (), gradient units, >= 0.
+      eps_root: shape (), squared gradient units, >= 0.
+
+    Returns:
+      An `Optimizer` whose updates are added to params, and whose state is an `AdamState`.
+
+    Raises:
+      ValueError: a concrete argument is out of range; a traced one cannot be checked.
+
+    Example:
+      >>> optimizer = radam(0.5)
+      >>> updates, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.array([1.0])))
+      >>> print(updates.round(4))
+      [-1.]
+
+    Source: Liu et al. (2020), algorithm 2.
+    """
+    _check_adam("radam", b1, b2, eps, eps_root)
+
+    def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
+        step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
+        m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
+        mean, mean_square = _corrected(m, correct_m), _corrected(v, correct_v)
+        n, last = _effective_count(step, b2)
+        enough = n >= 5
+        n, last = jnp.where(enough, n, 6), jnp.where(enough, last, 6)  # in their place, so that no gradient is of a root of less than zero
+        rectified = jnp.sqrt((n - 4) * (n - 2) * last / ((last - 4) * (last - 2) * n))
+
+        def move(m: jax.Array, v: jax.Array, g: jax.Array) -> jax.Array:
+            step = jnp.where(enough, cast(rectified, m) * _divided(m, v, eps, eps_root), m)
+            return (-cast(_number(learning_rate), step) * step).astype(g.dtype)
+
+        return jax.tree.map(move, mean, mean_square, grads), AdamState(step, m, v)
+
+    return _checked("radam", _no_steps, update)
+
+
+@_schedulable
+def lamb(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    weight_decay: Scalar = 0.0,
+    *,
+    eps_root: Scalar = 0.0,
+    where: Where | None = None,
+) -> Optimizer:
+    """Adam for large batches: each leaf's step is as long as the leaf, times the learning rate.
+
+    step   =  (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t) + eps_root) + eps) + weight_decay * params
+    params <- params - learning_rate * |params| / |step| * step, leaf by leaf
+
+    m and v as in `adam`. Where |params| or |step| is zero their ratio counts as one.
+
+    Args:
+      learning_rate: shape (), share of a leaf's norm, >= 0; or a schedule.
+      b1: shape (), share of m kept each step, in [0, 1).
+      b2: shape (), share of v kept each step, in [0, 1).
+      eps: shape (), gradient units, >= 0.
+      weight_decay: shape (), >= 0.
+      eps_root: shape (), squared gradient units, >= 0.
+      where: leaf -> bool, which leaves decay and are scaled by the ratio of norms; None for all of them.
+
+    Returns:
+      An `Optimizer` whose updates are added to params, and whose state is an `AdamState`; its `update` needs params.
+
+    Raises:
+      ValueError: a concrete argument is out of range, or update is called without params.
+
+    Example:
+      >>> optimizer = lamb(0.5)
+      >>> params = jnp.array([3.0, 4.0])
+      >>> updates, state = optimizer.update(jnp.array([2.0, 0.0]), optimizer.init(params), params)
+      >>> print(updates.round(4))
+      [-2.5  0. ]
+
+    Source: You et al. (2020), algorithm 2.
+    """
+    _check_adam("lamb", b1, b2, eps, eps_root)
+    _check_positive("lamb", weight_decay=weight_decay)
+
+    def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
+        _check_given("lamb", params, "its ratio of norms")
+        step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
+        m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
+
+        def move(m: jax.Array, v: jax.Array, p: jax.Array, g: jax.Array) -> jax.Array:
+            step = _divided(m, v, eps, eps_root)
+            if where is None or where(p):
+                step = step + cast(weight_decay, step) * p.astype(step.dtype)
+                step = cast(_trust(p, step, 1.0, 0.0), step) * step
+            return (-cast(_number(learning_rate), step) * step).astype(g.dtype)
+
+        return jax.tree.map(move, _corrected(m, correct_m), _corrected(v, correct_v), params, grads), AdamState(step, m, v)
+
+    return _checked("lamb", _no_steps, update)
+
+
+class LarsState(NamedTuple):
+    """What LARS carries from step to step."""
+
+    velocity: Params  # structure and shapes of params, at least float32; steps, the learning rate in them
+
+
+@_schedulable
+def lars(
+    learning_rate: ScalarOrSchedule,
+    momentum: Scalar = 0.9,
+    weight_decay: Scalar = 0.0,
+    trust_coefficient: Scalar = 0.001,
+    eps: Scalar = 0.0,
+    *,
+    nesterov: bool = False,
+    where: Where | None = None,
+) -> Optimizer:
+    """Momentum for large batches: each leaf's gradient is made as long as the leaf, times a small number.
+
+    g        =  gradient + weight_decay * params
+    velocity <- momentum * velocity + learning_rate * trust_coefficient * |params| / (|g| + eps) * g, leaf by leaf
+    params   <- params - velocity
+
+    With nesterov, what is added to the velocity counts once more in the step. Where |params| or |g| is zero,
+    trust_coefficient * |params| / (|g| + eps) counts as one. A schedule acts on what is added to the velocity, as in the paper.
+
+    Args:
+      learning_rate: shape (), >= 0; or a schedule.
+      momentum: shape (), share of the velocity kept each step, in [0, 1).
+      weight_decay: shape (), gradient units per parameter unit, >= 0.
+      trust_coefficient: shape (), share of a leaf's norm, >= 0.
+      eps: shape (), gradient units, >= 0.
+      nesterov: whether the gradient counts as taken where the velocity leads to.
+      where: leaf -> bool, which leaves decay and are scaled by the ratio of norms; None for all of them.
+
+    Returns:
+      An `Optimizer` whose updates are added to params; its `update` needs params.
+
+    Raises:
+      ValueError: a concrete argument is out of range, or update is called without params.
+
+    Example:
+      >>> optimizer = lars(0.5, trust_coefficient=0.1)
+      >>> params = jnp.array([3.0, 4.0])
+      >>> updates, state = optimizer.update(jnp.array([2.0, 0.0]), optimizer.init(params), params)
+      >>> print(updates.round(4))
+      [-0.25 -0.  ]
+
+    Source: You, Gitman and Ginsburg (2017).
+    """
+    check.in_range("lars", "momentum", momentum, 0, 1)
+    _check_positive("lars", weight_decay=weight_decay, trust_coefficient=trust_coefficient, eps=eps)
+
+    def update(grads: PyTree, state: LarsState, params: Params | None = None) -> tuple[PyTree, LarsState]:
+        _check_given("lars", params, "its ratio of norms")
+
+        def paced(g: jax.Array, p: jax.Array) -> jax.Array:
+            g = wide(g)
+            if where is None or where(p):
+                g = g + cast(weight_decay, g) * p.astype(g.dtype)
+                g = cast(_trust(p, g, trust_coefficient, eps), g) * g
+            return cast(_number(learning_rate), g) * g
+
+        steps = jax.tree.map(paced, grads, params)
+        velocity = _blended(momentum, state.velocity, 1.0, steps)
+        ahead = _blended(momentum, velocity, 1.0, steps) if nesterov else velocity
+        return jax.tree.map(lambda step, g: -step.astype(g.dtype), ahead, grads), LarsState(velocity)
+
+    return _checked("lars", lambda params: LarsState(_wide_zeros(params)), update)
+
+
+class Factors(NamedTuple):
+    """Mean squares of a leaf, of which only their means along either of its two longest axes are kept; at least float32."""
+
+    rows: jax.Array  # without the leaf's longest axis
+    columns: jax.Array  # without its second longest
+
+
+class AdafactorState(NamedTuple):
+    """What Adafactor carries from step to step."""
+
+    step: jax.Array  # shape (), int32: updates made so far
+    mean_square: Params  # of each leaf its `Factors`, or where it is too small for them all of it, at least float32
+
+
+@_schedulable
+def adafactor(
+    learning_rate: ScalarOrSchedule,
+    decay_rate: Scalar = 0.8,
+    clipping_threshold: Scalar = 1.0,
+    eps: Scalar = 1e-30,
+    *,
+    min_dim_size_to_factor: int = 128,
+    multiply_by_parameter_scale: bool = True,
+) -> Optimizer:
+    """RMSProp that keeps of a matrix's mean squares their row and column means alone: almost no memory.
+
+    decay  =  1 - t^-decay_rate
+    v      <- decay * v + (1 - decay) * (gradient^2 + eps), or its row means R and column means C: v is R * C / mean(R)
+    step   =  gradient / sqrt(v)
+    params <- params - learning_rate * step / max(1, rms(step) / clipping_threshold) * max(rms(params), 0.001), leaf by leaf
+
+    Args:
+      learning_rate: shape (), share of a leaf's root mean square, >= 0; or a schedule.
+      decay_rate: shape (), >= 0: how fast the past comes to count for nearly all.
+      clipping_threshold: shape (), the largest root mean square of a leaf's step before the learning rate, >= 0.
+      eps: shape (), squared gradient units, >= 0.
+      min_dim_size_to_factor: leaves whose second longest axis is at least so long are kept as rows and columns, at least 1.
+      multiply_by_parameter_scale: whether the steps are shares of the parameters, as in the last line's last factor.
+
+    Returns:
+      An `Optimizer` whose updates are added to params; its `update` needs params.
+
+    Raises:
+      ValueError: a concrete argument is out of range, or update is called without params.
+
+    Example:
+      >>> optimizer = adafactor(0.5)
+      >>> params = jnp.array([3.0, 3.0])
+      >>> updates, state = optimizer.update(jnp.array([2.0, -1.0]), optimizer.init(params), params)
+      >>> print(updates.round(4))
+      [-1.5  1.5]
+
+    Source: Shazeer and Stern (2018), algorithms 4 and 5; as in optax.
+    """
+    _check_positive("adafactor", decay_rate=decay_rate, clipping_threshold=clipping_threshold, eps=eps)
+    shortest = check.whole("adafactor", "min_dim_size_to_factor", min_dim_size_to_factor, 1)
+
+    def init(params: Params) -> AdafactorState:
+        def zeros(leaf: jax.Array) -> jax.Array | Factors:
+            axes = _longest_axes(leaf.shape, shortest)
+            return leaf if axes is None else Factors(*(jnp.mean(leaf, axis) for axis in axes))
+
+        return AdafactorState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, _no_squares(params)))
+
+    def update(grads: PyTree, state: AdafactorState, params: Params | None = None) -> tuple[PyTree, AdafactorState]:
+        _check_given("adafactor", params, "the size of its steps")
+        step = next_count(state.step)
+        t = step.astype(jnp.result_type(float))
+        decay = 1 - t ** -jnp.asarray(decay_rate, t.dtype)
+
+        def one(g: jax.Array, p: jax.Array, v: Any) -> tuple[jax.Array, jax.Array | Factors]:
+            move, square = wide(g), abs_square(g)
+            square = square + cast(eps, square)
+            axes = _longest_axes(g.shape, shortest)
+            if axes is None:
+                v = _blend(decay, v, 1 - decay, square)
+                move = _over(move, root(v))
+            else:
+                v = Factors(*(_blend(decay, old, 1 - decay, jnp.mean(square, axis)) for old, axis in zip(v, axes, strict=True)))
+                rows, columns = (jnp.expand_dims(mean, axis) for mean, axis in zip(v, axes, strict=True))
+                share = _over(root(rows), root(jnp.mean(rows, axes[1], keepdims=True)))
+                move = _over(_over(move, share), root(columns))
+            size, limit = _rms(move), cast(clipping_threshold, move)
+            long = size > limit
+            move = jnp.where(long, limit / jnp.where(long, size, 1), 1) * move
+            if multiply_by_parameter_scale:
+                move = jnp.maximum(_rms(p).astype(move.dtype), 1e-3) * move
+            return (-cast(_number(learning_rate), move) * move).astype(g.dtype), v
+
+        each = jax.tree.map(one, grads, params, state.mean_square)
+        updates, v = (jax.tree.map(lambda g, pair, i=i: pair[i], grads, each) for i in (0, 1))
+        return updates, AdafactorState(step, v)
+
+    return _checked("adafactor", init, update, complex_too=False)
 
 
 def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
@@ -582,6 +1071,83 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
         return scale(factor, grads), state
 
     return _checked("clip_by_global_norm", lambda params: (), update)
+
+
+def clip_by_value(max_value: Scalar) -> Optimizer:
+    """Brings each entry of the gradients into [-max_value, max_value]; put it first in a `chain`.
+
+    Args:
+      max_value: shape (), gradient units, > 0.
+
+    Returns:
+      An `Optimizer` that gives the clipped gradients.
+
+    Raises:
+      ValueError: max_value is not positive.
+
+    Example:
+      >>> clip = clip_by_value(1.0)
+      >>> updates, state = clip.update(jnp.array([3.0, -0.5]), clip.init(None))
+      >>> print(updates)
+      [ 1.  -0.5]
+    """
+    check.in_range("clip_by_value", "max_value", max_value, 0, ends="()")
+
+    def update(grads: PyTree, state: tuple[Any, ...], params: Params | None = None) -> tuple[PyTree, tuple[Any, ...]]:
+        def one(g: jax.Array) -> jax.Array:
+            limit = cast(max_value, wide(g))
+            return jnp.clip(wide(g), -limit, limit).astype(g.dtype)
+
+        return jax.tree.map(one, grads), state
+
+    return _checked("clip_by_value", lambda params: (), update, complex_too=False)
+
+
+def adaptive_clip(clipping: Scalar, eps: Scalar = 1e-3) -> Optimizer:
+    """Shortens the gradients of each neuron whose norm exceeds a share of its weights' norm; put it first in a `chain`.
+
+    gradient <- gradient * min(1, clipping * max(|weights|, eps) / |gradient|)
+
+    A neuron's weights are one entry along a leaf's first axis, as in the weights of `dense` and `conv`; a leaf with one axis or none,
+    such as a bias, is taken as a whole.
+
+    Args:
+      clipping: shape (), largest ratio of the norms, > 0; 0.01 is the paper's for large batches.
+      eps: shape (), the least that a norm of weights counts as, parameter units, > 0, so that weights of zero can grow.
+
+    Returns:
+      An `Optimizer` that gives the clipped gradients; its `update` needs params.
+
+    Raises:
+      ValueError: an argument is not positive, or update is called without params.
+
+    Example:
+      >>> clip = adaptive_clip(0.1)
+      >>> params = jnp.array([[3.0, 4.0], [30.0, 40.0]])
+      >>> updates, state = clip.update(jnp.array([[1.0, 0.0], [1.0, 0.0]]), clip.init(params), params)
+      >>> print(updates)
+      [[0.5 0. ]
+       [1.  0. ]]
+
+    Source: Brock et al. (2021).
+    """
+    check.in_range("adaptive_clip", "clipping", clipping, 0, ends="()")
+    check.in_range("adaptive_clip", "eps", eps, 0, ends="()")
+
+    def update(grads: PyTree, state: tuple[Any, ...], params: Params | None = None) -> tuple[PyTree, tuple[Any, ...]]:
+        _check_given("adaptive_clip", params, "the norms of its weights")
+
+        def one(g: jax.Array, p: jax.Array) -> jax.Array:
+            axes = tuple(range(1, g.ndim)) if g.ndim > 1 else None
+            norm, of_weights = (root(jnp.sum(abs_square(x), axes, keepdims=True)) for x in (g, p))
+            limit = cast(clipping, norm) * jnp.maximum(of_weights.astype(norm.dtype), cast(eps, norm))
+            long = norm > limit
+            factor = jnp.where(long, limit / jnp.where(long, norm, 1), 1)
+            return (factor.astype(wide(g).dtype) * wide(g)).astype(g.dtype)
+
+        return jax.tree.map(one, grads, params), state
+
+    return _checked("adaptive_clip", lambda params: (), update)
 
 
 def chain(*optimizers: Optimizer) -> Optimizer:
@@ -645,10 +1211,17 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adadelta": adadelta,
     "nadam": nadam,
     "lion": lion,
+    "amsgrad": amsgrad,
+    "adamax": adamax,
+    "adabelief": adabelief,
+    "radam": radam,
+    "lamb": lamb,
+    "lars": lars,
+    "adafactor": adafactor,
 }
 
 
-def optimizer(name: str, learning_rate: ScalarOrSchedule, **settings: Scalar) -> Optimizer:
+def optimizer(name: str, learning_rate: ScalarOrSchedule, **settings: Any) -> Optimizer:
     """The optimizer of that name, so that a sweep can choose it.
 
     Args:
@@ -735,7 +1308,7 @@ def _one_rule(learning_rate: ScalarOrSchedule, option: Option, settings: dict[st
         v = jax.tree.map(squared, state.mean_square, grads)
         return jax.tree.map(move, m, v), AdamState(step, m, v)
 
-    return _checked("optimizer", lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params)), update)
+    return _checked("optimizer", _no_steps, update)
 
 
 def _check_positive(where: str, **values: Scalar) -> None:
@@ -749,27 +1322,78 @@ def _check_adam(where: str, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scala
     _check_positive(where, eps=eps, eps_root=eps_root)
 
 
-def _adam(where: str, learning_rate: Scalar, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar) -> Optimizer:
+def _adam(
+    where: str, learning_rate: Scalar, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar, mu_dtype: jax.typing.DTypeLike | None
+) -> Optimizer:
     _check_adam(where, b1, b2, eps, eps_root)
 
     def update(grads: PyTree, state: AdamState, params: Params | None = None) -> tuple[PyTree, AdamState]:
-        step = next_count(state.step)
-        t = step.astype(jnp.result_type(float))
+        step, (correct_m, correct_v) = _corrections(state.step, b1, b2)
         m, v = _averaged(b1, state.mean, grads), _averaged(b2, state.mean_square, _squares(grads))
-        correct_m, correct_v = 1 - jnp.asarray(b1, t.dtype) ** t, 1 - jnp.asarray(b2, t.dtype) ** t
+        return _paced(learning_rate, _corrected(m, correct_m), _corrected(v, correct_v), eps, eps_root, m), AdamState(step, m, v)
 
-        updates = _paced(learning_rate, _corrected(m, correct_m), _corrected(v, correct_v), eps, eps_root, m)
-        return updates, AdamState(step, m, v)
+    return _checked(where, _no_steps, update, mu_dtype=mu_dtype)
 
-    return _checked(where, lambda params: AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params)), update)
+
+def _no_steps(params: Params) -> AdamState:
+    return AdamState(jnp.zeros((), jnp.int32), zeros_like(params), _no_squares(params))
+
+
+def _corrections(step: jax.Array, *decays: Scalar) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """The next step's number, and the sum of the weights in an average of each decay that started at zero."""
+    step = next_count(step)
+    t = step.astype(jnp.result_type(float))
+    return step, tuple(1 - jnp.asarray(decay, t.dtype) ** t for decay in decays)
+
+
+def _effective_count(step: jax.Array, decay: Scalar) -> tuple[jax.Array, jax.Array]:
+    """How many gradients an average of them counts as, after so many steps and at last: twice their mean age, and one.
+
+    The mean age is h(z) - t * h(t * z), where z is -log(decay) and h(z) is 1 / (e^z - 1). Both are large and almost the same
+    where decay is near one; their difference is (t - 1) / 2 + k(z) - t * k(t * z), where k is h less 1 / z - 1 / 2.
+    """
+    t = step.astype(jnp.result_type(float))
+    decay = jnp.asarray(decay, t.dtype)
+    z = -jnp.log(jnp.maximum(decay, 1e-30))
+
+    def k(z: jax.Array) -> jax.Array:
+        small, large = jnp.minimum(z, 0.1), jnp.maximum(z, 0.1)
+        series = small * (1 / 12 - small**2 * (1 / 720 - small**2 * (1 / 30240 - small**2 / 1209600)))
+        return jnp.where(z < 0.1, series, 1 / jnp.expm1(jnp.minimum(large, 80)) - 1 / large + 0.5)
+
+    return t + 2 * (k(z) - t * k(t * z)), 2 / (1 - decay) - 1
+
+
+def _trust(p: jax.Array, step: jax.Array, coefficient: Scalar, eps: Scalar) -> jax.Array:
+    """coefficient * |p| / (|step| + eps), and one where a norm is zero."""
+    length, of_step = root(jnp.sum(abs_square(p))), root(jnp.sum(abs_square(step)))
+    length = length.astype(of_step.dtype)
+    none = (length == 0) | (of_step == 0)
+    return jnp.where(none, 1, cast(coefficient, length) * length / jnp.where(none, 1, of_step + cast(eps, of_step)))
+
+
+def _rms(x: jax.Array) -> jax.Array:
+    return root(jnp.mean(abs_square(x)))
+
+
+def _longest_axes(shape: tuple[int, ...], shortest: int) -> tuple[int, int] | None:
+    """The longest axis and the second longest, where that is long enough."""
+    if len(shape) < 2:
+        return None
+    *_, second, first = map(int, np.argsort(shape))
+    return (first, second) if shape[second] >= shortest else None
+
+
+def _check_given(where: str, params: Params | None, what: str) -> None:
+    if params is None:
+        raise ValueError(check.message(where, f"update needs params for {what}", None, "call update(grads, state, params)"))
 
 
 def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_decay: Scalar, where_fn: Where | None) -> Optimizer:
     """The optimizer, whose updates also shrink the parameters by learning_rate * weight_decay of themselves."""
 
     def update(grads: PyTree, state: State, params: Params | None = None, **extra: Any) -> tuple[PyTree, State]:
-        if params is None:
-            raise ValueError(check.message(where, "update needs params for its weight decay", None, "call update(grads, state, params)"))
+        _check_given(where, params, "its weight decay")
         updates, state = optimizer.update(grads, state, params)
 
         def shrink(u: jax.Array, p: jax.Array) -> jax.Array:
@@ -784,9 +1408,19 @@ def _decoupled(where: str, optimizer: Optimizer, learning_rate: Scalar, weight_d
 
 
 def _checked(
-    where: str, init: Callable[[Params], State], update: Callable[..., tuple[PyTree, State]], *, complex_too: bool = True
+    where: str,
+    init: Callable[[Params], State],
+    update: Callable[..., tuple[PyTree, State]],
+    *,
+    complex_too: bool = True,
+    mu_dtype: jax.typing.DTypeLike | None = None,
 ) -> Optimizer:
-    """An optimizer whose rule meets floating-point or complex arrays only, whatever the leaves of params and gradients are."""
+    """An optimizer whose rule meets floating-point or complex arrays only, whatever the leaves of params and gradients are.
+
+    With a mu_dtype, the `mean` of its state is kept in that.
+    """
+    if mu_dtype is not None:
+        init, update = _mean_kept_in(_floating(where, mu_dtype), init, update)
 
     def checked_init(params: Params) -> State:
         return init(_arrays(where, "params", params, complex_too))
@@ -799,6 +1433,36 @@ def _checked(
         return update(grads, state, params)
 
     return Optimizer(checked_init, checked_update)
+
+
+def _mean_kept_in(
+    dtype: jnp.dtype, init: Callable[[Params], Any], update: Callable[..., tuple[PyTree, Any]]
+) -> tuple[Callable[[Params], State], Callable[..., tuple[PyTree, State]]]:
+    """The rule, whose state's mean is rounded to dtype between steps alone: a step uses it before. Complex means stay as they are."""
+
+    def kept(state: Any) -> Any:
+        return state._replace(mean=jax.tree.map(lambda m: m if jnp.iscomplexobj(m) else m.astype(dtype), state.mean))
+
+    def widened(m: jax.Array, g: jax.Array) -> jax.Array:
+        dtypes = at_least_float32(m.dtype), jnp.finfo(g.dtype).dtype
+        return m if jnp.iscomplexobj(m) else m.astype(max(dtypes, key=lambda dtype: dtype.itemsize))
+
+    def kept_update(grads: PyTree, state: Any, params: Params | None = None) -> tuple[PyTree, State]:
+        before = state._replace(mean=jax.tree.map(widened, state.mean, grads))
+        updates, state = update(grads, before, params)
+        return jax.tree.map(lambda u, g: u.astype(g.dtype), updates, grads), kept(state)
+
+    return lambda params: kept(init(params)), kept_update
+
+
+def _floating(where: str, mu_dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    try:
+        dtype = jnp.dtype(mu_dtype)
+    except TypeError:
+        dtype = np.dtype(object)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(check.message(where, "mu_dtype must be a floating-point dtype", repr(mu_dtype), "such as 'bfloat16'"))
+    return dtype
 
 
 def _arrays(where: str, what: str, tree: PyTree, complex_too: bool = True) -> PyTree:
@@ -871,6 +1535,11 @@ def _sum(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
 @traced_once
 def _squares(tree: PyTree) -> PyTree:
     return jax.tree.map(abs_square, tree)
+
+
+def _wide_zeros(params: Params) -> PyTree:
+    """Zeros in the shapes of params, at least float32."""
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=at_least_float32(p.dtype)), params)
 
 
 def _no_squares(params: Params) -> PyTree:

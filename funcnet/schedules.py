@@ -3,8 +3,9 @@
 The first update is step 0. Numbers may be traced, lengths too: which phase a step is in is decided with `jnp.where`.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import jax
@@ -241,6 +242,221 @@ def one_cycle(
     return schedule
 
 
+def polynomial_decay(initial: Scalar, num_steps: Scalar, power: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
+    """A power of a straight line from initial to final, which then stays.
+
+    final + (initial - final) * (1 - step / num_steps)^power
+
+    Args:
+      initial: shape (), value at step 0, >= 0.
+      num_steps: shape (), >= 1.
+      power: shape (), > 0; one is a straight line, more falls faster at first.
+      final: shape (), value from num_steps on, >= 0.
+
+    Returns:
+      step -> scalar.
+
+    Raises:
+      ValueError: an argument is out of range.
+
+    Example:
+      >>> print(polynomial_decay(1.0, 10, 2.0)(5))
+      0.25
+    """
+    check.in_range("polynomial_decay", "initial", initial, 0)
+    check.in_range("polynomial_decay", "num_steps", num_steps, 1)
+    check.in_range("polynomial_decay", "power", power, 0, ends="()")
+    check.in_range("polynomial_decay", "final", final, 0)
+
+    def schedule(step: Scalar) -> jax.Array:
+        left = 1 - _share(step, num_steps)
+        over = left == 0  # where a power has no finite slope
+        return _float(final) + (_float(initial) - _float(final)) * jnp.where(over, 0, jnp.where(over, 1, left) ** _float(power))
+
+    return schedule
+
+
+def exponential_growth(initial: Scalar, final: Scalar, num_steps: Scalar) -> Schedule:
+    """initial * (final / initial)^(step / num_steps), which then stays: every step by the same factor.
+
+    Used to find a learning rate: train once while it grows from far too small to far too large, and take one at which the loss
+    still falls fast.
+
+    Args:
+      initial: shape (), value at step 0, > 0.
+      final: shape (), value from num_steps on, > 0.
+      num_steps: shape (), >= 1.
+
+    Returns:
+      step -> scalar.
+
+    Raises:
+      ValueError: an argument is out of range.
+
+    Example:
+      >>> print(exponential_growth(0.01, 1.0, 10)(5).round(6))
+      0.1
+
+    Source: Smith (2017), the learning rate range test.
+    """
+    check.in_range("exponential_growth", "initial", initial, 0, ends="()")
+    check.in_range("exponential_growth", "final", final, 0, ends="()")
+    check.in_range("exponential_growth", "num_steps", num_steps, 1)
+
+    def schedule(step: Scalar) -> jax.Array:
+        share = _share(step, num_steps)
+        grown = _float(initial) * (_float(final) / _float(initial)) ** share
+        return jnp.where(share < 1, grown, _float(final))
+
+    return schedule
+
+
+def cosine_restarts(initial: Scalar, num_steps: Scalar, factor: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
+    """Half a cosine from initial to final, and again from initial, over and over, each time factor times as long.
+
+    Args:
+      initial: shape (), value at each start, >= 0.
+      num_steps: shape (), length of the first fall, >= 1.
+      factor: shape (), length of each fall over that of the one before, >= 1.
+      final: shape (), what each fall leads to, >= 0; the step at which it would be reached is the next one's start.
+
+    Returns:
+      step -> scalar.
+
+    Raises:
+      ValueError: an argument is out of range.
+
+    Example:
+      >>> schedule = cosine_restarts(1.0, 10, factor=2)
+      >>> print(*(schedule(step).round(6) for step in (0, 5, 10, 20, 30)))
+      1.0 0.5 1.0 0.5 1.0
+
+    Source: Loshchilov and Hutter (2017).
+    """
+    check.in_range("cosine_restarts", "initial", initial, 0)
+    check.in_range("cosine_restarts", "num_steps", num_steps, 1)
+    check.in_range("cosine_restarts", "factor", factor, 1)
+    check.in_range("cosine_restarts", "final", final, 0)
+
+    def schedule(step: Scalar) -> jax.Array:
+        start, length = _restart(step, num_steps, factor)
+        return _cosine(initial, final, jnp.clip((_float(step) - start) / length, 0, 1))
+
+    return schedule
+
+
+def _restart(step: Scalar, num_steps: Scalar, factor: Scalar) -> tuple[jax.Array, jax.Array]:
+    """Where the stretch that a step is in began, and its length; each is factor times as long as the one before."""
+    step, length, factor = _float(step), _float(num_steps), _float(factor)
+    grows = factor > 1
+    factor = jnp.where(grows, factor, 2)
+
+    def start(times: jax.Array) -> jax.Array:
+        return length * (factor**times - 1) / (factor - 1)
+
+    times = jax.lax.stop_gradient(jnp.floor(jnp.log1p(step * (factor - 1) / length) / jnp.log(factor)))
+    rounding = 4 * float(jnp.finfo(step.dtype).eps) * step  # as in _times: the quotient of logarithms may be one off
+    times = times + (step >= start(times + 1) - rounding).astype(times.dtype) - (step < start(times) - rounding).astype(times.dtype)
+    even = _times(step, length)
+    return jnp.where(grows, start(times), even * length), length * jnp.where(grows, factor**times, 1)
+
+
+def piecewise_constant(values: Sequence[Scalar], boundaries: Sequence[Scalar]) -> Schedule:
+    """One value after the other: values[0] until boundaries[0], values[1] from then on until boundaries[1], and so on.
+
+    Args:
+      values: each of shape (), >= 0; at least one.
+      boundaries: each of shape (), the first step of the next value, >= 0 and rising; one fewer than values.
+
+    Returns:
+      step -> scalar.
+
+    Raises:
+      ValueError: an argument is out of range, the boundaries don't rise, or there are not as many as there should be.
+
+    Example:
+      >>> schedule = piecewise_constant([0.1, 0.01], [100])
+      >>> print(schedule(99), schedule(100))
+      0.1 0.01
+    """
+    for value in values:
+        check.in_range("piecewise_constant", "every value", value, 0)
+    return _piecewise("piecewise_constant", "values", [constant(value) for value in values], boundaries)
+
+
+def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
+    """One schedule after the other, each of which counts its own steps from zero.
+
+    Args:
+      schedules: at least one.
+      boundaries: each of shape (), the first step of the next schedule, >= 0 and rising; one fewer than schedules.
+
+    Returns:
+      step -> scalar.
+
+    Raises:
+      TypeError: one is no function.
+      ValueError: a boundary is out of range, they don't rise, or there are not as many as there should be.
+
+    Example:
+      >>> schedule = join_schedules([linear(0.0, 1.0, 10), exponential_decay(1.0, 0.5)], [10])
+      >>> print(schedule(5), schedule(10), schedule(11))
+      0.5 1.0 0.5
+    """
+    for schedule in schedules:
+        _check_schedule("join_schedules", schedule)
+    return _piecewise("join_schedules", "schedules", schedules, boundaries)
+
+
+def delayed(schedule: Schedule, num_steps: Scalar) -> Schedule:
+    """A schedule that begins later: its first value until num_steps, and from then on what it gives for the steps since.
+
+    Args:
+      schedule: step -> scalar.
+      num_steps: shape (), how many steps later, >= 0.
+
+    Returns:
+      step -> scalar.
+
+    Raises:
+      TypeError: schedule is no function.
+      ValueError: num_steps is out of range.
+
+    Example:
+      >>> late = delayed(linear(1.0, 0.0, 4), 10)
+      >>> print(late(3), late(10), late(11))
+      1.0 1.0 0.75
+    """
+    _check_schedule("delayed", schedule)
+    check.in_range("delayed", "num_steps", num_steps, 0)
+    return lambda step: schedule(jnp.maximum(_float(step) - _float(num_steps), 0))
+
+
+def _piecewise(where: str, what: str, schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
+    if len(boundaries) != len(schedules) - 1:
+        got = f"{len(boundaries)} beside {len(schedules)} {what}"
+        raise ValueError(check.message(where, f"boundaries must be one fewer than {what}", got))
+    for boundary in boundaries:
+        check.in_range(where, "every boundary", boundary, 0)
+    known = [float(boundary) for boundary in boundaries if not check.is_traced(boundary)]
+    if any(a >= b for a, b in itertools.pairwise(known)):
+        raise ValueError(check.message(where, "boundaries must rise", known))
+
+    def schedule(step: Scalar) -> jax.Array:
+        value = _float(schedules[0](step))
+        for boundary, each in zip(boundaries, schedules[1:], strict=True):
+            since = _float(step) - _float(boundary)
+            value = jnp.where(since >= 0, _float(each(jnp.maximum(since, 0))), value)
+        return value
+
+    return schedule
+
+
+def _check_schedule(where: str, schedule: Schedule) -> None:
+    if not callable(schedule):
+        raise TypeError(check.message(where, "a schedule must be a function", repr(schedule)[:80], "constant makes one of a number"))
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "linear": linear,
@@ -249,6 +465,12 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "cosine_decay": cosine_decay,
     "warmup_cosine_decay": warmup_cosine_decay,
     "one_cycle": one_cycle,
+    "polynomial_decay": polynomial_decay,
+    "exponential_growth": exponential_growth,
+    "cosine_restarts": cosine_restarts,
+    "piecewise_constant": piecewise_constant,
+    "join_schedules": join_schedules,
+    "delayed": delayed,
 }
 
 

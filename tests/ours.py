@@ -12,13 +12,27 @@ from funcnet import layers, losses, optimizers, schedules
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 
+def nested(arrays):
+    """Params of their names: "0/weight" is the first of a list's; none are an empty tuple."""
+    tree = {}
+    for path, value in arrays.items():
+        *inside, last = path.split("/")
+        functools.reduce(lambda place, name: place.setdefault(name, {}), inside, tree)[last] = value
+    return (list(tree.values()) if "0" in tree else tree) or ()
+
+
+def flat(params):
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): value for path, value in paths}
+
+
 @functools.cache
 def layer(name, dtype):
     """As make.torch_layer; by the batch form, whose examples lie last."""
     given, built = make.layer_inputs(name), make.LAYERS[name].ours(layers)
     with jax.enable_x64(dtype == "float64"):
         inputs = {key: jnp.asarray(value, jnp.int32 if value.dtype == np.int64 else dtype) for key, value in given.items()}
-        params = {key.removeprefix("params/"): value for key, value in inputs.items() if key != "x"} or ()
+        params = nested({key.removeprefix("params/"): value for key, value in inputs.items() if key != "x"})
         initial = jax.eval_shape(lambda key: built.init(key, make.LAYERS[name].in_shape), jax.random.key(0))
         assert jax.tree.map(jnp.shape, initial) == jax.tree.map(jnp.shape, params)
         x = inputs["x"]
@@ -30,7 +44,7 @@ def layer(name, dtype):
 
         argnums = (0, 1) if jnp.issubdtype(x.dtype, jnp.floating) else (0,)
         (dparams, *dx), y = jax.jit(jax.grad(total, argnums, has_aux=True))(params, x)
-        found = {"y": y} | {f"d{key}": value for key, value in dict(dparams).items()} | dict(zip(["dx"], dx))
+        found = {"y": y} | {f"d{key}": value for key, value in flat(dparams).items()} | dict(zip(["dx"], dx))
         return {key: np.asarray(value) for key, value in found.items()}
 
 

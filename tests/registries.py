@@ -96,6 +96,40 @@ LAYERS: dict[str, LayerCase] = {
     "by_hand_in_parallel": LayerCase(lambda: layers.parallel(_by_hand(), layers.residual(layers.dense(4))), (4,)),
 }
 
+_EPS_OF_NORMS: Numbers = {"eps": (1e-5, 1e-2, 1.0)}
+
+LAYERS |= {
+    "dense_along": LayerCase(lambda: layers.dense(3, leading_axes=2), (2, 3, 5)),
+    "conv_3d": LayerCase(lambda: layers.conv(2, (2, 1, 2), stride=(1, 1, 2)), (2, 3, 2, 4)),
+    "conv_transpose_1d": LayerCase(lambda: layers.conv_transpose(3, 4, stride=2), (2, 4)),
+    "conv_transpose_2d": LayerCase(lambda: layers.conv_transpose(2, (3, 2), stride=(1, 3), padding=((1, 0), (0, 1))), (2, 3, 3)),
+    "conv_transpose_3d": LayerCase(lambda: layers.conv_transpose(2, (2, 1, 2), padding="VALID"), (1, 2, 2, 2)),
+    "max_pool_3d": LayerCase(lambda: layers.max_pool((2, 1, 2)), (2, 4, 2, 4)),
+    "avg_pool_3d": LayerCase(lambda: layers.avg_pool((2, 1, 2), stride=1, padding="SAME"), (2, 2, 2, 3)),
+    "global_avg_pool": LayerCase(lambda: layers.global_avg_pool(), (3, 2, 4)),
+    "global_max_pool": LayerCase(lambda: layers.global_max_pool(), (3, 2, 2, 2)),
+    "adaptive_avg_pool": LayerCase(lambda: layers.adaptive_avg_pool((2, 3)), (2, 3, 5)),
+    "adaptive_max_pool": LayerCase(lambda: layers.adaptive_max_pool(3), (2, 7)),
+    "rms_norm": LayerCase(lambda eps: layers.rms_norm(eps=eps), (3, 5), _EPS_OF_NORMS),
+    "group_norm": LayerCase(lambda eps: layers.group_norm(2, eps=eps), (4, 3), _EPS_OF_NORMS),
+    "prelu": LayerCase(lambda: layers.prelu(shared=False), (3, 2)),
+    "softmax": LayerCase(lambda: layers.softmax(), (2, 3)),
+    "attention": LayerCase(lambda: layers.attention(2, width=6), (4, 3)),
+    "attention_causal": LayerCase(lambda: layers.attention(1, causal=True), (4, 3)),
+    "attention_masked": LayerCase(lambda: layers.attention(3, mask=lambda x: (x[:, 0] > 0)[None]), (4, 3)),
+    "positional_encoding": LayerCase(
+        lambda max_wavelength: layers.positional_encoding(max_wavelength=max_wavelength), (4, 5), {"max_wavelength": (10.0, 100.0, 1e4)}
+    ),
+    "positional_embedding": LayerCase(lambda: layers.positional_embedding(), (4, 3)),
+    "bidirectional": LayerCase(lambda: layers.bidirectional(layers.recurrent(3, cell="gru", return_sequence=True)), (3, 2)),
+    "bidirectional_stack": LayerCase(
+        lambda: layers.serial(
+            layers.bidirectional(layers.recurrent(2, return_sequence=True)), layers.bidirectional(layers.recurrent(3, cell="lstm"))
+        ),
+        (3, 2),
+    ),
+}
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = dict(activations.ACTIVATIONS)
 
 
@@ -181,6 +215,32 @@ SCHEDULES: dict[str, tuple[Callable[..., schedules.Schedule], Numbers]] = {
     ),
 }
 
+SCHEDULES |= {
+    "polynomial_decay": (
+        schedules.polynomial_decay,
+        {"initial": _HEIGHTS, "num_steps": _LENGTHS, "power": (0.5, 1.7, 3.0), "final": (0.0, 0.1, 3.0)},
+    ),
+    "exponential_growth": (schedules.exponential_growth, {"initial": _HEIGHTS, "final": (0.1, 2.0, 100.0), "num_steps": _LENGTHS}),
+    "cosine_restarts": (
+        schedules.cosine_restarts,
+        {"initial": _HEIGHTS, "num_steps": (5.0, 4.0, 30.0), "factor": (1.0, 1.5, 2.0), "final": (0.0, 0.1, 3.0)},
+    ),
+    "piecewise_constant": (
+        lambda a, b, c, first_steps, more_steps: schedules.piecewise_constant([a, b, c], [first_steps, first_steps + more_steps]),
+        {"a": _HEIGHTS, "b": (0.0, 0.3, 0.2), "c": (0.5, 0.1, 4.0), "first_steps": (0.0, 2.0, 7.0), "more_steps": (1.0, 4.0, 20.0)},
+    ),
+    "join_schedules": (
+        lambda peak, warmup_steps, decay_rate: schedules.join_schedules(
+            [schedules.linear(0.0, peak, warmup_steps), schedules.exponential_decay(peak, decay_rate)], [warmup_steps]
+        ),
+        {"peak": _HEIGHTS, "warmup_steps": (1.0, 5.0, 12.0), "decay_rate": _FACTORS},
+    ),
+    "delayed": (
+        lambda initial, delay_steps, num_steps: schedules.delayed(schedules.cosine_decay(initial, num_steps), delay_steps),
+        {"initial": _HEIGHTS, "delay_steps": (0.0, 2.0, 10.0), "num_steps": _LENGTHS},
+    ),
+}
+
 _LEARNING_RATES = (1e-3, 0.03, 0.2)
 _DECAYS = (0.0, 0.5, 0.95)
 _SLOW_DECAYS = (0.9, 0.99, 0.999)
@@ -210,7 +270,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optimizers.Optimizer], Numbers]] = {
     ),
     "rmsprop": (
         optimizers.rmsprop,
-        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS, "eps_root": (1e-2, 1e-4, 0.0)},
+        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS, "eps_root": (1e-2, 1e-4, 0.0), "momentum": _DECAYS},
     ),
     "adam": (optimizers.adam, _ADAM),
     "adamw": (optimizers.adamw, _ADAM | {"weight_decay": (0.0, 0.1, 1.0)}),
@@ -218,6 +278,53 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optimizers.Optimizer], Numbers]] = {
     "nadam": (optimizers.nadam, _ADAM | {"momentum_decay": (0.0, 0.004, 0.1)}),
     "nadam_constant": (optimizers.nadam, _ADAM),
     "lion": (optimizers.lion, _LION),
+    "rmsprop_without_momentum": (
+        optimizers.rmsprop,
+        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS, "eps_root": (1e-2, 1e-4, 0.0)},
+    ),
+    "rmsprop_centered": (
+        lambda learning_rate, decay, eps: optimizers.rmsprop(learning_rate, decay, eps, eps_root=1e-4, momentum=0.5, centered=True),
+        {"learning_rate": _LEARNING_RATES, "decay": _SLOW_DECAYS, "eps": _EPS},
+    ),
+    "adam_mu_dtype": (
+        lambda learning_rate, b1, b2, eps, eps_root: optimizers.adam(
+            learning_rate, b1, b2, eps, eps_root=eps_root, mu_dtype=jnp.result_type(float)
+        ),
+        _ADAM,
+    ),
+    "amsgrad": (optimizers.amsgrad, _ADAM),
+    "adamax": (optimizers.adamax, {name: _ADAM[name] for name in ("learning_rate", "b1", "b2", "eps")}),
+    "adabelief": (optimizers.adabelief, _ADAM | {"eps_root": (1e-3, 1e-2, 0.0)}),  # at less, too steep for differences
+    "radam": (optimizers.radam, _ADAM),
+    "lamb": (optimizers.lamb, _ADAM | {"weight_decay": (0.0, 0.1, 1.0)}),
+    "lars": (
+        optimizers.lars,
+        {
+            "learning_rate": _LEARNING_RATES,
+            "momentum": _DECAYS,
+            "weight_decay": (0.0, 0.1, 1.0),
+            "trust_coefficient": (1e-3, 0.1, 1.0),
+            "eps": _EPS,
+        },
+    ),
+    "adafactor": (
+        lambda learning_rate, decay_rate, clipping_threshold, eps: optimizers.adafactor(
+            learning_rate,
+            decay_rate,
+            clipping_threshold,
+            eps,
+            min_dim_size_to_factor=2,  # a matrix is kept as rows and columns
+        ),
+        {"learning_rate": _LEARNING_RATES, "decay_rate": (0.5, 0.8, 1.0), "clipping_threshold": (0.5, 1.0, 2.0), "eps": _EPS},
+    ),
+    "clip_by_value": (
+        lambda max_value, learning_rate: optimizers.chain(optimizers.clip_by_value(max_value), optimizers.sgd(learning_rate)),
+        {"max_value": (0.1, 1.0, 100.0), "learning_rate": _LEARNING_RATES},
+    ),
+    "adaptive_clip": (
+        lambda clipping, eps, learning_rate: optimizers.chain(optimizers.adaptive_clip(clipping, eps), optimizers.sgd(learning_rate)),
+        {"clipping": (0.01, 0.5, 10.0), "eps": (1e-3, 0.1, 1.0), "learning_rate": _LEARNING_RATES},
+    ),
     "chain": (_clipped, {"max_norm": (0.1, 1.0, 100.0), "learning_rate": _LEARNING_RATES, "decay": _DECAYS}),
     "scheduled": (_with_schedule, {"learning_rate": _LEARNING_RATES, "num_steps": (2.0, 5.0, 50.0), "b1": _DECAYS}),
 }

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import types
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +21,27 @@ from funcnet.losses import squared_error
 from funcnet.optimizers import (
     _RULES,
     Optimizer,
+    _effective_count,
+    adabelief,
     adadelta,
+    adafactor,
     adagrad,
     adam,
+    adamax,
     adamw,
+    adaptive_clip,
+    amsgrad,
     apply_updates,
     chain,
     clip_by_global_norm,
+    clip_by_value,
+    lamb,
+    lars,
     lion,
     momentum,
     nadam,
     optimizer,
+    radam,
     rmsprop,
     sgd,
 )
@@ -74,10 +85,13 @@ def inputs(name):
     return stacked(OPTIMIZERS[name][1]), stack([optimizer_params(seed) for seed in range(VARIANTS)])
 
 
+NO_NUMBERS = {"where", "nesterov", "centered", "mu_dtype", "min_dim_size_to_factor", "multiply_by_parameter_scale"}
+
+
 def test_registry_holds_every_optimizer_and_every_number():
     assert set(optimizers.OPTIMIZERS) <= set(OPTIMIZERS)
     for name, factory in optimizers.OPTIMIZERS.items():
-        own = {key for key in inspect.signature(factory).parameters if key not in ("where", "nesterov")}
+        own = {key for key in inspect.signature(factory).parameters if key not in NO_NUMBERS}
         assert own == set(OPTIMIZERS[name][1]), name
 
 
@@ -169,6 +183,11 @@ def each_rate(build, numbers, run):
 
 DEFAULTS = {name: factory for name, factory in optimizers.OPTIMIZERS.items()} | {
     "nesterov": functools.partial(momentum, nesterov=True),
+    "rmsprop_momentum": functools.partial(rmsprop, momentum=0.9),
+    "rmsprop_centered": functools.partial(rmsprop, centered=True),
+    "adafactor_of_rows": functools.partial(adafactor, min_dim_size_to_factor=1),
+    "clipped_by_value": lambda learning_rate: chain(clip_by_value(1.0), sgd(learning_rate)),
+    "clipped_by_neuron": lambda learning_rate: chain(adaptive_clip(0.1), sgd(learning_rate)),
     "clipped": lambda learning_rate: chain(clip_by_global_norm(1.0), sgd(learning_rate)),
     "scheduled": lambda learning_rate: adam(lambda step: learning_rate / (1.0 + jnp.asarray(step, jnp.float32))),
     **{
@@ -285,7 +304,7 @@ def test_healthy_steps_raise_nothing_under_debug_nans(name):
 
 
 def test_an_eps_of_zero_moves_nothing_where_no_gradient_has_been():
-    for build in (adagrad, rmsprop, adam, adamw, nadam, adadelta):
+    for build in (adagrad, rmsprop, adam, adamw, nadam, adadelta, amsgrad, adamax, adabelief, radam, lamb, adafactor):
         for eps in (0.0, jnp.float32(0.0)):
             opt = build(0.1, eps=eps)
             updates, _ = opt.update(jnp.array([0.0, 1.0]), opt.init(jnp.zeros(2)), jnp.zeros(2))
@@ -334,7 +353,7 @@ def test_complex_parameters_train_as_in_optax(name):
 
 @pytest.mark.parametrize("suffix", ["", "_of_a_schedule"])
 def test_references_cover_the_registry(suffix):
-    only_optax = {"lion"}
+    only_optax = {"lion", "amsgrad", "adabelief", "lamb", "lars", "adafactor"}  # torch's AMSGrad and Adafactor are other rules
     assert {name + suffix for name in optimizers.OPTIMIZERS} <= set(make.OPTAX)
     assert {name + suffix for name in set(optimizers.OPTIMIZERS) - only_optax} <= set(make.TORCH)
 
@@ -402,6 +421,95 @@ def test_clipping_shortens_what_is_too_long_and_nothing_else():
         assert_close(clip.update(short, ())[0], short, rtol=0, atol=0)
     zero = jnp.zeros(3)
     assert_close(clip.update(zero, ())[0], zero)
+
+
+def test_what_where_leaves_out_takes_plain_steps():
+    """Of LAMB Adam's, of LARS momentum's; the other leaves decay and are as long as their norms say."""
+    params, grads = optimizer_params(), optimizer_params(5)
+    for build, plain in ((lamb, adam(0.5, eps=1e-6)), (lars, momentum(0.5))):
+        opt = build(0.5, weight_decay=0.1, where=lambda leaf: leaf.ndim > 1)
+        updates, _ = opt.update(grads, opt.init(params), params)
+        expected, _ = plain.update(grads, plain.init(params), params)
+        assert_close(updates["bias"], expected["bias"])
+        assert not np.any(np.isclose(updates["weight"], expected["weight"]))
+        share = 1.0 if build is lamb else 0.001
+        assert_close(jnp.linalg.norm(updates["weight"]), 0.5 * share * jnp.linalg.norm(params["weight"]))
+
+
+def test_radam_counts_its_gradients_to_rounding():
+    """Also where the count is a small difference of large numbers: in float32 as in float64, by the definition in whole fractions."""
+    for decay in (Fraction(1, 2), Fraction(9, 10), Fraction(999, 1000), Fraction(99999, 100000)):
+        for step in (1, 2, 5, 6, 40, 1000):
+            weights = [decay**age for age in range(step)]
+            expected = 1 + 2 * float(sum(age * weight for age, weight in enumerate(weights)) / sum(weights))
+            for dtype, rtol in ((jnp.float32, 3e-6), (jnp.float64, 1e-9)):
+                with jax.enable_x64(dtype == jnp.float64):
+                    n, last = _effective_count(jnp.int32(step - 1) + 1, jnp.asarray(float(decay), dtype))
+                    np.testing.assert_allclose(n, expected, rtol=rtol * (1 if dtype == jnp.float64 else 1 + 0.1 / float(1 - decay) ** 0.5))
+                    np.testing.assert_allclose(last, float(2 / (1 - decay) - 1), rtol=1e-2)
+
+
+def test_adafactor_keeps_rows_and_columns_of_long_leaves_alone():
+    """So many numbers as rows and columns, along the two longest axes, and the whole of what is short."""
+    params = {"long": jnp.ones((3, 7, 5)), "short": jnp.ones((9, 2)), "bias": jnp.ones(8)}
+    state = adafactor(0.1, min_dim_size_to_factor=4).init(params)
+    assert jax.tree.map(jnp.shape, state.mean_square) == {"long": ((3, 5), (3, 7)), "short": (9, 2), "bias": (8,)}
+
+
+@pytest.mark.parametrize("build", [adam, adamw, nadam, amsgrad, lion])
+def test_mu_dtype_is_that_of_the_mean_alone(build):
+    """Of real leaves; updates and all else are as without it, and the mean loses its last bits only when it is kept."""
+    params = optimizer_params()
+    opt, plain = build(0.1, mu_dtype="bfloat16"), build(0.1)
+    for state in (opt.init(params), opt.update(params, opt.init(params), params)[1]):
+        assert {leaf.dtype for leaf in jax.tree.leaves(state.mean)} == {jnp.dtype("bfloat16")}
+        assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, plain.init(params))
+        assert "bfloat16" not in {str(leaf.dtype) for leaf in jax.tree.leaves(state._replace(mean=()))}
+    updates, _ = opt.update(params, opt.init(params), params)
+    assert_close(updates, plain.update(params, plain.init(params), params)[0], rtol=0, atol=0)
+    short = optimizer_params(dtype=jnp.bfloat16)
+    wide = build(0.1, mu_dtype=jnp.float32)
+    updates, state = wide.update(short, wide.init(short), short)
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.mean)} == {jnp.dtype("float32")}
+
+
+def test_mu_dtype_leaves_complex_means_as_they_are():
+    params = {"w": jnp.ones(2, jnp.complex64), "b": jnp.ones(2)}
+    state = adam(0.1, mu_dtype="bfloat16").init(params)
+    assert (state.mean["w"].dtype, state.mean["b"].dtype) == (jnp.complex64, jnp.bfloat16)
+
+
+def test_a_deviation_of_nothing_is_no_root_of_less():
+    """Centered, equal gradients leave a variance of rounding errors, some below zero."""
+    opt = rmsprop(0.1, 0.5, 1.0, centered=True)
+    grads = jnp.linspace(0.1, 900.0, 200)
+    state = opt.init(grads)
+    for _ in range(30):
+        updates, state = opt.update(grads, state)
+    assert bool(jnp.any(state.mean_square - state.mean**2 < 0)) and bool(jnp.all(jnp.isfinite(updates)))
+
+
+def test_clip_by_value_is_by_entry():
+    clip = clip_by_value(1.0)
+    given = {"a": jnp.array([3.0, -0.5]), "b": jnp.array([[-4.0]], jnp.float16)}
+    clipped, _ = clip.update(given, clip.init(given))
+    assert_close(clipped, {"a": jnp.array([1.0, -0.5]), "b": jnp.array([[-1.0]])}, rtol=0, atol=0)
+    assert clipped["b"].dtype == jnp.float16
+
+
+def test_adaptive_clip_goes_by_neuron_and_lets_weights_of_zero_grow():
+    clip = adaptive_clip(0.1, eps=0.5)
+    params = {"dense": jnp.array([[3.0, 4.0], [0.0, 0.0]]), "kernel": jnp.full((2, 3, 2), 2.0), "bias": jnp.array([0.6, 0.8]), "scale": 2.0}
+    grads = {"dense": jnp.array([[3.0, 4.0], [3.0, 4.0]]), "kernel": jnp.ones((2, 3, 2)), "bias": jnp.ones(2), "scale": 0.1}
+    got, _ = clip.update(grads, clip.init(params), params)
+    expected = {
+        "dense": jnp.array([[0.3, 0.4], [0.03, 0.04]]),  # norms of 0.1 * 5 and 0.1 * 0.5
+        "kernel": jnp.full((2, 3, 2), 0.2),
+        "bias": jnp.full(2, 0.1 / 2**0.5),
+        "scale": jnp.float32(0.1),
+    }
+    assert_close(got, expected)
 
 
 def test_chain_runs_in_order_and_keeps_each_state():
@@ -557,7 +665,7 @@ def rows():
     table = {}
     for name, factory in optimizers.OPTIMIZERS.items():
         for setting in OPTIMIZERS[name][1]:
-            rule = share if setting in ("decay", "b1", "b2", "rho") else positive
+            rule = share if setting in ("decay", "b1", "b2", "rho", "momentum") else positive
             table |= rule(name, setting, lambda value, f=factory, s=setting: f(**({"learning_rate": 0.1} | {s: value})))
     return table
 
@@ -600,13 +708,66 @@ def rows():
             ),
         ),
         **{
+            f"no params for {name}": (
+                lambda build=build: build(0.1).update(jnp.ones(2), build(0.1).init(jnp.ones(2))),
+                ValueError,
+                rf"^{name}: update needs params for {what}, got None; call update\(grads, state, params\)$",
+                lambda build=build: build(0.1).update(jnp.ones(2), build(0.1).init(jnp.ones(2)), jnp.ones(2)),
+            )
+            for name, build, what in (
+                ("lamb", lamb, "its ratio of norms"),
+                ("lars", lars, "its ratio of norms"),
+                ("adafactor", adafactor, "the size of its steps"),
+                ("adaptive_clip", adaptive_clip, "the norms of its weights"),
+            )
+        },
+        **{
+            f"{build.__name__} of whole means": (
+                lambda build=build, bad=bad: build(0.1, mu_dtype=bad),
+                TypeError,
+                rf"^{build.__name__}: mu_dtype must be a floating-point dtype, got {bad!r}; such as 'bfloat16'$",
+                lambda build=build: build(0.1, mu_dtype="bfloat16"),
+            )
+            for build, bad in ((adam, "int8"), (adamw, "bfloat"), (nadam, "complex64"), (amsgrad, "int8"), (lion, "int8"))
+        },
+        "factored from nothing on": (
+            lambda: adafactor(0.1, min_dim_size_to_factor=0),
+            ValueError,
+            r"^adafactor: min_dim_size_to_factor must be at least 1, got 0$",
+            lambda: adafactor(0.1, min_dim_size_to_factor=1),
+        ),
+        "momentum of one": (
+            lambda: rmsprop(0.1, momentum=1.0),
+            ValueError,
+            r"^rmsprop: momentum must be in \[0, 1\), got 1.0$",
+            lambda: rmsprop(0.1, momentum=0.9),
+        ),
+        "value of zero": (
+            lambda: clip_by_value(0),
+            ValueError,
+            r"^clip_by_value: max_value must be in \(0, inf\), got 0$",
+            lambda: clip_by_value(1e-6),
+        ),
+        "share of zero": (
+            lambda: adaptive_clip(0),
+            ValueError,
+            r"^adaptive_clip: clipping must be in \(0, inf\), got 0$",
+            lambda: adaptive_clip(0.01),
+        ),
+        "least norm of zero": (
+            lambda: adaptive_clip(0.01, 0.0),
+            ValueError,
+            r"^adaptive_clip: eps must be in \(0, inf\), got 0.0$",
+            lambda: adaptive_clip(0.01, 1e-6),
+        ),
+        **{
             f"{name} of complex numbers": (
                 lambda build=build: build(0.1).init({"w": jnp.ones(2, jnp.complex64)}),
                 TypeError,
                 rf"^{name}: params must be floating-point, got complex64 at \['w'\]; sgd, momentum and adam take complex numbers$",
                 lambda build=build: [take(0.1).init({"w": jnp.ones(2, jnp.complex64)}) for take in (sgd, momentum, adam)],
             )
-            for name, build in (("lion", lion), ("adadelta", adadelta))
+            for name, build in (("lion", lion), ("adadelta", adadelta), ("adamax", adamax), ("adafactor", adafactor))
         },
         **{
             f"{name} of whole numbers": (
@@ -679,9 +840,9 @@ def rows():
             lambda: chain(clip_by_global_norm(1.0), adam(1e-3)),
         ),
         "unknown name": (
-            lambda: optimizer("adma", 0.1),
+            lambda: optimizer("adm", 0.1),
             ValueError,
-            r"^optimizer: unknown optimizer 'adma'; did you mean 'adam'\?$",
+            r"^optimizer: unknown optimizer 'adm'; did you mean 'adam'\?$",
             lambda: optimizer("adam", 0.1),
         ),
         "unknown setting": (
@@ -703,4 +864,5 @@ def test_mistakes(mistake):
 
 
 def test_every_named_optimizer_is_tried_above():
-    assert {sgd, momentum, adagrad, rmsprop, adam, adamw, adadelta, nadam, lion} == set(optimizers.OPTIMIZERS.values())
+    older = {sgd, momentum, adagrad, rmsprop, adam, adamw, adadelta, nadam, lion}
+    assert older | {amsgrad, adamax, adabelief, radam, lamb, lars, adafactor} == set(optimizers.OPTIMIZERS.values())

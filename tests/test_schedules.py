@@ -12,7 +12,21 @@ from references import make
 from registries import SCHEDULES, VARIANTS, stacked, variant
 
 from funcnet import schedules
-from funcnet.schedules import constant, cosine_decay, exponential_decay, linear, one_cycle, step_decay, warmup_cosine_decay
+from funcnet.schedules import (
+    constant,
+    cosine_decay,
+    cosine_restarts,
+    delayed,
+    exponential_decay,
+    exponential_growth,
+    join_schedules,
+    linear,
+    one_cycle,
+    piecewise_constant,
+    polynomial_decay,
+    step_decay,
+    warmup_cosine_decay,
+)
 
 STEPS = np.arange(40)  # the longest schedule of the registry, and beyond
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
@@ -110,6 +124,12 @@ def test_references_cover_the_registry():
         (warmup_cosine_decay(1.0, 0, 10), {0: 1.0, 5: 0.5, 10: 0.0}),
         (one_cycle(1.0, 10, 0.4, 10.0, 2.0), {0: 0.1, 2: 0.55, 4: 1.0, 7: 0.525, 10: 0.05, 20: 0.05}),
         (one_cycle(1.0, 10, 0.0), {0: 1.0}),
+        (polynomial_decay(1.0, 4, 2.0, 0.2), {0: 1.0, 2: 0.4, 4: 0.2, 9: 0.2}),
+        (exponential_growth(0.001, 10.0, 4), {0: 0.001, 1: 0.01, 3: 1.0, 4: 10.0, 9: 10.0}),
+        (cosine_restarts(1.0, 4, 3.0, 0.2), {0: 1.0, 2: 0.6, 4: 1.0, 10: 0.6, 16: 1.0, 34: 0.6, 52: 1.0}),
+        (piecewise_constant([1.0, 0.5, 0.1], [3, 5]), {0: 1.0, 2: 1.0, 3: 0.5, 4: 0.5, 5: 0.1, 99: 0.1}),
+        (join_schedules([linear(0.0, 1.0, 4), linear(1.0, 0.0, 2)], [4]), {0: 0.0, 3: 0.75, 4: 1.0, 5: 0.5, 6: 0.0}),
+        (delayed(step_decay(1.0, 0.1, 2), 3), {0: 1.0, 4: 1.0, 5: 0.1, 7: 0.01}),
     ],
 )
 def test_landmarks(schedule, expected):
@@ -161,8 +181,11 @@ def test_stairs_of_other_lengths(length, multiples):
         lambda length: cosine_decay(1.0, length, 0.25),
         lambda length: warmup_cosine_decay(1.0, 0, length, final=0.25),
         lambda length: one_cycle(1.0, length, final_factor=1.0, start_factor=4.0),
+        lambda length: polynomial_decay(1.0, length, 2.0, 0.25),
+        lambda length: exponential_growth(1.0, 2.0, length),
+        lambda length: exponential_growth(1.0, 0.25, length),
     ],
-    ids=["linear", "cosine", "warmup", "one_cycle"],
+    ids=["linear", "cosine", "warmup", "one_cycle", "polynomial", "growth", "falling growth"],
 )
 def test_the_end_is_reached_exactly_at_the_last_step(make, traced):
     """And a warmup's peak at its own: 41 times the inverse of 41 is less than one in float32."""
@@ -173,7 +196,7 @@ def test_the_end_is_reached_exactly_at_the_last_step(make, traced):
         values = jax.jit(lambda: jnp.stack([jnp.stack([make(int(n))(n - 1), make(int(n))(n), make(int(n))(n + 7)]) for n in LENGTHS]))()
     final = make(10)(10)
     np.testing.assert_array_equal(values[:, 1:], np.full((len(LENGTHS), 2), final))
-    assert bool(jnp.all(values[:, 0] > final - 1e-6))
+    assert bool(jnp.all((values[:, 0] - final) * (make(10)(0) - final) > -1e-6))
 
 
 def test_the_peak_is_reached_exactly_at_the_end_of_a_warmup():
@@ -183,6 +206,59 @@ def test_the_peak_is_reached_exactly_at_the_end_of_a_warmup():
     assert_close(before, 0.5 * (LENGTHS - 1) / LENGTHS)
     cycles = jax.jit(lambda: jnp.stack([one_cycle(0.5, int(n) * 10, 0.3)(3 * n) for n in LENGTHS]))()
     np.testing.assert_allclose(cycles, 0.5, rtol=1e-6)
+
+
+def test_cosines_restart_at_each_multiple_of_their_length():
+    """Of every length from 1 to 300, traced, and of some as constants: at their start they are whole, a step before they are lowest."""
+
+    def around(length):
+        return at_multiples(lambda length: cosine_restarts(1.0, length), length)
+
+    some = LENGTHS[40::20]
+    constants = jax.jit(lambda: jnp.stack([around(int(length)) for length in some]))()
+    for lengths, values in ((some, constants), (LENGTHS, jax.jit(jax.vmap(around))(jnp.asarray(LENGTHS)))):
+        np.testing.assert_array_equal(values[:, :, 1], 1)
+        assert_close(values[:, :, 0], np.tile((1 + np.cos(np.pi * (lengths - 1) / lengths))[:, None] / 2, 7), atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1.5, 2, 3, 7])
+def test_longer_cosines_restart_where_the_sum_of_lengths_says(factor):
+    for length in (1, 4, 10, 41, 47, 100):
+        starts = np.cumsum([0] + [length * factor**k for k in range(6)])
+        starts = starts[starts == np.round(starts)]
+        traced = jax.jit(lambda length, factor, step: cosine_restarts(1.0, length, factor)(step))
+        for step in starts:
+            np.testing.assert_allclose([cosine_restarts(1.0, length, factor)(int(step)), traced(length, factor, int(step))], 1, rtol=1e-6)
+        before = np.array([traced(length, factor, int(step) - 1) for step in starts[1:]])
+        assert np.all(before < 1) or length == 1
+
+
+def torch_values(scheduler_of, steps=40):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.5)
+    scheduler, values = scheduler_of(torch.optim.lr_scheduler, optimizer), []
+    for _ in range(steps):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return values
+
+
+@pytest.mark.parametrize(
+    "schedule, theirs",
+    [
+        (polynomial_decay(0.5, 25, 1.5), lambda s, o: s.PolynomialLR(o, 25, 1.5)),
+        (cosine_restarts(0.5, 5, 2, 0.01), lambda s, o: s.CosineAnnealingWarmRestarts(o, 5, 2, eta_min=0.01)),
+        (piecewise_constant([0.5, 0.05, 0.005], [8, 20]), lambda s, o: s.MultiStepLR(o, [8, 20], 0.1)),
+        (
+            join_schedules([constant(0.05), exponential_decay(0.5, 0.9)], [6]),
+            lambda s, o: s.SequentialLR(o, [s.ConstantLR(o, 0.1, 100), s.ExponentialLR(o, 0.9)], [6]),
+        ),
+    ],
+    ids=["polynomial", "restarts", "piecewise", "joined"],
+)
+def test_agrees_with_torch(schedule, theirs):
+    assert_close(jax.vmap(schedule)(jnp.arange(40)), np.array(torch_values(theirs)), rtol=1e-5)
 
 
 @every_schedule
@@ -249,6 +325,72 @@ def test_healthy_numbers_raise_nothing_under_debug_nans(name):
             ValueError,
             r"^one_cycle: start_factor must be in \[1, inf\), got 0.5$",
             lambda: one_cycle(1, 10, start_factor=1),
+        ),
+        "power of zero": (
+            lambda: polynomial_decay(1, 10, 0.0),
+            ValueError,
+            r"^polynomial_decay: power must be in \(0, inf\), got 0.0$",
+            lambda: polynomial_decay(1, 10, 0.1),
+        ),
+        "growth from nothing": (
+            lambda: exponential_growth(0.0, 1.0, 10),
+            ValueError,
+            r"^exponential_growth: initial must be in \(0, inf\), got 0.0$",
+            lambda: exponential_growth(1e-6, 1.0, 10),
+        ),
+        "growth to nothing": (
+            lambda: exponential_growth(1.0, 0, 10),
+            ValueError,
+            r"^exponential_growth: final must be in \(0, inf\), got 0$",
+            lambda: exponential_growth(1.0, 1e-6, 10),
+        ),
+        "shorter and shorter": (
+            lambda: cosine_restarts(1.0, 10, 0.5),
+            ValueError,
+            r"^cosine_restarts: factor must be in \[1, inf\), got 0.5$",
+            lambda: cosine_restarts(1.0, 10, 1),
+        ),
+        "a boundary too many": (
+            lambda: piecewise_constant([0.1, 0.2], [5, 9]),
+            ValueError,
+            "^piecewise_constant: boundaries must be one fewer than values, got 2 beside 2 values$",
+            lambda: piecewise_constant([0.1, 0.2], [5]),
+        ),
+        "no schedules": (
+            lambda: join_schedules([], []),
+            ValueError,
+            "^join_schedules: boundaries must be one fewer than schedules, got 0 beside 0 schedules$",
+            lambda: join_schedules([constant(0.1)], []),
+        ),
+        "boundaries that fall": (
+            lambda: piecewise_constant([0.1, 0.2, 0.3], [9, 5]),
+            ValueError,
+            r"^piecewise_constant: boundaries must rise, got \[9.0, 5.0\]$",
+            lambda: piecewise_constant([0.1, 0.2, 0.3], [5, 9]),
+        ),
+        "value below zero": (
+            lambda: piecewise_constant([0.1, -0.2], [5]),
+            ValueError,
+            r"^piecewise_constant: every value must be in \[0, inf\), got -0.2$",
+            lambda: piecewise_constant([0.1, 0.2], [5]),
+        ),
+        "boundary below zero": (
+            lambda: join_schedules([constant(0.1), constant(0.2)], [-1]),
+            ValueError,
+            r"^join_schedules: every boundary must be in \[0, inf\), got -1$",
+            lambda: join_schedules([constant(0.1), constant(0.2)], [0]),
+        ),
+        "a number for a schedule": (
+            lambda: delayed(0.1, 5),
+            TypeError,
+            "^delayed: a schedule must be a function, got 0.1; constant makes one of a number$",
+            lambda: delayed(constant(0.1), 5),
+        ),
+        "a number among schedules": (
+            lambda: join_schedules([constant(0.1), 0.2], [5]),
+            TypeError,
+            "^join_schedules: a schedule must be a function, got 0.2; constant makes one of a number$",
+            lambda: join_schedules([constant(0.1), constant(0.2)], [5]),
         ),
         "peak NaN": (lambda: one_cycle(float("nan"), 10), ValueError, r"^one_cycle: peak .* got nan$", lambda: one_cycle(1, 10)),
     }

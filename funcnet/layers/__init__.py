@@ -1,5 +1,8 @@
 """Layers: pure functions `init` and `apply` over parameter pytrees."""
 
+from funcnet.layers.attention import attention as attention
+from funcnet.layers.attention import positional_embedding as positional_embedding
+from funcnet.layers.attention import positional_encoding as positional_encoding
 from funcnet.layers.combinators import activation as activation
 from funcnet.layers.combinators import branches as branches
 from funcnet.layers.combinators import mlp as mlp
@@ -8,6 +11,7 @@ from funcnet.layers.combinators import residual as residual
 from funcnet.layers.combinators import serial as serial
 from funcnet.layers.conv import avg_pool as avg_pool
 from funcnet.layers.conv import conv as conv
+from funcnet.layers.conv import conv_transpose as conv_transpose
 from funcnet.layers.conv import flatten as flatten
 from funcnet.layers.conv import max_pool as max_pool
 from funcnet.layers.dense import dense as dense
@@ -23,7 +27,16 @@ from funcnet.layers.layer import check_symbols as check_symbols
 from funcnet.layers.layer import out_shape as out_shape
 from funcnet.layers.layer import outline as outline
 from funcnet.layers.layer import outputs_of as outputs_of
+from funcnet.layers.nonlinear import prelu as prelu
+from funcnet.layers.nonlinear import softmax as softmax
+from funcnet.layers.normalisation import group_norm as group_norm
 from funcnet.layers.normalisation import layer_norm as layer_norm
+from funcnet.layers.normalisation import rms_norm as rms_norm
+from funcnet.layers.pool import adaptive_avg_pool as adaptive_avg_pool
+from funcnet.layers.pool import adaptive_max_pool as adaptive_max_pool
+from funcnet.layers.pool import global_avg_pool as global_avg_pool
+from funcnet.layers.pool import global_max_pool as global_max_pool
 from funcnet.layers.precision import mixed_precision as mixed_precision
 from funcnet.layers.recurrent import CELLS as CELLS
+from funcnet.layers.recurrent import bidirectional as bidirectional
 from funcnet.layers.recurrent import recurrent as recurrent

@@ -1,4 +1,4 @@
-"""Layers that slide a window over one or two spatial axes: convolution and pooling.
+"""Layers that slide a window over one, two or three spatial axes: convolution, the other way round too, and pooling.
 
 A pool gathers the input once for each offset inside the window, with the examples on the last axis, and takes the maximum
 or mean over the offsets. So does a convolution on a CPU, where one matrix product over channels and offsets follows, many
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from funcnet import check, inner
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, no_params, weight_initializer
+from funcnet.layers.layer import Init, Initializer, Layer, Shape, check_shape, compute_dtype, no_params, weight_initializer
 from funcnet.tree import Params, at_least_float32, wide_dtype
 
 Sizes: TypeAlias = int | Sequence[int]
@@ -27,17 +27,19 @@ Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
 def conv(
     channels: int, window: Sizes, *, stride: Sizes = 1, padding: Padding = "SAME", initializer: str | Initializer = "glorot_uniform"
 ) -> Layer:
-    """Slides one small dense layer over a signal or an image (a cross-correlation, as everywhere in this field).
+    """Slides one small dense layer over a signal, an image or a volume (a cross-correlation, as everywhere in this field).
 
     Args:
       channels: number of output channels, at least 1.
-      window: size of the window, one number for all spatial axes or one for each.
+      window: size of the window, one number for all spatial axes or one for each. A volume needs three, so that a batch of images is
+        not taken for one.
       stride: step of the window, likewise.
       padding: "SAME", "VALID", or zeros to add at both ends: a number, one for each axis, or (before, after) for each.
       initializer: of the kernel, by name or function; the bias starts at zero.
 
     Returns:
-      A `Layer`, (inputs, length) -> (channels, length') or (inputs, rows, columns) -> (channels, rows', columns'), with
+      A `Layer`, (inputs, length) -> (channels, length'), (inputs, rows, columns) -> (channels, rows', columns') or
+      (inputs, planes, rows, columns) -> (channels, planes', rows', columns'), with
       params {"weight": (channels, inputs, *window), "bias": (channels,)}.
 
     Raises:
@@ -53,26 +55,97 @@ def conv(
     """
     channels = check.whole("conv", "channels", channels, 1)
     _check_window("conv", window, stride, padding)
-    draw = weight_initializer("conv", initializer)
-
-    def init(key: jax.Array, in_shape: Shape) -> Params:
-        inputs, *spatial = check_shape("conv", in_shape, (2, 3))
-        sizes = _per_axis("conv", "window", window, len(spatial))
-        weight = draw(key, (channels, inputs, *sizes), jnp.result_type(float))
-        return {"weight": weight, "bias": jnp.zeros(channels, weight.dtype)}
 
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         weight = params["weight"]
         _check_image("conv", x, len(weight.shape) - 1, weight.shape[1])
         dtype = compute_dtype(x, weight)
-        steps = _per_axis("conv", "stride", stride, weight.ndim - 2)
+        steps = per_axis("conv", "stride", stride, weight.ndim - 2)
         pads = _check_fits("conv", x.shape[1:-1], weight.shape[2:], steps, padding)
         y: jax.Array = correlate(weight.astype(dtype), x.astype(dtype), steps, pads)
         bias: jax.Array = params["bias"].astype(dtype)
         return y + bias.reshape(-1, *(1,) * (y.ndim - 1))
 
-    return Layer(init, apply)
+    return Layer(_init("conv", channels, window, initializer), apply)
+
+
+def conv_transpose(
+    channels: int, window: Sizes, *, stride: Sizes = 1, padding: Padding = "SAME", initializer: str | Initializer = "glorot_uniform"
+) -> Layer:
+    """The other way round: every input adds its window to the output, so that a stride makes the output longer.
+
+    y[o, stride * i + w] gets weight[o, c, w] * x[c, i] from every input i, channel c and offset w; then the edges are cut. It is the
+    gradient of `conv` in its input.
+
+    Args:
+      channels: number of output channels, at least 1.
+      window: size of the window, one number for all spatial axes or one for each; three for a volume.
+      stride: how far apart the windows of neighbouring inputs are, likewise.
+      padding: what is cut from both ends of an axis, which else is (length - 1) * stride + window: a number, one for each axis, or
+        (before, after) for each. "VALID" cuts nothing and shows at least a stride of each input, "SAME" leaves length * stride.
+      initializer: of the kernel, by name or function; the bias starts at zero.
+
+    Returns:
+      A `Layer`, (inputs, *spatial) -> (channels, *spatial'), with params {"weight": (channels, inputs, *window), "bias":
+      (channels,)}. torch keeps this weight as (inputs, channels, *window), flax turned round in space too.
+
+    Raises:
+      ValueError: a size is below 1, the padding is unknown, or nothing would be left of the output.
+
+    Example:
+      >>> layer = conv_transpose(8, 3, stride=2)
+      >>> params = layer.init(jax.random.key(0), (4, 7, 7))
+      >>> layer.apply(params, jnp.ones((4, 7, 7))).shape
+      (8, 14, 14)
+
+    Source: Zeiler et al. (2010); Dumoulin and Visin (2016).
+    """
+    channels = check.whole("conv_transpose", "channels", channels, 1)
+    _check_window("conv_transpose", window, stride, padding)
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        weight = params["weight"]
+        _check_image("conv_transpose", x, len(weight.shape) - 1, weight.shape[1])
+        dtype = compute_dtype(x, weight)
+        steps = per_axis("conv_transpose", "stride", stride, weight.ndim - 2)
+        edges = _edges(x.shape[1:-1], weight.shape[2:], steps, padding)
+        between = [(*edge, step - 1) for edge, step in zip(edges, steps, strict=True)]
+        apart = jax.lax.pad(x.astype(dtype), jnp.zeros((), dtype), [(0, 0, 0), *between, (0, 0, 0)])
+        turned = jnp.flip(weight.astype(dtype), tuple(range(2, weight.ndim)))
+        y: jax.Array = correlate(turned, apart, (1,) * len(steps), ((0, 0),) * len(steps))
+        bias: jax.Array = params["bias"].astype(dtype)
+        return y + bias.reshape(-1, *(1,) * (y.ndim - 1))
+
+    return Layer(_init("conv_transpose", channels, window, initializer), apply)
+
+
+def _init(where: str, channels: int, window: Sizes, initializer: str | Initializer) -> Init:
+    draw = weight_initializer(where, initializer)
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        inputs, *spatial = check_shape(where, in_shape, _axes(window))
+        sizes = per_axis(where, "window", window, len(spatial))
+        weight = draw(key, (channels, inputs, *sizes), jnp.result_type(float))
+        return {"weight": weight, "bias": jnp.zeros(channels, weight.dtype)}
+
+    return init
+
+
+def _edges(spatial: Shape, window: Shape, steps: Shape, padding: Padding) -> list[tuple[int, int]]:
+    """How many zeros stand before and after inputs that stand a stride apart; fewer than none where the output is cut by more."""
+    if padding == "SAME":
+        before = [size - 1 if step > size - 1 else -(-(size + step - 2) // 2) for size, step in zip(window, steps, strict=True)]
+        return [(first, size + step - 2 - first) for first, size, step in zip(before, window, steps, strict=True)]
+    if padding == "VALID":
+        return [(size - 1, max(size, step) - 1) for size, step in zip(window, steps, strict=True)]
+    cuts = _pads("conv_transpose", padding, spatial, window, steps)
+    for length, size, step, cut in zip(spatial, window, steps, cuts, strict=True):
+        if (length - 1) * step + size <= sum(cut):
+            rule = f"padding must be less than the output's {(length - 1) * step + size}"
+            raise ValueError(check.message("conv_transpose", rule, sum(cut), "it is cut off here"))
+    return [(size - 1 - before, size - 1 - after) for size, (before, after) in zip(window, cuts, strict=True)]
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(2, 3))
@@ -130,7 +203,7 @@ def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
     """The largest value in each window; by default windows lie side by side.
 
     Args:
-      window: size of the window, one number for all spatial axes or one for each.
+      window: size of the window, one number for all spatial axes or one for each; three for a volume.
       stride: step of the window, likewise; the window's size if left out.
       padding: as in `conv`, at most half the window; padding is never the largest.
 
@@ -153,7 +226,7 @@ def avg_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
     """The mean of each window, padding counted as zeros, in at least float32; by default windows lie side by side.
 
     Args:
-      window: size of the window, one number for all spatial axes or one for each.
+      window: size of the window, one number for all spatial axes or one for each; three for a volume.
       stride: step of the window, likewise; the window's size if left out.
       padding: as in `conv`.
 
@@ -197,9 +270,9 @@ def _pool(where: str, window: Sizes, stride: Sizes | None, padding: Padding, *, 
 
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        _check_image(where, x, None, None)
+        _check_image(where, x, 4 if 4 in _axes(window) else None, None)
         axes = x.ndim - 2
-        sizes, steps = _per_axis(where, "window", window, axes), _per_axis(where, "stride", stride, axes)
+        sizes, steps = per_axis(where, "window", window, axes), per_axis(where, "stride", stride, axes)
         pads = _check_fits(where, x.shape[1:-1], sizes, steps, padding)
         if largest:
             _check_padding(where, pads, sizes)
@@ -213,7 +286,7 @@ def _pool(where: str, window: Sizes, stride: Sizes | None, padding: Padding, *, 
             x = functools.reduce(jnp.maximum, patches) if largest else functools.reduce(jnp.add, patches) / len(patches)
         return x.astype(dtype)
 
-    return Layer(no_params(where, (2, 3)), apply)
+    return Layer(no_params(where, _axes(window)), apply)
 
 
 def _offsets(x: jax.Array, window: Shape, steps: Shape, pads: Pads, fill: float) -> list[jax.Array]:
@@ -247,7 +320,12 @@ def _check_padding(where: str, pads: Pads, window: Shape) -> None:
             raise ValueError(check.message(where, rule, max(pad), "padding='SAME' covers every number"))
 
 
-def _per_axis(where: str, name: str, sizes: Any, axes: int) -> Shape:
+def _axes(window: Sizes) -> tuple[int, ...]:
+    """How many axes an input may have: a volume is one only where the window says so, since a batch of images has as many."""
+    return (4,) if isinstance(window, Sequence) and len(window) == 3 else (2, 3)
+
+
+def per_axis(where: str, name: str, sizes: Any, axes: int) -> Shape:
     sizes = (sizes,) * axes if check.is_integer(sizes) else tuple(sizes)
     if len(sizes) != axes:
         raise ValueError(check.message(where, f"{name} must have one size for each of the {axes} spatial axes", sizes))
@@ -276,12 +354,11 @@ def _check_window(where: str, window: Sizes, stride: Sizes, padding: Padding) ->
 
 
 def _check_image(where: str, x: jax.Array, axes: int | None, channels: int | None) -> None:
-    """x must have channels, then one or two spatial axes (as many as init was told), then the examples."""
+    """x must have channels, then its spatial axes (as many as init was told, or one or two), then the examples."""
     got = x.shape[:-1]
     good = len(got) == axes if axes else len(got) in (2, 3)
     if not good or (channels is not None and got[0] != channels):
-        shape = (
-            f"({'channels' if channels is None else channels}, {'rows, columns' if axes == 3 else 'length' if axes == 2 else '*spatial'})"
-        )
+        spatial = {2: "length", 3: "rows, columns", 4: "planes, rows, columns", None: "*spatial"}[axes]
+        shape = f"({'channels' if channels is None else channels}, {spatial})"
         fix = "for a batch, use jax.vmap" if len(got) == (axes or 3) + 1 else "channels come first"
         raise ValueError(check.message(where, f"x must have shape {shape}", got, fix))

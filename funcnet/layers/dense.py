@@ -9,16 +9,18 @@ from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute
 from funcnet.tree import Params
 
 
-def dense(width: int, *, initializer: str | Initializer = "glorot_uniform") -> Layer:
+def dense(width: int, *, initializer: str | Initializer = "glorot_uniform", leading_axes: int = 0) -> Layer:
     """Every output sees every input: y = W x + b.
 
     Args:
       width: number of outputs, at least 1.
+      leading_axes: how many axes of an example lie before its features: the same weights are used at each place along them, as
+        for each step of a sequence.
       initializer: of the weight, by name (`INITIALIZERS`) or as a function like those of `jax.nn.initializers`, which is given
         their layout, (inputs, width); the bias starts at zero.
 
     Returns:
-      A `Layer`, (inputs,) -> (width,), with params {"weight": (width, inputs), "bias": (width,)}.
+      A `Layer`, (*leading, inputs) -> (*leading, width), with params {"weight": (width, inputs), "bias": (width,)}.
 
     Raises:
       ValueError: width is below 1, the initializer is unknown, or x has another shape than init was told.
@@ -32,19 +34,21 @@ def dense(width: int, *, initializer: str | Initializer = "glorot_uniform") -> L
     Source: Glorot and Bengio (2010) for the default initializer.
     """
     width = check.whole("dense", "width", width, 1)
+    leading_axes = check.whole("dense", "leading_axes", leading_axes, 0)
     draw = weight_initializer("dense", initializer)
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        (inputs,) = check_shape("dense", in_shape, (1,))
+        *_, inputs = check_shape("dense", in_shape, (1 + leading_axes,))
         weight = draw(key, (width, inputs), jnp.result_type(float))
         return {"weight": weight, "bias": jnp.zeros(width, weight.dtype)}
 
     @examples_last(argnums=(1,))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        check.shape_is("dense", "x", x.shape[:-1], (params["weight"].shape[1],))
+        leading = x.shape[:-1][:leading_axes]
+        check.shape_is("dense", "x", x.shape[:-1], (*leading, params["weight"].shape[1]))
         dtype = compute_dtype(x, params["weight"])
         weight, bias = params["weight"].astype(dtype), params["bias"].astype(dtype)
-        y: jax.Array = product(weight, x.astype(dtype)) + bias[:, None]
+        y: jax.Array = product(weight, x.astype(dtype)) + bias.reshape(*(1,) * leading_axes, -1, 1)
         return y
 
     return Layer(init, apply)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.activations import Activation, activation_fn
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, product, weight_initializer
+from funcnet.layers.layer import Initializer, Layer, Shape, apply_batch, check_shape, compute_dtype, product, weight_initializer
 from funcnet.tree import Params
 
 _UNROLL = 8  # steps written out in the loop's body: on a CPU each turn of a loop costs as much as a small product
@@ -129,5 +129,53 @@ def recurrent(
         start = (jnp.zeros((width, examples), dtype),) * carries
         carry, sequence = jax.lax.scan(one_step, start, x.astype(dtype), unroll=min(steps, _UNROLL))
         return sequence if return_sequence else carry[0]
+
+    return Layer(init, apply)
+
+
+def bidirectional(layer: Layer) -> Layer:
+    """A layer along a sequence and the same kind of layer from its end to its start, their outputs side by side.
+
+    The layer backwards has weights of its own. Where the output is a sequence it is turned round again, so that both parts of an
+    entry are of one place; where it is not, both have seen everything.
+
+    Args:
+      layer: (time, inputs) -> (time, width) or (width,), such as `recurrent`.
+
+    Returns:
+      A `Layer`, (time, inputs) -> (time, 2 * width) or (2 * width,), with params {"forward": the layer's, "backward": the same}.
+      Layers are stacked by `serial`: all but the last return their sequence.
+
+    Raises:
+      ValueError: the layer doesn't fit its input, or gives something else.
+
+    Example:
+      >>> from funcnet.layers import serial
+      >>> both = bidirectional(recurrent(4, cell="lstm", return_sequence=True))
+      >>> stack = serial(both, bidirectional(recurrent(4, cell="lstm")))
+      >>> stack.apply(stack.init(jax.random.key(0), (7, 2)), jnp.ones((7, 2))).shape
+      (8,)
+
+    Source: Schuster and Paliwal (1997).
+    """
+    check.callables("bidirectional", layer, ("init", "apply"), "wrap a Layer such as recurrent(10)")
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        in_shape = check_shape("bidirectional", in_shape, (2,))
+        check.random_key("init", key)
+        forward, backward = jax.random.split(key)
+        return {"forward": layer.init(forward, in_shape), "backward": layer.init(backward, in_shape)}
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        keys = (None, None) if key is None else jax.random.split(key)
+        forward = apply_batch(layer, params["forward"], x, key=keys[0])
+        backward = apply_batch(layer, params["backward"], jnp.flip(x, 0), key=keys[1])
+        if forward.ndim not in (2, 3):
+            got = f"shape {forward.shape[:-1]}"
+            raise ValueError(check.message("bidirectional", "the layer must give (time, width) or (width,)", got))
+        if forward.ndim == 3:
+            backward = jnp.flip(backward, 0)
+        return jnp.concatenate([forward, backward], -2)
 
     return Layer(init, apply)

@@ -12,19 +12,28 @@ from funcnet.layers import (
     INITIALIZERS,
     Layer,
     activation,
+    adaptive_avg_pool,
     apply_batch,
+    attention,
     avg_pool,
+    bidirectional,
     check_symbols,
     conv,
+    conv_transpose,
     dense,
     drop_connect,
     embedding,
     flatten,
+    global_avg_pool,
+    group_norm,
     layer_norm,
     max_pool,
     out_shape,
     outline,
     parallel,
+    positional_embedding,
+    positional_encoding,
+    prelu,
     recurrent,
     residual,
     serial,
@@ -157,6 +166,78 @@ def test_layer_norm_has_mean_zero_and_variance_one():
     np.testing.assert_allclose(y.var(-1), 1, rtol=1e-4)
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("window", "stride"), [((3, 2), (2, 2)), ((4, 3), (1, 3)), ((2, 1), (3, 2))])
+def test_conv_transpose_pads_as_flax_does(window, stride, padding):
+    """Whose kernels are turned round, with the examples first and the channels last."""
+    linen = pytest.importorskip("flax.linen", reason="flax is in the extra [bench]")
+    layer = conv_transpose(3, window, stride=stride, padding=padding)
+    params, x = start(layer, 2, 4, 5), jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 5)), jnp.float32)
+    kernel = jnp.flip(params["weight"], (2, 3)).transpose(2, 3, 1, 0)
+    theirs = linen.ConvTranspose(3, window, stride, padding)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        expected = theirs.apply({"params": {"kernel": kernel, "bias": params["bias"]}}, x.transpose(1, 2, 0)[None])[0]
+    assert_close(layer.apply(params, x), expected.transpose(2, 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "window", "stride", "padding"), [(9, 3, 2, 1), (8, (2, 3), 1, 0), (8, 4, (2, 3), (1, 2))], ids=["even", "unequal", "wide"]
+)
+def test_conv_transpose_is_the_gradient_of_conv(rows, window, stride, padding):
+    """In its input, with the same kernel; of sizes that the windows fill."""
+    there, back = conv(2, window, stride=stride, padding=padding), conv_transpose(3, window, stride=stride, padding=padding)
+    params, x = start(there, 3, rows, 9), jnp.ones((3, rows, 9))
+    y, gradient = jax.vjp(lambda x: there.apply(params, x), x)
+    y = jnp.asarray(np.random.default_rng(0).normal(size=y.shape), jnp.float32)
+    kernel = {"weight": params["weight"].swapaxes(0, 1), "bias": jnp.zeros(3)}
+    assert_close(back.apply(kernel, y), gradient(y)[0], atol=1e-5)
+
+
+def test_a_place_that_sees_nothing_takes_nothing():
+    """The output is what the bias of the last product says, with finite gradients; the other places are as without it."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
+    seen = jnp.array([[True, True, False], [False, False, False], [True, True, True]])
+    layer = attention(2, mask=seen)
+    params = start(layer, 3, 4) | {"out_bias": jnp.arange(4.0)}
+    y = layer.apply(params, x)
+    assert_close(y[1], jnp.arange(4.0))
+    assert_close(y[2], attention(2).apply(params, x)[2])
+    grads = jax.grad(lambda params, x: jnp.sum(layer.apply(params, x) ** 2), (0, 1))(params, x)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(grads))
+
+
+def test_a_causal_place_does_not_depend_on_the_future():
+    layer = attention(2, causal=True)
+    params, x = start(layer, 5, 4), jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.float32)
+    changed = x.at[3:].add(1.0)
+    assert_close(layer.apply(params, x)[:3], layer.apply(params, changed)[:3], rtol=0, atol=0)
+    assert np.any(layer.apply(params, x)[3:] != layer.apply(params, changed)[3:])
+    assert_close(layer.apply(params, x[:3]), layer.apply(params, x)[:3])
+
+
+def test_padding_that_a_mask_finds_changes_nothing():
+    """Sequences padded with zeros, each as long as it is: the numbers of the unpadded ones."""
+    layer = attention(2, mask=lambda x: jnp.any(x != 0, -1)[None])
+    params, x = start(layer, 6, 4), jnp.asarray(np.random.default_rng(0).normal(size=(3, 6, 4)), jnp.float32)
+    lengths = (6, 4, 1)
+    padded = jnp.stack([each.at[length:].set(0.0) for each, length in zip(x, lengths)])
+    together = apply_batch(layer, params, jnp.moveaxis(padded, 0, -1))
+    for i, length in enumerate(lengths):
+        assert_close(together[:length, :, i], attention(2).apply(params, x[i, :length]))
+
+
+def test_each_group_has_mean_zero_and_variance_one():
+    x = jnp.asarray(np.random.default_rng(0).normal(5, 3, size=(6, 30)), jnp.float32)
+    y = np.asarray(group_norm(2).apply(start(group_norm(2), 6, 30), x)).reshape(2, -1)
+    np.testing.assert_allclose(y.mean(-1), 0, atol=1e-6)
+    np.testing.assert_allclose(y.var(-1), 1, rtol=1e-4)
+
+
+def test_prelu_starts_as_told():
+    assert_close(prelu(0.1).init(KEY, (3,)), {"slope": jnp.float32(0.1)})
+    assert_close(prelu(0.1, shared=False).init(KEY, (3, 2)), {"slope": jnp.full(3, 0.1)})
+
+
 @pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int32])
 def test_a_symbol_out_of_range_gives_nan_and_never_another_symbols_vector(dtype):
     """A vocabulary of 300 is more than 8 bits can count, so that counting in them could wrap around."""
@@ -204,6 +285,126 @@ def test_numpy_inputs_are_taken():
             ValueError,
             r"^dense: x must have shape \(3,\), got \(32, 3\); for a batch, use jax.vmap$",
             lambda: jax.vmap(dense(2).apply, (None, 0))(start(dense(2), 3), jnp.ones((32, 3))),
+        ),
+        "time for dense": (
+            applied(lambda: dense(2, leading_axes=1), (5, 3), jnp.ones((7, 5, 3))),
+            ValueError,
+            r"^dense: x must have shape \(7, 3\), got \(7, 5, 3\); for a batch, use jax.vmap$",
+            applied(lambda: dense(2, leading_axes=1), (5, 3), jnp.ones((7, 3))),
+        ),
+        "a volume for dense": (
+            lambda: start(dense(2), 5, 3),
+            ValueError,
+            r"^dense: in_shape must have 1 axes, got \(5, 3\); it is one example's shape, without a batch axis$",
+            lambda: start(dense(2, leading_axes=1), 5, 3),
+        ),
+        "a batch for a convolution of images": (
+            lambda: start(conv(2, 3), 7, 3, 8, 8),
+            ValueError,
+            r"^conv: in_shape must have 2 or 3 axes, got \(7, 3, 8, 8\); it is one example's shape, without a batch axis$",
+            lambda: start(conv(2, (3, 3, 3)), 7, 3, 8, 8),
+        ),
+        "an image for a convolution of volumes": (
+            applied(lambda: conv(2, (3, 3, 3)), (1, 4, 4, 4), jnp.ones((4, 4, 4))),
+            ValueError,
+            r"^conv: x must have shape \(1, planes, rows, columns\), got \(4, 4, 4\); channels come first$",
+            applied(lambda: conv(2, (3, 3, 3)), (1, 4, 4, 4), jnp.ones((1, 4, 4, 4))),
+        ),
+        "a batch for a pool of volumes": (
+            lambda: max_pool((2, 2, 2)).apply((), jnp.ones((7, 1, 4, 4, 4))),
+            ValueError,
+            r"^max_pool: x must have shape \(channels, planes, rows, columns\), got \(7, 1, 4, 4, 4\); for a batch, use jax.vmap$",
+            lambda: max_pool((2, 2, 2)).apply((), jnp.ones((1, 4, 4, 4))),
+        ),
+        "more cut than there is": (
+            applied(lambda: conv_transpose(2, 3, padding=3), (1, 4), jnp.ones((1, 4))),
+            ValueError,
+            "^conv_transpose: padding must be less than the output's 6, got 6; it is cut off here$",
+            applied(lambda: conv_transpose(2, 3, padding=2), (1, 4), jnp.ones((1, 4))),
+        ),
+        "a batch for a global pool": (
+            lambda: global_avg_pool().apply((), jnp.ones((7, 1, 4, 4, 4))),
+            ValueError,
+            r"^global_avg_pool: x must have shape \(channels, \*spatial\), got \(7, 1, 4, 4, 4\); for a batch, use jax.vmap$",
+            lambda: global_avg_pool().apply((), jnp.ones((1, 4, 4, 4))),
+        ),
+        "a pool to nothing": (
+            lambda: adaptive_avg_pool(0),
+            ValueError,
+            "^adaptive_avg_pool: every size must be at least 1, got 0$",
+            lambda: adaptive_avg_pool(1),
+        ),
+        "sizes that are too many": (
+            lambda: adaptive_avg_pool((2, 2)).apply((), jnp.ones((1, 4))),
+            ValueError,
+            r"^adaptive_avg_pool: sizes must have one size for each of the 1 spatial axes, got \(2, 2\)$",
+            lambda: adaptive_avg_pool((2, 2)).apply((), jnp.ones((1, 4, 4))),
+        ),
+        "groups that don't divide": (
+            lambda: start(group_norm(3), 4),
+            ValueError,
+            "^group_norm: the channels must be a multiple of the 3 groups, got 4$",
+            lambda: start(group_norm(2), 4),
+        ),
+        "other channels for group_norm": (
+            applied(lambda: group_norm(2), (4,), jnp.ones(6)),
+            ValueError,
+            r"^group_norm: the first axis of x must have shape \(4,\), got \(6,\)$",
+            applied(lambda: group_norm(2), (6,), jnp.ones(6)),
+        ),
+        "heads that don't divide": (
+            lambda: start(attention(3), 5, 4),
+            ValueError,
+            "^attention: the width must be a multiple of the 3 heads, got 4; width= sets another than that of x$",
+            lambda: start(attention(3, width=6), 5, 4),
+        ),
+        "a batch for attention": (
+            applied(lambda: attention(2), (5, 4), jnp.ones((7, 5, 4))),
+            ValueError,
+            r"^attention: x must have shape \(time, 4\), got \(7, 5, 4\); for a batch, use jax.vmap$",
+            applied(lambda: attention(2), (5, 4), jnp.ones((7, 4))),
+        ),
+        "a mask of another time": (
+            applied(lambda: attention(2, mask=jnp.ones((1, 5), bool)), (5, 4), jnp.ones((6, 4))),
+            ValueError,
+            r"^attention: mask must have shape \(6, 6\) or \(1, 6\), got \(1, 5\)$",
+            applied(lambda: attention(2, mask=jnp.ones((1, 6), bool)), (5, 4), jnp.ones((6, 4))),
+        ),
+        "a mask of numbers": (
+            applied(lambda: attention(2, mask=jnp.ones((5, 5))), (5, 4), jnp.ones((5, 4))),
+            TypeError,
+            "^attention: mask must be of bool, got float32; True where a place is seen$",
+            applied(lambda: attention(2, mask=jnp.ones((5, 5), bool)), (5, 4), jnp.ones((5, 4))),
+        ),
+        "a longer sequence than there are vectors": (
+            applied(positional_embedding, (5, 4), jnp.ones((6, 4))),
+            ValueError,
+            r"^positional_embedding: x must have shape \(at most 5, 4\), got \(6, 4\)$",
+            applied(positional_embedding, (6, 4), jnp.ones((6, 4))),
+        ),
+        "waves of no length": (
+            lambda: positional_encoding(max_wavelength=1.0),
+            ValueError,
+            r"^positional_encoding: max_wavelength must be in \(1, inf\), got 1.0$",
+            lambda: positional_encoding(max_wavelength=10.0),
+        ),
+        "features alone for waves": (
+            lambda: positional_encoding().apply((), jnp.ones(4)),
+            ValueError,
+            r"^positional_encoding: x must have shape \(time, features\), got \(4,\); time comes first$",
+            lambda: positional_encoding().apply((), jnp.ones((1, 4))),
+        ),
+        "both ways of a function": (
+            lambda: bidirectional(recurrent),
+            TypeError,
+            "^bidirectional: needs an object with init and apply, got <function recurrent.*; wrap a Layer such as recurrent\\(10\\)$",
+            lambda: bidirectional(recurrent(2)),
+        ),
+        "a slope that is none": (
+            lambda: prelu(float("nan")),
+            ValueError,
+            r"^prelu: initial must be in \(-inf, inf\), got nan$",
+            lambda: prelu(0.0),
         ),
         "a batch for conv": (
             applied(lambda: conv(2, 3), (1, 5), jnp.ones((4, 1, 5))),

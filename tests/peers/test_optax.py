@@ -48,12 +48,14 @@ def adagrad(learning_rate: Any, initial_accumulator_value: Any = 0.1, eps: Any =
     return fn.adagrad(learning_rate, 0.0, eps_root=eps, initial_sum=initial_accumulator_value)
 
 
-def rmsprop(learning_rate: Any, decay: Any = 0.9, eps: Any = 1e-8) -> fn.Optimizer:
-    return fn.rmsprop(learning_rate, decay, 0.0, eps_root=eps)
+def rmsprop(learning_rate: Any, decay: Any = 0.9, eps: Any = 1e-8, centered: bool = False, momentum: Any = None) -> fn.Optimizer:
+    return fn.rmsprop(learning_rate, decay, 0.0, eps_root=eps, momentum=momentum, centered=centered)
 
 
-def adamw(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, weight_decay: Any = 1e-4) -> fn.Optimizer:
-    return fn.adamw(learning_rate, b1, b2, eps, weight_decay)
+def adamw(
+    learning_rate: Any, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, mu_dtype: Any = None, weight_decay: Any = 1e-4
+) -> fn.Optimizer:
+    return fn.adamw(learning_rate, b1, b2, eps, weight_decay, mu_dtype=mu_dtype)
 
 
 def lion(learning_rate: Any, b1: Any = 0.9, b2: Any = 0.99, weight_decay: Any = 1e-3) -> fn.Optimizer:
@@ -75,9 +77,7 @@ def linear_schedule(init_value: Any, end_value: Any, transition_steps: Any) -> A
 
 @ours
 def polynomial_schedule(init_value: Any, end_value: Any, power: Any, transition_steps: Any, transition_begin: int = 0) -> Any:
-    if power != 1 or transition_begin != 0:
-        raise NotImplementedError
-    return fn.linear(init_value, end_value, transition_steps)
+    return fn.delayed(fn.polynomial_decay(init_value, transition_steps, power, end_value), transition_begin)
 
 
 @ours

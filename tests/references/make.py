@@ -63,6 +63,69 @@ def _recurrent_case(cell: str, kind: str, gates: int, activation: str = "tanh", 
     )
 
 
+def _both_ways_case(cell: str, kind: str, gates: int, depth: int, sequence: bool) -> LayerCase:
+    """A stack of layers, each in both directions, in one module of torch's."""
+    inputs, width = 3, 4
+    shapes, names = {}, {}
+    for i in range(depth):
+        for direction, suffix in (("forward", ""), ("backward", "_reverse")):
+            start = f"{i}/{direction}/"
+            shapes |= {start + key: shape for key, shape in _recurrent_shapes(gates, 2 * width if i else inputs, width).items()}
+            theirs = {"input": "weight_ih", "recurrent": "weight_hh", "bias": "bias_ih", "recurrent_bias": "bias_hh"}
+            names |= {start + key: f"{name}_l{i}{suffix}" for key, name in theirs.items()}
+
+    def run(torch, params, x):
+        module = getattr(torch.nn, kind)(inputs, width, depth, batch_first=True, bidirectional=True, dtype=torch.float64)
+        y, last = torch.func.functional_call(module, {names[name]: value for name, value in params.items()}, (x,))
+        last = last[0] if kind == "LSTM" else last
+        return y if sequence else torch.cat([last[-2], last[-1]], -1)
+
+    def ours(layers):
+        each = [sequence or i < depth - 1 for i in range(depth)]
+        return layers.serial(*(layers.bidirectional(layers.recurrent(width, cell=cell, return_sequence=whole)) for whole in each))
+
+    return LayerCase(ours, (11, inputs), shapes, run)
+
+
+def _attention_shapes(features: int, width: int) -> dict[str, tuple[int, ...]]:
+    inputs = {"query": features, "key": features, "value": features, "out": width}
+    return {name: (width, size) for name, size in inputs.items()} | {f"{name}_bias": (width,) for name in inputs}
+
+
+def _attention(heads: int, causal: bool = False, seen: Any = None) -> Callable:
+    def run(torch, p, x):
+        unseen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1) if causal else None
+        if seen is not None:
+            unseen = ~torch.tensor(seen).expand(x.shape[1], x.shape[1])
+        x = x.swapaxes(0, 1)
+        bias = torch.cat([p["query_bias"], p["key_bias"], p["value_bias"]])
+        weights = {f"{name[0]}_proj_weight": p[name] for name in ("query", "key", "value")}
+        y, _ = torch.nn.functional.multi_head_attention_forward(
+            x, x, x, x.shape[-1], heads, None, bias, None, None, False, 0.0, p["out"], p["out_bias"],
+            attn_mask=unseen, need_weights=False, use_separate_proj_weight=True, **weights,
+        )  # fmt: skip
+        return y.swapaxes(0, 1)
+
+    return run
+
+
+def _narrow_attention(torch, p, x):
+    linear = torch.nn.functional.linear
+    split = lambda name: linear(x, p[name], p[f"{name}_bias"]).unflatten(-1, (3, 2)).swapaxes(1, 2)
+    found = torch.nn.functional.scaled_dot_product_attention(split("query"), split("key"), split("value"))
+    return linear(found.swapaxes(1, 2).flatten(2), p["out"], p["out_bias"])
+
+
+def _waves(torch, p, x):
+    _, time, features = x.shape
+    wave = [[(np.sin, np.cos)[i % 2](t / 1e4 ** (i // 2 * 2 / features)) for i in range(features)] for t in range(time)]
+    return x + torch.tensor(wave)
+
+
+_SEEN = np.random.default_rng(3).uniform(size=(6, 6)) < 0.6
+_SEEN |= np.eye(6, dtype=bool)  # torch's answer is NaN where nothing is seen
+
+
 LAYERS: dict[str, LayerCase] = {
     "dense": LayerCase(
         lambda layers: layers.dense(4),
@@ -145,6 +208,136 @@ LAYERS: dict[str, LayerCase] = {
         lambda torch, p, x: torch.nn.functional.embedding(x, p["table"]),
         symbols=7,
     ),
+}
+
+LAYERS |= {
+    "dense_along_time": LayerCase(
+        lambda layers: layers.dense(4, leading_axes=1),
+        (3, 5),
+        {"weight": (4, 5), "bias": (4,)},
+        lambda torch, p, x: torch.nn.functional.linear(x, p["weight"], p["bias"]),
+    ),
+    "dense_along_planes": LayerCase(
+        lambda layers: layers.dense(2, leading_axes=2),
+        (3, 4, 5),
+        {"weight": (2, 5), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.linear(x, p["weight"], p["bias"]),
+    ),
+    "conv_3d": LayerCase(
+        lambda layers: layers.conv(2, (2, 3, 2), stride=(1, 2, 1), padding=1),
+        (2, 3, 5, 4),
+        {"weight": (2, 2, 2, 3, 2), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv3d(x, p["weight"], p["bias"], stride=(1, 2, 1), padding=1),
+    ),
+    "conv_transpose_1d": LayerCase(
+        lambda layers: layers.conv_transpose(3, 4, stride=2, padding=1),
+        (2, 5),
+        {"weight": (3, 2, 4), "bias": (3,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose1d(x, p["weight"].swapaxes(0, 1), p["bias"], stride=2, padding=1),
+    ),
+    "conv_transpose_2d_valid": LayerCase(  # the second window is shorter than its stride: an output more, which nothing reaches
+        lambda layers: layers.conv_transpose(3, (3, 2), stride=(1, 3), padding="VALID"),
+        (2, 4, 3),
+        {"weight": (3, 2, 3, 2), "bias": (3,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose2d(
+            x, p["weight"].swapaxes(0, 1), p["bias"], stride=(1, 3), output_padding=(0, 1)
+        ),
+    ),
+    "conv_transpose_2d_same": LayerCase(  # 2 * 4 + 1 rows without the last
+        lambda layers: layers.conv_transpose(2, 3, stride=2),
+        (2, 4, 5),
+        {"weight": (2, 2, 3, 3), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose2d(x, p["weight"].swapaxes(0, 1), p["bias"], stride=2)[..., :-1, :-1],
+    ),
+    "conv_transpose_2d_uneven": LayerCase(  # one more is cut than there is of the window's edge
+        lambda layers: layers.conv_transpose(2, (2, 3), stride=2, padding=((2, 0), (1, 3))),
+        (2, 4, 5),
+        {"weight": (2, 2, 2, 3), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose2d(x, p["weight"].swapaxes(0, 1), p["bias"], stride=2)[..., 2:, 1:-3],
+    ),
+    "conv_transpose_3d": LayerCase(
+        lambda layers: layers.conv_transpose(2, (2, 1, 3), stride=(2, 1, 2), padding=(0, 0, 1)),
+        (2, 3, 2, 3),
+        {"weight": (2, 2, 2, 1, 3), "bias": (2,)},
+        lambda torch, p, x: torch.nn.functional.conv_transpose3d(
+            x, p["weight"].swapaxes(0, 1), p["bias"], stride=(2, 1, 2), padding=(0, 0, 1)
+        ),
+    ),
+    "max_pool_3d": LayerCase(
+        lambda layers: layers.max_pool((2, 2, 3)), (2, 4, 5, 6), {}, lambda torch, p, x: torch.nn.functional.max_pool3d(x, (2, 2, 3))
+    ),
+    "avg_pool_3d": LayerCase(
+        lambda layers: layers.avg_pool((2, 1, 2), stride=1),
+        (2, 3, 2, 3),
+        {},
+        lambda torch, p, x: torch.nn.functional.avg_pool3d(x, (2, 1, 2), 1),
+    ),
+    "global_avg_pool": LayerCase(lambda layers: layers.global_avg_pool(), (3, 4, 5), {}, lambda torch, p, x: x.mean((2, 3))),
+    "global_max_pool": LayerCase(lambda layers: layers.global_max_pool(), (3, 2, 3, 2), {}, lambda torch, p, x: x.amax((2, 3, 4))),
+    "adaptive_avg_pool_1d": LayerCase(
+        lambda layers: layers.adaptive_avg_pool(3), (2, 8), {}, lambda torch, p, x: torch.nn.functional.adaptive_avg_pool1d(x, 3)
+    ),
+    "adaptive_avg_pool_2d": LayerCase(
+        lambda layers: layers.adaptive_avg_pool((3, 7)),
+        (2, 7, 5),
+        {},
+        lambda torch, p, x: torch.nn.functional.adaptive_avg_pool2d(x, (3, 7)),
+    ),
+    "adaptive_max_pool_2d": LayerCase(
+        lambda layers: layers.adaptive_max_pool((3, 2)),
+        (2, 7, 5),
+        {},
+        lambda torch, p, x: torch.nn.functional.adaptive_max_pool2d(x, (3, 2)),
+    ),
+    "adaptive_max_pool_3d": LayerCase(
+        lambda layers: layers.adaptive_max_pool(2), (2, 3, 4, 5), {}, lambda torch, p, x: torch.nn.functional.adaptive_max_pool3d(x, 2)
+    ),
+    "rms_norm": LayerCase(
+        lambda layers: layers.rms_norm(eps=0.1),
+        (4, 5),
+        {"scale": (5,)},
+        lambda torch, p, x: torch.nn.functional.rms_norm(x, (5,), p["scale"], eps=0.1),
+    ),
+    "group_norm": LayerCase(
+        lambda layers: layers.group_norm(2),
+        (4, 3, 5),
+        {"scale": (4,), "bias": (4,)},
+        lambda torch, p, x: torch.nn.functional.group_norm(x, 2, p["scale"], p["bias"]),
+    ),
+    "group_norm_of_features": LayerCase(
+        lambda layers: layers.group_norm(3, eps=0.1),
+        (6,),
+        {"scale": (6,), "bias": (6,)},
+        lambda torch, p, x: torch.nn.functional.group_norm(x, 3, p["scale"], p["bias"], eps=0.1),
+    ),
+    "prelu": LayerCase(
+        lambda layers: layers.prelu(), (3, 4), {"slope": ()}, lambda torch, p, x: torch.nn.functional.prelu(x, p["slope"].reshape(1))
+    ),
+    "prelu_of_channels": LayerCase(
+        lambda layers: layers.prelu(shared=False), (3, 4), {"slope": (3,)}, lambda torch, p, x: torch.nn.functional.prelu(x, p["slope"])
+    ),
+    "softmax": LayerCase(lambda layers: layers.softmax(), (3, 5), {}, lambda torch, p, x: torch.softmax(x, -1)),
+    "attention": LayerCase(lambda layers: layers.attention(2), (6, 4), _attention_shapes(4, 4), _attention(2)),
+    "attention_causal": LayerCase(
+        lambda layers: layers.attention(2, causal=True), (6, 4), _attention_shapes(4, 4), _attention(2, causal=True)
+    ),
+    "attention_masked": LayerCase(
+        lambda layers: layers.attention(2, mask=_SEEN), (6, 4), _attention_shapes(4, 4), _attention(2, seen=_SEEN)
+    ),
+    "attention_without_padding": LayerCase(
+        lambda layers: layers.attention(1, mask=lambda x: (x[:, 0] == x[:, 0])[None] & (np.arange(6) < 4)[None]),
+        (6, 4),
+        _attention_shapes(4, 4),
+        _attention(1, seen=np.arange(6)[None] < 4),
+    ),
+    "attention_narrow": LayerCase(lambda layers: layers.attention(3, width=6), (5, 4), _attention_shapes(4, 6), _narrow_attention),
+    "positional_encoding": LayerCase(lambda layers: layers.positional_encoding(), (7, 5), {}, _waves),
+    "positional_embedding": LayerCase(
+        lambda layers: layers.positional_embedding(), (4, 3), {"table": (4, 3)}, lambda torch, p, x: x + p["table"]
+    ),
+    "rnn_both_ways": _both_ways_case("rnn", "RNN", 1, 1, sequence=True),
+    "gru_both_ways": _both_ways_case("gru", "GRU", 3, 2, sequence=True),
+    "lstm_both_ways": _both_ways_case("lstm", "LSTM", 4, 2, sequence=False),
 }
 
 
@@ -290,6 +483,39 @@ SCHEDULES: dict[str, ScheduleCase] = {
     "one_cycle_factors": ScheduleCase(
         lambda s: s.one_cycle(0.5, 40, 0.25, 10.0, 100.0), lambda optax: optax.cosine_onecycle_schedule(40, 0.5, 0.25, 10.0, 100.0)
     ),
+    "polynomial_decay": ScheduleCase(
+        lambda s: s.polynomial_decay(0.5, 30, 2.5, 0.05), lambda optax: optax.polynomial_schedule(0.5, 0.05, 2.5, 30)
+    ),
+    "polynomial_decay_slow": ScheduleCase(
+        lambda s: s.polynomial_decay(0.5, 30, 0.4), lambda optax: optax.polynomial_schedule(0.5, 0.0, 0.4, 30)
+    ),
+    "exponential_growth": ScheduleCase(
+        lambda s: s.exponential_growth(1e-3, 2.0, 40),
+        lambda optax: optax.exponential_decay(1e-3, transition_steps=40, decay_rate=2e3, end_value=2.0),
+    ),
+    "cosine_restarts": ScheduleCase(
+        lambda s: s.cosine_restarts(0.5, 6, 2, 0.05),
+        lambda optax: optax.sgdr_schedule(
+            [{"init_value": 0.5, "peak_value": 0.5, "warmup_steps": 0, "decay_steps": n, "end_value": 0.05} for n in (6, 12, 24, 48)]
+        ),
+    ),
+    "cosine_restarts_even": ScheduleCase(
+        lambda s: s.cosine_restarts(0.5, 7),
+        lambda optax: optax.sgdr_schedule([{"init_value": 0.5, "peak_value": 0.5, "warmup_steps": 0, "decay_steps": 7}] * 8),
+    ),
+    "piecewise_constant": ScheduleCase(
+        lambda s: s.piecewise_constant([0.5, 0.05, 0.02], [10, 25]),
+        lambda optax: optax.piecewise_constant_schedule(0.5, {10: 0.1, 25: 0.4}),
+    ),
+    "join_schedules": ScheduleCase(
+        lambda s: s.join_schedules([s.linear(0.0, 0.5, 8), s.cosine_decay(0.5, 20), s.constant(0.1)], [8, 31]),
+        lambda optax: optax.join_schedules(
+            [optax.linear_schedule(0.0, 0.5, 8), optax.cosine_decay_schedule(0.5, 20), optax.constant_schedule(0.1)], [8, 31]
+        ),
+    ),
+    "delayed": ScheduleCase(
+        lambda s: s.delayed(s.polynomial_decay(0.5, 20, 2.0), 11), lambda optax: optax.polynomial_schedule(0.5, 0.0, 2.0, 20, 11)
+    ),
 }
 SCHEDULE_STEPS = np.arange(50)  # each schedule's end and some steps beyond
 
@@ -326,6 +552,32 @@ def _falling(step: Any) -> Any:
     return 0.1 / (2.0 + step.astype(float))
 
 
+def _rounding(optax: Any, optimizer: Any, dtype: str) -> Any:
+    """The optimizer, whose mean is rounded when it is kept. With optax's own mu_dtype, b1 times the mean is rounded once more."""
+    import jax
+
+    def update(grads, state, params=None):
+        updates, state = optimizer.update(grads, state, params)
+        mean = jax.tree.map(lambda m: m.astype(dtype).astype(m.dtype), optax.tree_utils.tree_get(state, "mu"))
+        return updates, optax.tree_utils.tree_set(state, mu=mean)
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def _adafactor(
+    optax: Any, rate: Any, power: float = 0.8, limit: float = 1.0, eps: float = 1e-30, shortest: int = 128, scaled: bool = True
+) -> Any:
+    """optax.adafactor of its parts, since that takes its decay in float32 always."""
+    decay = lambda step, power: 1 - (step.astype(float) + 1) ** -power
+    return optax.chain(
+        optax.scale_by_factored_rms(decay_rate=power, min_dim_size_to_factor=shortest, epsilon=eps, decay_rate_fn=decay),
+        optax.clip_by_block_rms(limit),
+        optax.scale_by_learning_rate(rate, flip_sign=False),
+        optax.scale_by_param_block_rms() if scaled else optax.identity(),
+        optax.scale(-1),
+    )
+
+
 OPTAX: dict[str, OptimizerCase] = {
     "sgd": OptimizerCase(lambda o: o.sgd(0.1), lambda optax: optax.sgd(0.1)),
     "momentum": OptimizerCase(lambda o: o.momentum(0.05), lambda optax: optax.sgd(0.05, momentum=0.9)),
@@ -347,6 +599,78 @@ OPTAX: dict[str, OptimizerCase] = {
         lambda o: o.chain(o.clip_by_global_norm(1.5), o.momentum(0.1)),
         lambda optax: optax.chain(optax.clip_by_global_norm(1.5), optax.sgd(0.1, momentum=0.9)),
     ),
+    "rmsprop_momentum": OptimizerCase(
+        lambda o: o.rmsprop(0.01, eps=0.0, eps_root=1e-8, momentum=0.8), lambda optax: optax.rmsprop(0.01, momentum=0.8)
+    ),
+    "rmsprop_centered": OptimizerCase(
+        lambda o: o.rmsprop(0.01, eps=0.0, eps_root=1e-3, centered=True), lambda optax: optax.rmsprop(0.01, eps=1e-3, centered=True)
+    ),
+    "adam_mu_dtype": OptimizerCase(
+        lambda o: o.adam(0.01, mu_dtype="bfloat16"), lambda optax: _rounding(optax, optax.adam(0.01), "bfloat16")
+    ),
+    "adamw_mu_dtype": OptimizerCase(
+        lambda o: o.adamw(0.01, mu_dtype="float16"), lambda optax: _rounding(optax, optax.adamw(0.01, weight_decay=0.01), "float16")
+    ),
+    "nadam_mu_dtype": OptimizerCase(
+        lambda o: o.nadam(0.01, mu_dtype="bfloat16"), lambda optax: _rounding(optax, optax.nadam(0.01), "bfloat16")
+    ),
+    "lion_mu_dtype": OptimizerCase(
+        lambda o: o.lion(0.01, mu_dtype="bfloat16"), lambda optax: _rounding(optax, optax.lion(0.01, weight_decay=0.0), "bfloat16")
+    ),
+    "amsgrad": OptimizerCase(lambda o: o.amsgrad(0.01), lambda optax: optax.amsgrad(0.01)),
+    "amsgrad_mu_dtype": OptimizerCase(
+        lambda o: o.amsgrad(0.02, 0.8, 0.95, 1e-2, mu_dtype="bfloat16"),
+        lambda optax: _rounding(optax, optax.amsgrad(0.02, 0.8, 0.95, 1e-2), "bfloat16"),
+    ),
+    "adamax": OptimizerCase(lambda o: o.adamax(0.01), lambda optax: optax.adamax(0.01)),
+    "adabelief": OptimizerCase(lambda o: o.adabelief(0.01), lambda optax: optax.adabelief(0.01)),
+    "adabelief_constants": OptimizerCase(
+        lambda o: o.adabelief(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3), lambda optax: optax.adabelief(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3)
+    ),
+    "radam": OptimizerCase(  # with b2 nearer to one, optax's count of gradients loses its digits in float32, and torch's doesn't
+        lambda o: o.radam(0.01, b2=0.99), lambda optax: optax.radam(0.01, b2=0.99)
+    ),
+    "radam_constants": OptimizerCase(
+        lambda o: o.radam(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3), lambda optax: optax.radam(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3)
+    ),
+    "lamb": OptimizerCase(lambda o: o.lamb(0.02, weight_decay=0.1), lambda optax: optax.lamb(0.02, weight_decay=0.1)),
+    "lamb_constants": OptimizerCase(
+        lambda o: o.lamb(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3), lambda optax: optax.lamb(0.02, 0.8, 0.95, 1e-2, eps_root=1e-3)
+    ),
+    "lars": OptimizerCase(
+        lambda o: o.lars(0.5, weight_decay=0.1, trust_coefficient=0.1),
+        lambda optax: optax.lars(0.5, weight_decay=0.1, trust_coefficient=0.1),
+    ),
+    "lars_nesterov": OptimizerCase(
+        lambda o: o.lars(0.5, 0.8, trust_coefficient=0.1, eps=0.2, nesterov=True, where=lambda leaf: leaf.ndim > 1),
+        lambda optax: optax.lars(
+            0.5,
+            trust_coefficient=0.1,
+            eps=0.2,
+            momentum=0.8,
+            nesterov=True,
+            trust_ratio_mask={"weight": True, "bias": False},
+        ),
+    ),
+    "adafactor": OptimizerCase(lambda o: o.adafactor(0.02), lambda optax: _adafactor(optax, 0.02)),
+    "adafactor_of_rows_and_columns": OptimizerCase(
+        lambda o: o.adafactor(0.02, 0.7, 0.5, 1e-3, min_dim_size_to_factor=2, multiply_by_parameter_scale=False),
+        lambda optax: _adafactor(optax, 0.02, 0.7, 0.5, 1e-3, shortest=2, scaled=False),
+    ),
+    "adafactor_of_rows_and_columns_scaled": OptimizerCase(
+        lambda o: o.adafactor(0.02, min_dim_size_to_factor=2), lambda optax: _adafactor(optax, 0.02, shortest=2)
+    ),
+    "clip_by_value": OptimizerCase(
+        lambda o: o.chain(o.clip_by_value(0.7), o.momentum(0.1)), lambda optax: optax.chain(optax.clip(0.7), optax.sgd(0.1, momentum=0.9))
+    ),
+    "adaptive_clip": OptimizerCase(
+        lambda o: o.chain(o.adaptive_clip(0.3, 0.1), o.momentum(0.1)),
+        lambda optax: optax.chain(
+            optax.masked(optax.adaptive_grad_clip(0.3, 0.1, axis=1), {"weight": True, "bias": False}),
+            optax.masked(optax.adaptive_grad_clip(0.3, 0.1), {"weight": False, "bias": True}),
+            optax.sgd(0.1, momentum=0.9),
+        ),
+    ),
     "sgd_of_a_schedule": OptimizerCase(lambda o: o.sgd(_falling), lambda optax: optax.sgd(_falling)),
     "momentum_of_a_schedule": OptimizerCase(lambda o: o.momentum(_falling), lambda optax: optax.sgd(_falling, momentum=0.9)),
     "nesterov_of_a_schedule": OptimizerCase(
@@ -363,6 +687,15 @@ OPTAX: dict[str, OptimizerCase] = {
     "adadelta_of_a_schedule": OptimizerCase(lambda o: o.adadelta(_falling), lambda optax: optax.adadelta(_falling)),
     "nadam_of_a_schedule": OptimizerCase(lambda o: o.nadam(_falling), lambda optax: optax.nadam(_falling)),
     "lion_of_a_schedule": OptimizerCase(lambda o: o.lion(_falling, weight_decay=0.1), lambda optax: optax.lion(_falling, weight_decay=0.1)),
+    "amsgrad_of_a_schedule": OptimizerCase(lambda o: o.amsgrad(_falling), lambda optax: optax.amsgrad(_falling)),
+    "adamax_of_a_schedule": OptimizerCase(lambda o: o.adamax(_falling), lambda optax: optax.adamax(_falling)),
+    "adabelief_of_a_schedule": OptimizerCase(lambda o: o.adabelief(_falling), lambda optax: optax.adabelief(_falling)),
+    "radam_of_a_schedule": OptimizerCase(lambda o: o.radam(_falling), lambda optax: optax.radam(_falling)),
+    "lamb_of_a_schedule": OptimizerCase(lambda o: o.lamb(_falling), lambda optax: optax.lamb(_falling)),
+    "lars_of_a_schedule": OptimizerCase(
+        lambda o: o.lars(_falling, trust_coefficient=0.1), lambda optax: optax.lars(_falling, trust_coefficient=0.1)
+    ),
+    "adafactor_of_a_schedule": OptimizerCase(lambda o: o.adafactor(_falling), lambda optax: _adafactor(optax, _falling)),
 }
 
 TORCH: dict[str, OptimizerCase] = {
@@ -377,6 +710,20 @@ TORCH: dict[str, OptimizerCase] = {
         lambda optim: lambda p: optim.Adagrad(p, 0.1, eps=1e-2, initial_accumulator_value=0.2),
     ),
     "rmsprop": OptimizerCase(lambda o: o.rmsprop(0.01, 0.99), lambda optim: lambda p: optim.RMSprop(p, 0.01)),
+    "rmsprop_momentum": OptimizerCase(
+        lambda o: o.rmsprop(0.01, 0.99, momentum=0.8), lambda optim: lambda p: optim.RMSprop(p, 0.01, momentum=0.8)
+    ),
+    "rmsprop_centered": OptimizerCase(
+        lambda o: o.rmsprop(0.01, 0.95, 1e-3, momentum=0.8, centered=True),
+        lambda optim: lambda p: optim.RMSprop(p, 0.01, 0.95, 1e-3, momentum=0.8, centered=True),
+    ),
+    "rmsprop_momentum_of_a_schedule": OptimizerCase(
+        lambda o: o.rmsprop(_falling, 0.99, momentum=0.8), lambda optim: lambda p: optim.RMSprop(p, 1.0, momentum=0.8), _falling
+    ),
+    "adamax": OptimizerCase(lambda o: o.adamax(0.01), lambda optim: lambda p: optim.Adamax(p, 0.01)),
+    "radam": OptimizerCase(  # torch's eps is added before v is corrected
+        lambda o: o.radam(0.01, eps=0.0), lambda optim: lambda p: optim.RAdam(p, 0.01, eps=0.0)
+    ),
     "adam": OptimizerCase(lambda o: o.adam(0.01), lambda optim: lambda p: optim.Adam(p, 0.01)),
     "adam_constants": OptimizerCase(
         lambda o: o.adam(0.02, 0.8, 0.95, 1e-2), lambda optim: lambda p: optim.Adam(p, 0.02, betas=(0.8, 0.95), eps=1e-2)
@@ -398,6 +745,10 @@ TORCH: dict[str, OptimizerCase] = {
         lambda o: o.adamw(_falling, weight_decay=0.1), lambda optim: lambda p: optim.AdamW(p, 1.0, weight_decay=0.1), _falling
     ),
     "adadelta_of_a_schedule": OptimizerCase(lambda o: o.adadelta(_falling), lambda optim: lambda p: optim.Adadelta(p, 1.0), _falling),
+    "adamax_of_a_schedule": OptimizerCase(lambda o: o.adamax(_falling), lambda optim: lambda p: optim.Adamax(p, 1.0), _falling),
+    "radam_of_a_schedule": OptimizerCase(
+        lambda o: o.radam(_falling, eps=0.0), lambda optim: lambda p: optim.RAdam(p, 1.0, eps=0.0), _falling
+    ),
     "nadam_of_a_schedule": OptimizerCase(
         lambda o: o.nadam(_falling, momentum_decay=0.004), lambda optim: lambda p: optim.NAdam(p, 1.0), _falling
     ),
@@ -405,8 +756,8 @@ TORCH: dict[str, OptimizerCase] = {
 
 
 def takes_complex(name: str) -> bool:
-    """optax's rules for lion and AdaDelta know real numbers only."""
-    return not name.startswith(("lion", "adadelta"))
+    """optax's rules for these know real numbers only."""
+    return not name.startswith(("lion", "adadelta", "adamax", "adafactor", "clip_by_value")) and not name.endswith("mu_dtype")
 
 
 def descent_inputs() -> Arrays:

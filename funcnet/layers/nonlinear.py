@@ -1,0 +1,76 @@
+"""Layers that bend and have parameters or look at several features: prelu and softmax. `activation` is for functions of one number."""
+
+import jax
+import jax.numpy as jnp
+
+from funcnet import check
+from funcnet.batching import examples_last
+from funcnet.layers.layer import Layer, Shape, check_shape, compute_dtype, no_params
+from funcnet.tree import Params, Scalar, at_least_float32
+
+
+def prelu(initial: Scalar = 0.25, *, shared: bool = True) -> Layer:
+    """relu whose slope below zero is learned: x where x > 0, else slope * x.
+
+    Args:
+      initial: shape (), the slope at first; may be traced.
+      shared: whether one slope serves all; if not, each entry of x's first axis (features or channels) has its own.
+
+    Returns:
+      A `Layer`, (*shape) -> the same, with params {"slope": (), or (channels,)}.
+
+    Raises:
+      ValueError: initial is no finite number, or x has other channels than init was told.
+
+    Example:
+      >>> layer = prelu()
+      >>> print(layer.apply(layer.init(jax.random.key(0), (2,)), jnp.array([-1.0, 2.0])))
+      [-0.25  2.  ]
+
+    Source: He et al. (2015).
+    """
+    check.in_range("prelu", "initial", initial, -jnp.inf, ends="()")
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        in_shape = check_shape("prelu", in_shape)
+        if not shared and not in_shape:
+            raise ValueError(check.message("prelu", "in_shape must have channels", in_shape, "shared=True needs none"))
+        return {"slope": jnp.full(() if shared else in_shape[:1], initial, jnp.result_type(float))}
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        slope = params["slope"]
+        dtype = compute_dtype(x, slope)
+        if slope.ndim:
+            check.shape_is("prelu", "the first axis of x", x.shape[:-1][:1], slope.shape)
+        slope = slope.reshape(*slope.shape, *(1,) * (x.ndim - slope.ndim)).astype(dtype)
+        x = x.astype(dtype)
+        return jnp.where(x > 0, x, slope * x)
+
+    return Layer(init, apply)
+
+
+def softmax() -> Layer:
+    """Shares that add up to one over an example's last axis: e^x / sum(e^x), computed in at least float32.
+
+    Returns:
+      A `Layer` without parameters, (*shape, classes) -> the same. A model that is trained by `cross_entropy` ends without it: that
+      takes logits.
+
+    Raises:
+      ValueError: x has no axis.
+
+    Example:
+      >>> print(softmax().apply((), jnp.array([0.0, 0.0])))
+      [0.5 0.5]
+    """
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        if x.ndim < 2:
+            raise ValueError(check.message("softmax", "x must have at least one axis", x.shape[:-1]))
+        dtype = x.dtype if check.is_floating(x) else jnp.result_type(float)
+        y: jax.Array = jax.nn.softmax(x.astype(at_least_float32(dtype)), axis=-2)
+        return y.astype(dtype)
+
+    return Layer(no_params("softmax"), apply)
