@@ -448,36 +448,23 @@ def _check_distributions(where: str, outputs: tuple[int, ...], y: np.ndarray) ->
         raise ValueError(check.message(where, "each row of y must be a distribution", "one that is negative or doesn't sum to 1"))
 
 
-def _check_counts(outputs: tuple[int, ...], y: np.ndarray) -> None:
-    _check_targets("poisson", outputs, y)
-    bad = np.argwhere(~(y >= 0))
+def _check_each(
+    where: str,
+    rule: str,
+    good: Callable[[np.ndarray], np.ndarray],
+    outputs: tuple[int, ...],
+    y: np.ndarray,
+    *,
+    fix: str = "",
+    labels: bool = False,
+) -> None:
+    """Each number of the targets must be good; or, where the loss takes labels too, each row a label."""
+    if labels and y.ndim == 1 and outputs not in ((), (1,)):
+        return _check_labels(where, outputs, y)
+    _check_targets(where, outputs, y)
+    bad = np.argwhere(~good(y))
     if bad.size:
-        raise ValueError(check.message("poisson", "targets must be at least 0", f"{y[tuple(bad[0])]} in row {bad[0][0]}"))
-
-
-def _check_focal(outputs: tuple[int, ...], y: np.ndarray) -> None:
-    if y.ndim == 1 and outputs not in ((), (1,)):
-        return _check_labels("focal", outputs, y)
-    _check_targets("focal", outputs, y)
-    bad = np.argwhere((y != 0) & (y != 1))
-    if bad.size:
-        raise ValueError(check.message("focal", "targets must be 0 or 1", f"{y[tuple(bad[0])]} in row {bad[0][0]}"))
-
-
-def _check_probabilities(outputs: tuple[int, ...], y: np.ndarray) -> None:
-    _check_targets("binary_cross_entropy", outputs, y)
-    bad = np.argwhere((y < 0) | (y > 1))
-    if bad.size:
-        raise ValueError(check.message("binary_cross_entropy", "targets must be in [0, 1]", f"{y[tuple(bad[0])]} in row {bad[0][0]}"))
-
-
-def _check_sides(outputs: tuple[int, ...], y: np.ndarray) -> None:
-    if y.ndim == 1 and outputs not in ((), (1,)):
-        return _check_labels("hinge", outputs, y)
-    _check_targets("hinge", outputs, y)
-    bad = np.argwhere(np.abs(y) != 1)
-    if bad.size:
-        raise ValueError(check.message("hinge", "targets must be -1 or 1", f"{y[tuple(bad[0])]} in row {bad[0][0]}", "such as 2 * y - 1"))
+        raise ValueError(check.message(where, f"targets must be {rule}", f"{y[tuple(bad[0])]} in row {bad[0][0]}", fix))
 
 
 def _check_targets(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
@@ -619,11 +606,11 @@ def _nan_at_a_half(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: 
 _CHECKS: list[tuple[Callable[..., jax.Array], Callable[[tuple[int, ...], np.ndarray], None]]] = [
     *((loss, functools.partial(_check_targets, loss.__name__)) for loss in (squared_error, absolute_error, huber, cosine_distance)),
     (cross_entropy, _check_classes),
-    (binary_cross_entropy, _check_probabilities),
-    (hinge, _check_sides),
-    (focal, _check_focal),
+    (binary_cross_entropy, functools.partial(_check_each, "binary_cross_entropy", "in [0, 1]", lambda y: (y >= 0) & (y <= 1))),
+    (hinge, functools.partial(_check_each, "hinge", "-1 or 1", lambda y: np.abs(y) == 1, fix="such as 2 * y - 1", labels=True)),
+    (focal, functools.partial(_check_each, "focal", "0 or 1", lambda y: (y == 0) | (y == 1), labels=True)),
     (kl_divergence, functools.partial(_check_distributions, "kl_divergence")),
-    (poisson, _check_counts),
+    (poisson, functools.partial(_check_each, "poisson", "at least 0", lambda y: y >= 0)),
 ]
 
 LOSSES: dict[str, Callable[..., jax.Array]] = {

@@ -614,10 +614,11 @@ def _labels(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax
     if predictions.ndim not in (1, 2):
         raise ValueError(check.message(where, "predictions must have shape (examples, classes) or (examples,)", predictions.shape))
     single = predictions.ndim == 1 or predictions.shape[1:] == (1,)
+    real = _real(where, targets, len(predictions), 1 if single else predictions.shape[1])
     rows = predictions.reshape(len(predictions), -1)
     said = (rows[:, 0] > 0).astype(jnp.int32) if single else jnp.argmax(rows, axis=1).astype(jnp.int32)
     said = jnp.where(jnp.any(jnp.isnan(rows), axis=1), -1, said) if check.is_floating(rows) else said
-    return said, _real(where, targets, *rows.shape), 2 if single else rows.shape[1]
+    return said, real, 2 if single else rows.shape[1]
 
 
 def _real(where: str, targets: jax.Array, examples: int, classes: int) -> jax.Array:

@@ -95,6 +95,9 @@ FAMILIES = {
     "population": (recipes.net, fn.space(learning_rate=fn.log_uniform(1e-3, 0.3)).sample(8, key=jax.random.key(0)), POINTS,
                    dict(evolve=fn.population())),
     "the best": (recipes.net, rates(), POINTS, dict(keep_best=True, keep=3)),
+    "a pytree of predictions, and a loss that draws": (recipes.autoencoder, rates(*RATES[:4], beta=[0.0, 0.1]), recipes.themselves(), {}),
+    "a loss of the batch": (recipes.ranking, rates(*RATES[:4], noise=[0.0, 0.5]), recipes.sides(), {}),
+    "settings": (recipes.scored, rates(*RATES[:4]), POINTS, dict(metric="validation/f1")),
     "rbg keys": (recipes.net, rates(*RATES[:4]), POINTS, dict(key=jax.random.key(0, impl="rbg"))),
 }  # fmt: skip
 
