@@ -1,5 +1,7 @@
 """funcnet: layers, losses, penalties and optimizers as pure functions on JAX, and sweeps that train a thousand at once."""
 
+import typing as _typing
+
 from funcnet import prune as prune
 from funcnet import suggest as suggest
 from funcnet.activations import ACTIVATIONS as ACTIVATIONS
@@ -173,5 +175,18 @@ from funcnet.training import TrainState as TrainState
 from funcnet.training import fit as fit
 from funcnet.training import penalized as penalized
 from funcnet.training import training as training
+
+if _typing.TYPE_CHECKING:
+    from funcnet import sklearn as sklearn
+else:
+
+    def __getattr__(name):
+        """Loads funcnet.sklearn, which needs scikit-learn, where it is asked for."""
+        if name == "sklearn":
+            import importlib
+
+            return importlib.import_module("funcnet.sklearn")
+        raise AttributeError(f"module 'funcnet' has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
