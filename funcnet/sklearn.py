@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.data import Dataset, Split, WeightedDataset
+from funcnet.data import AnyDataset, Dataset, Split, WeightedDataset
 from funcnet.layers import mlp
 from funcnet.losses import cross_entropy, squared_error
 from funcnet.metrics import METRICS
@@ -301,8 +301,6 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         fills = self.recipe is None and size is None and total <= _FEW and not {"batch_size", "num_examples"} & set(variants[0])
         parts = [None if part is None else _scaled(part, *scaling) for part in (train, held)]
         weighted = fills or any(part is not None and part.weights is not None for part in (train, held))
-        if weighted:
-            recipe = _WeightedRecipe(recipe, self._classifies)
         steps = self.num_steps if num_steps is None else num_steps
         if steps is None:
             epochs = _EPOCHS if self.num_epochs is None else check.whole(type(self).__name__, "num_epochs", self.num_epochs, 1)
@@ -481,34 +479,6 @@ class SweepRegressor(RegressorMixin, _SweepEstimator):  # type: ignore[misc]
         return tags
 
 
-class _WeightedRecipe:
-    """A recipe whose data carries each example's weight as the last column of y."""
-
-    def __init__(self, recipe: Recipe, classifies: bool):
-        self.recipe, self.classifies = recipe, classifies
-        self.__signature__ = inspect.signature(recipe)
-        self.__name__ = getattr(getattr(recipe, "func", recipe), "__name__", "recipe")
-
-    def __call__(self, **hyperparameters: Any) -> Training:
-        own = as_training("recipe", self.recipe(**hyperparameters))
-
-        def apart(data: Any) -> Any:
-            """A data set with its weights apart; those of a variant that sees only some examples come last."""
-            x, packed, *seen = data
-            y = packed[:, 0].astype(jnp.int32) if self.classifies else packed[:, :-1]
-            return WeightedDataset(x, y, packed[:, -1] * seen[0] if seen else packed[:, -1])
-
-        def check_data(split: Split) -> None:
-            if own.check_data is not None:
-                own.check_data(Split(*(part and Dataset(*apart(part)[:2]) for part in split)))  # type: ignore[arg-type]
-
-        return own._replace(
-            step=lambda state, batch, key: own.step(state, apart(batch), key),
-            evaluate=lambda state, data: own.evaluate(state, apart(data)),
-            check_data=check_data,
-        )
-
-
 class _Predictor:
     """Predicts by a trained state, a block of rows at a time; the compiled function isn't pickled."""
 
@@ -611,23 +581,20 @@ def _scaled(rows: _Rows, x: _Scaling, y: _Scaling | None) -> _Rows:
     return _Rows(x.apply(rows.x), rows.y if y is None else y.apply(rows.y), rows.weights)
 
 
-def _as_dataset(rows: _Rows, *, weighted: bool, fill: int) -> Dataset:
+def _as_dataset(rows: _Rows, *, weighted: bool, fill: int) -> AnyDataset:
     """Examples as a sweep takes them.
 
     Args:
-      weighted: whether weights are the last column of y.
+      weighted: whether they have weights.
       fill: how many rows there must be at least, by rows of weight zero.
     """
     kind = jnp.result_type(float)
-    x, y = rows.x.astype(kind), rows.y if rows.y.ndim == 1 else rows.y.astype(kind)
+    x, y = rows.x.astype(kind), rows.y.astype(np.int32 if rows.y.ndim == 1 else kind)
     if not weighted:
-        return Dataset(x, y.astype(np.int32) if y.ndim == 1 else y)
-    weights = np.ones(len(y)) if rows.weights is None else rows.weights / rows.weights.mean()
-    packed = np.column_stack([y, weights]).astype(kind)
-    missing = fill - len(y)
-    if missing > 0:
-        x, packed = (np.concatenate([values, np.zeros((missing, values.shape[1]), kind)]) for values in (x, packed))
-    return Dataset(x, packed)
+        return Dataset(x, y)
+    weights = (np.ones(len(y)) if rows.weights is None else rows.weights / rows.weights.mean()).astype(kind)
+    missing = max(0, fill - len(y))
+    return WeightedDataset(*(np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)]) for values in (x, y, weights)))
 
 
 def _cv_results(result: SweepResult, variants: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 A distribution is its quantile function, from [0, 1) to values: random and quasi-random sampling are then the same thing.
 """
 
+import copy
 import enum
 import itertools
 import math
@@ -320,6 +321,9 @@ class Variants(Sequence[dict[str, Any]]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Variants, (self._settings, None, None, self.decisive)  # distributions are functions, which pickle can't hold
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Variants":
+        return Variants(copy.deepcopy(self._settings, memo), self.distributions, self.where, self.decisive)
 
     def __len__(self) -> int:
         return len(self._settings)
