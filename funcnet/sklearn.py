@@ -267,6 +267,9 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             own = np.flatnonzero(strata == stratum)
             share = np.cumsum(counts[own]) / counts[own].sum()
             held[own[:-1]] = (share <= self.validation * (1 + 1e-9))[:-1]
+        if len(held) > 1:  # equal ones stay together
+            begins = np.flatnonzero(np.concatenate([[True], _differ(np.column_stack([rows.x, rows.y]))]))
+            held = np.repeat(np.minimum.reduceat(held, begins), np.diff([*begins, len(held)]))
         if self.validation > 0 and not held.any():  # the first of a class that has another
             spare = next((own[0] for own in (np.flatnonzero(strata == stratum) for stratum in np.unique(strata)) if len(own) > 1), None)
             held[[] if spare is None else spare] = True
@@ -554,20 +557,26 @@ def _ordered(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, seed: int
     if weights is not None:
         x, y, weights = (values[weights > 0] for values in (x, y, weights))
     own = np.column_stack([x, np.asarray(y, np.float64) + 0.0])
-    words = np.ascontiguousarray(own).view(np.uint64)
+    words = np.ascontiguousarray(x).view(np.uint64)
     factors = np.random.default_rng(seed).integers(0, 2**64, (words.shape[1], 2), np.uint64, endpoint=False) | np.uint64(1)
     mixed = (words ^ (words >> np.uint64(31))) @ factors
-    order = np.lexsort(((mixed[:, 1] >> np.uint64(1)) ^ mixed[:, 0], mixed[:, 1] ^ (mixed[:, 0] >> np.uint64(29))))
+    targets = own[:, x.shape[1] :].T  # of equal features, so that their unit decides nothing
+    order = np.lexsort((*targets, (mixed[:, 1] >> np.uint64(1)) ^ mixed[:, 0], mixed[:, 1] ^ (mixed[:, 0] >> np.uint64(29))))
     own, x, y = own[order], x[order], y[order]
     weights = None if weights is None else weights[order]
     if merge:
-        first = np.concatenate([[True], np.any(own[1:] != own[:-1], axis=1)])
+        first = np.concatenate([[True], _differ(own)])
         if not first.all():
             counts = np.add.reduceat(np.ones(len(y)) if weights is None else weights, np.flatnonzero(first))
             x, y, weights = x[first], y[first], counts
         if weights is not None and np.all(weights == weights[0]):
             weights = None
     return _Rows(x, y, weights)
+
+
+def _differ(rows: np.ndarray) -> np.ndarray:
+    """Whether each row but the first differs from the one before, (rows - 1,), bool."""
+    return np.asarray(np.any(rows[1:] != rows[:-1], axis=1))
 
 
 def _scaling(values: np.ndarray, weights: np.ndarray | None) -> _Scaling:
