@@ -11,6 +11,7 @@ from funcnet.data import Split as Split
 from funcnet.data import WeightedDataset as WeightedDataset
 from funcnet.data import class_weights as class_weights
 from funcnet.data import minibatch as minibatch
+from funcnet.data import mixup as mixup
 from funcnet.data import one_hot as one_hot
 from funcnet.data import split as split
 from funcnet.evolve import binary_tournament as binary_tournament
@@ -29,6 +30,7 @@ from funcnet.layers import adaptive_avg_pool as adaptive_avg_pool
 from funcnet.layers import adaptive_max_pool as adaptive_max_pool
 from funcnet.layers import apply_batch as apply_batch
 from funcnet.layers import attention as attention
+from funcnet.layers import augment as augment
 from funcnet.layers import avg_pool as avg_pool
 from funcnet.layers import bidirectional as bidirectional
 from funcnet.layers import branches as branches
@@ -56,6 +58,7 @@ from funcnet.layers import residual as residual
 from funcnet.layers import rms_norm as rms_norm
 from funcnet.layers import serial as serial
 from funcnet.layers import softmax as softmax
+from funcnet.layers import weight_norm as weight_norm
 from funcnet.losses import LOSSES as LOSSES
 from funcnet.losses import absolute_error as absolute_error
 from funcnet.losses import batch_loss as batch_loss

@@ -13,7 +13,7 @@ import numpy as np
 
 from funcnet import check, partition
 from funcnet.draws import bits, mixed
-from funcnet.tree import is_several
+from funcnet.tree import Scalar, is_several, wide_dtype
 
 
 class Dataset(NamedTuple):
@@ -229,6 +229,57 @@ def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
         if bad.size:
             raise ValueError(check.message("one_hot", f"labels must be in [0, {num_classes - 1}]", bad[0]))
     return jax.nn.one_hot(labels, num_classes)
+
+
+def mixup(key: jax.Array, batch: Dataset, alpha: Scalar = 0.2) -> Dataset:
+    """Lines between examples: each is mixed with another of its minibatch, and what is wanted of it likewise.
+
+    x <- share * x + (1 - share) * x of the other; the same for y; share ~ Beta(alpha, alpha), one for the minibatch
+
+    Args:
+      key: a JAX random key.
+      batch: x and y with the examples on the first axis; y are numbers or distributions, since there is nothing between two labels.
+      alpha: shape (), > 0; small leaves most as they are, one draws any share as often as any other.
+
+    Returns:
+      A `Dataset` of as many examples.
+
+    Raises:
+      TypeError: y are labels, or the batch is weighted: some of its examples are not to be seen.
+      ValueError: alpha is not positive.
+
+    Example:
+      A training's step, and no evaluation, gets its minibatches mixed:
+
+      >>> from funcnet import layers, losses, optimizers
+      >>> from funcnet.training import training
+      >>> model = training(layers.dense(3), losses.cross_entropy, optimizers.sgd(0.1), in_shape=(2,))
+      >>> def step(state, batch, key):
+      ...     mix_key, key = jax.random.split(key)
+      ...     return model.step(state, mixup(mix_key, Dataset(batch.x, one_hot(batch.y, 3))), key)
+      >>> mixed = model._replace(step=step)
+      >>> state, metrics = mixed.step(model.init(jax.random.key(0)), Dataset(jnp.ones((4, 2)), jnp.array([0, 1, 2, 0])), jax.random.key(1))
+      >>> sorted(metrics)
+      ['loss']
+
+    Source: Zhang et al. (2018), as in their code.
+    """
+    check.in_range("mixup", "alpha", alpha, 0, ends="()")
+    if len(batch) != 2:
+        raise TypeError(check.message("mixup", "batch must be (x, y)", f"{len(batch)} arrays", "set batch_size where num_examples varies"))
+    x, y = jax.tree.map(jnp.asarray, batch.x), jnp.asarray(batch.y)
+    if not check.is_floating(y):
+        raise TypeError(check.message("mixup", "y must be floating point", y.dtype, "one_hot makes distributions of labels"))
+    share_key, order_key = jax.random.split(key)
+    share = jax.random.beta(share_key, *(jnp.asarray(alpha, jnp.result_type(float)),) * 2)
+    others = jax.random.permutation(order_key, len(y))
+
+    def along(part: jax.Array) -> jax.Array:
+        part = part.astype(wide_dtype(part))
+        own = share.astype(part.dtype)
+        return own * part + (1 - own) * part[others]
+
+    return Dataset(jax.tree.map(along, x), along(y))
 
 
 def minibatch(key: jax.Array, step: Any, num_examples: Any, batch_size: int) -> jax.Array:

@@ -96,6 +96,16 @@ LAYERS: dict[str, LayerCase] = {
     "by_hand_in_parallel": LayerCase(lambda: layers.parallel(_by_hand(), layers.residual(layers.dense(4))), (4,)),
 }
 
+
+def shift_and_flip(key: jax.Array, image: jax.Array) -> jax.Array:
+    """As in the example of `augment`."""
+    shift_key, flip_key = jax.random.split(key)
+    row, column = jax.random.randint(shift_key, (2,), 0, 5)
+    padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2)))
+    shifted = jax.lax.dynamic_slice(padded, (0, row, column), image.shape)
+    return jnp.where(jax.random.bernoulli(flip_key), shifted[:, :, ::-1], shifted)
+
+
 _EPS_OF_NORMS: Numbers = {"eps": (1e-5, 1e-2, 1.0)}
 
 LAYERS |= {
@@ -112,6 +122,9 @@ LAYERS |= {
     "adaptive_max_pool": LayerCase(lambda: layers.adaptive_max_pool(3), (2, 7)),
     "rms_norm": LayerCase(lambda eps: layers.rms_norm(eps=eps), (3, 5), _EPS_OF_NORMS),
     "group_norm": LayerCase(lambda eps: layers.group_norm(2, eps=eps), (4, 3), _EPS_OF_NORMS),
+    "augment": LayerCase(lambda: layers.augment(lambda key, x: x + jax.random.normal(key, x.shape).astype(x.dtype)), (3, 2)),
+    "augment_image": LayerCase(lambda: layers.augment(shift_and_flip), (2, 4, 3)),
+    "weight_norm": LayerCase(lambda: layers.weight_norm(layers.serial(layers.conv(2, 2), layers.flatten(), layers.dense(3))), (2, 3)),
     "prelu": LayerCase(lambda: layers.prelu(shared=False), (3, 2)),
     "softmax": LayerCase(lambda: layers.softmax(), (2, 3)),
     "attention": LayerCase(lambda: layers.attention(2, width=6), (4, 3)),

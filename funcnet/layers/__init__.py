@@ -3,6 +3,7 @@
 from funcnet.layers.attention import attention as attention
 from funcnet.layers.attention import positional_embedding as positional_embedding
 from funcnet.layers.attention import positional_encoding as positional_encoding
+from funcnet.layers.augment import augment as augment
 from funcnet.layers.combinators import activation as activation
 from funcnet.layers.combinators import branches as branches
 from funcnet.layers.combinators import mlp as mlp
@@ -32,6 +33,7 @@ from funcnet.layers.nonlinear import softmax as softmax
 from funcnet.layers.normalisation import group_norm as group_norm
 from funcnet.layers.normalisation import layer_norm as layer_norm
 from funcnet.layers.normalisation import rms_norm as rms_norm
+from funcnet.layers.normalisation import weight_norm as weight_norm
 from funcnet.layers.pool import adaptive_avg_pool as adaptive_avg_pool
 from funcnet.layers.pool import adaptive_max_pool as adaptive_max_pool
 from funcnet.layers.pool import global_avg_pool as global_avg_pool

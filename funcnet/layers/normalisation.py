@@ -1,12 +1,20 @@
-"""Normalisation: each example on its own, so that it works for one example and for any batch."""
+"""Normalisation: each example on its own, so that it works for one example and for any batch; or the weights.
+
+Batch normalisation is not among the layers. It takes the mean and the variance of a minibatch, and a layer's `apply` sees one example,
+wherever that is: in a minibatch, in a prediction, under `jax.vmap`. In evaluation it uses averages of those, which training gathers, and
+`apply` returns an output and no state; among the params they would be trained, decayed and penalized. A triple (init, step, evaluate) of
+your own sees the whole minibatch and keeps any state: test_flax_batch_norm_by_a_triple_of_ones_own in tests/sweep/test_sweep.py is one.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from funcnet import check
 from funcnet.batching import examples_last
-from funcnet.layers.layer import Layer, Shape, check_shape, compute_dtype
-from funcnet.tree import Params, Scalar, at_least_float32
+from funcnet.layers.layer import Layer, Shape, apply_batch, check_shape, compute_dtype
+from funcnet.tree import Params, Scalar, abs_square, at_least_float32, root
 
 
 def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
@@ -136,6 +144,63 @@ def group_norm(groups: int, *, eps: Scalar = 1e-5) -> Layer:
         return y.astype(dtype)
 
     return Layer(init, apply)
+
+
+def weight_norm(layer: Layer) -> Layer:
+    """A layer whose weights are kept as lengths and directions, so that a step can turn a neuron's weights without stretching them.
+
+    weight = length * direction / |direction|, for each entry of a weight's first axis: a neuron of `dense`, a channel of `conv`
+
+    Args:
+      layer: any `Layer`, or a whole model; its weights are its leaves with two axes or more.
+
+    Returns:
+      A `Layer` that starts as the one it wraps, with params {"direction": that layer's params, "length": {name of a weight: (outputs,)}};
+      a weight's name is its path, such as "weight" or, in a model, "0/weight". A penalty on a direction does nothing but shorten it.
+      Where a direction is zero so is the weight, and stays so: an initializer of zeros won't do.
+
+    Raises:
+      TypeError: layer is no Layer.
+
+    Example:
+      >>> from funcnet.layers import dense
+      >>> layer = weight_norm(dense(2))
+      >>> params = {"direction": {"weight": jnp.array([[3.0, 4.0], [0.0, 9.0]]), "bias": jnp.zeros(2)}, "length": {"weight": jnp.array([5.0, 1.0])}}
+      >>> print(layer.apply(params, jnp.array([1.0, 1.0])))
+      [7. 1.]
+
+    Source: Salimans and Kingma (2016).
+    """
+    check.callables("weight_norm", layer, ("init", "apply"), "wrap a Layer such as dense(10)")
+
+    def init(key: jax.Array, in_shape: Shape) -> Params:
+        direction = layer.init(key, in_shape)
+        weights = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(direction) if leaf.ndim >= 2]
+        return {"direction": direction, "length": {name: _lengths(leaf).astype(leaf.dtype) for name, leaf in weights}}
+
+    @examples_last(argnums=(1,))
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        def weight(path: Any, direction: jax.Array) -> jax.Array:
+            if direction.ndim < 2:
+                return direction
+            size = _lengths(direction)
+            none = size == 0
+            factor = jnp.where(none, 0, params["length"][_name(path)].astype(size.dtype) / jnp.where(none, 1, size))
+            scaled = factor.reshape(-1, *(1,) * (direction.ndim - 1)) * direction.astype(size.dtype)
+            return scaled.astype(direction.dtype)
+
+        return apply_batch(layer, jax.tree_util.tree_map_with_path(weight, params["direction"]), x, key=key)
+
+    return Layer(init, apply)
+
+
+def _lengths(weight: jax.Array) -> jax.Array:
+    """The norm of each entry of the first axis, in at least float32."""
+    return root(jnp.sum(abs_square(weight), axis=tuple(range(1, weight.ndim))))
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _normal(x: jax.Array, axis: int, eps: Scalar) -> jax.Array:

@@ -87,6 +87,13 @@ def recurrent(
       >>> layer.apply(params, jnp.ones((7, 2))).shape
       (4,)
 
+      A stack of them is a `serial`, in which all but the last return their sequence:
+
+      >>> from funcnet.layers import serial
+      >>> stack = serial(recurrent(8, cell="gru", return_sequence=True), recurrent(4, cell="gru"))
+      >>> stack.apply(stack.init(jax.random.key(0), (7, 2)), jnp.ones((7, 2))).shape
+      (4,)
+
     Source: Elman (1990); Cho et al. (2014); Hochreiter and Schmidhuber (1997).
     """
     width = check.whole("recurrent", "width", width, 1)
@@ -144,7 +151,7 @@ def bidirectional(layer: Layer) -> Layer:
 
     Returns:
       A `Layer`, (time, inputs) -> (time, 2 * width) or (2 * width,), with params {"forward": the layer's, "backward": the same}.
-      Layers are stacked by `serial`: all but the last return their sequence.
+      Layers are stacked as in `recurrent`.
 
     Raises:
       ValueError: the layer doesn't fit its input, or gives something else.

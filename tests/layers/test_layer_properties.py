@@ -135,7 +135,7 @@ def test_shared_key_gives_shared_draws_and_another_key_others(name):
     variants = lane(inputs(name), 1)
     first, again, other = (alone(*variants, key)["training"] for key in (KEY, KEY, jax.random.key(8)))
     np.testing.assert_array_equal(first, again)
-    random = any(name.startswith(word) for word in ("drop", "serial", "parallel", "residual", "mlp", "mixed", "by_hand"))
+    random = any(name.startswith(word) for word in ("drop", "augment", "serial", "parallel", "residual", "mlp", "mixed", "by_hand"))
     assert bool(jnp.any(first != other)) == random
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from properties import assert_close, check_mistake, mistakes
+from registries import shift_and_flip
 
 import funcnet as fn
 from funcnet.layers import (
@@ -15,6 +16,7 @@ from funcnet.layers import (
     adaptive_avg_pool,
     apply_batch,
     attention,
+    augment,
     avg_pool,
     bidirectional,
     check_symbols,
@@ -37,6 +39,7 @@ from funcnet.layers import (
     recurrent,
     residual,
     serial,
+    weight_norm,
 )
 
 KEY = jax.random.key(11)
@@ -233,6 +236,45 @@ def test_each_group_has_mean_zero_and_variance_one():
     np.testing.assert_allclose(y.var(-1), 1, rtol=1e-4)
 
 
+def test_each_example_is_augmented_by_a_draw_of_its_own_and_in_training_alone():
+    layer, x = augment(lambda key, x: x + jax.random.uniform(key, ())), jnp.zeros((2, 50))
+    np.testing.assert_array_equal(apply_batch(layer, (), x), x)
+    y = np.asarray(apply_batch(layer, (), x, key=KEY))
+    np.testing.assert_array_equal(y[0], y[1])
+    assert len(np.unique(y[0])) == 50
+    np.testing.assert_array_equal(y, jax.vmap(lambda key: layer.apply((), x[:, 0], key=key), out_axes=-1)(jax.random.split(KEY, 50)))
+
+
+def test_augmented_images_are_shifts_and_flips():
+    """Of one bright pixel, left of the middle: shifted as often to each row, and to the first column unflipped alone, to the last flipped."""
+    image = jnp.zeros((1, 5, 5)).at[0, 2, 1].set(1.0)
+    y = jax.vmap(lambda key: augment(shift_and_flip).apply((), image, key=key))(jax.random.split(KEY, 4000))
+    counts = np.asarray(y[:, 0].sum(0))
+    expected = 4000 / 50 * np.tile([1, 2, 2, 2, 1], (5, 1))
+    np.testing.assert_allclose(counts, expected, atol=5 * np.sqrt(160))
+
+
+def test_weight_norm_starts_as_its_layer_and_turns_without_stretching():
+    layer = conv(3, 2)
+    normed, x = weight_norm(layer), jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4)), jnp.float32)
+    params = start(normed, 2, 4, 4)
+    assert_close(params["direction"], start(layer, 2, 4, 4))
+    assert_close(normed.apply(params, x), layer.apply(params["direction"], x), rtol=1e-5)
+    stretched = params | {"direction": jax.tree.map(lambda leaf: 7 * leaf, params["direction"])}
+    assert_close(normed.apply(stretched, x), normed.apply(params, x), rtol=1e-5)
+    assert_close(normed.apply(params | {"length": {"weight": 2 * params["length"]["weight"]}}, x), 2 * normed.apply(params, x), rtol=1e-5)
+
+
+def test_weights_of_zero_stay_so_and_their_neighbours_train():
+    layer = weight_norm(dense(2, initializer="ones"))
+    params = start(layer, 3)
+    params["direction"]["weight"] = params["direction"]["weight"].at[0].set(0.0)
+    grads = jax.grad(lambda params: jnp.sum(layer.apply(params, jnp.arange(3.0)) ** 2))(params)
+    np.testing.assert_array_equal(grads["direction"]["weight"][0], 0)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(grads))
+    assert float(layer.apply(params, jnp.arange(3.0))[0]) == 0 and bool(jnp.any(grads["direction"]["weight"][1] != 0))
+
+
 def test_prelu_starts_as_told():
     assert_close(prelu(0.1).init(KEY, (3,)), {"slope": jnp.float32(0.1)})
     assert_close(prelu(0.1, shared=False).init(KEY, (3, 2)), {"slope": jnp.full(3, 0.1)})
@@ -393,6 +435,24 @@ def test_numpy_inputs_are_taken():
             ValueError,
             r"^positional_encoding: x must have shape \(time, features\), got \(4,\); time comes first$",
             lambda: positional_encoding().apply((), jnp.ones((1, 4))),
+        ),
+        "an augmentation that is none": (
+            lambda: augment(0.5),
+            TypeError,
+            r"^augment: augment_fn must be a function \(key, x\) -> x, got 0.5$",
+            lambda: augment(lambda key, x: 0.5 * x),
+        ),
+        "an augmentation that crops": (
+            lambda: augment(lambda key, x: x[1:]).apply((), jnp.ones(3), key=KEY),
+            ValueError,
+            r"^augment: what augment_fn gives must have shape \(3,\), got \(2,\)$",
+            lambda: augment(lambda key, x: x[::-1]).apply((), jnp.ones(3), key=KEY),
+        ),
+        "weight_norm of a function": (
+            lambda: weight_norm(dense),
+            TypeError,
+            r"^weight_norm: needs an object with init and apply, got <function dense.*; wrap a Layer such as dense\(10\)$",
+            lambda: weight_norm(dense(2)),
         ),
         "both ways of a function": (
             lambda: bidirectional(recurrent),

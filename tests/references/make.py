@@ -37,12 +37,13 @@ def _pad_2d(torch, x, rows, columns, value=0.0):
     return torch.nn.functional.pad(x, (*columns, *rows), value=value)
 
 
-def _recurrent(kind: str, inputs: int, width: int, sequence: bool, **settings) -> Callable:
-    names = {"input": "weight_ih_l0", "recurrent": "weight_hh_l0", "bias": "bias_ih_l0", "recurrent_bias": "bias_hh_l0"}
+_RECURRENT_NAMES = {"input": "weight_ih_l0", "recurrent": "weight_hh_l0", "bias": "bias_ih_l0", "recurrent_bias": "bias_hh_l0"}
 
+
+def _recurrent(kind: str, inputs: int, width: int, sequence: bool, **settings) -> Callable:
     def run(torch, params, x):
         module = getattr(torch.nn, kind)(inputs, width, batch_first=True, dtype=torch.float64, **settings)
-        y, _ = torch.func.functional_call(module, {names[name]: value for name, value in params.items()}, (x,))
+        y, _ = torch.func.functional_call(module, {_RECURRENT_NAMES[name]: value for name, value in params.items()}, (x,))
         return y if sequence else y[:, -1]
 
     return run
@@ -63,26 +64,28 @@ def _recurrent_case(cell: str, kind: str, gates: int, activation: str = "tanh", 
     )
 
 
-def _both_ways_case(cell: str, kind: str, gates: int, depth: int, sequence: bool) -> LayerCase:
-    """A stack of layers, each in both directions, in one module of torch's."""
+def _stack_case(cell: str, kind: str, gates: int, depth: int, sequence: bool, both_ways: bool = False) -> LayerCase:
+    """A stack of layers, each in one direction or in both, in one module of torch's."""
     inputs, width = 3, 4
+    directions = {"forward/": "", "backward/": "_reverse"} if both_ways else {"": ""}
     shapes, names = {}, {}
     for i in range(depth):
-        for direction, suffix in (("forward", ""), ("backward", "_reverse")):
-            start = f"{i}/{direction}/"
-            shapes |= {start + key: shape for key, shape in _recurrent_shapes(gates, 2 * width if i else inputs, width).items()}
-            theirs = {"input": "weight_ih", "recurrent": "weight_hh", "bias": "bias_ih", "recurrent_bias": "bias_hh"}
-            names |= {start + key: f"{name}_l{i}{suffix}" for key, name in theirs.items()}
+        for direction, suffix in directions.items():
+            start = f"{i}/{direction}"
+            shapes |= {
+                start + key: shape for key, shape in _recurrent_shapes(gates, len(directions) * width if i else inputs, width).items()
+            }
+            names |= {start + key: name.replace("_l0", f"_l{i}{suffix}") for key, name in _RECURRENT_NAMES.items()}
 
     def run(torch, params, x):
-        module = getattr(torch.nn, kind)(inputs, width, depth, batch_first=True, bidirectional=True, dtype=torch.float64)
+        module = getattr(torch.nn, kind)(inputs, width, depth, batch_first=True, bidirectional=both_ways, dtype=torch.float64)
         y, last = torch.func.functional_call(module, {names[name]: value for name, value in params.items()}, (x,))
         last = last[0] if kind == "LSTM" else last
-        return y if sequence else torch.cat([last[-2], last[-1]], -1)
+        return y if sequence else torch.cat([*last[-len(directions) :]], -1)
 
     def ours(layers):
-        each = [sequence or i < depth - 1 for i in range(depth)]
-        return layers.serial(*(layers.bidirectional(layers.recurrent(width, cell=cell, return_sequence=whole)) for whole in each))
+        each = [layers.recurrent(width, cell=cell, return_sequence=sequence or i < depth - 1) for i in range(depth)]
+        return layers.serial(*map(layers.bidirectional, each) if both_ways else each)
 
     return LayerCase(ours, (11, inputs), shapes, run)
 
@@ -120,6 +123,19 @@ def _waves(torch, p, x):
     _, time, features = x.shape
     wave = [[(np.sin, np.cos)[i % 2](t / 1e4 ** (i // 2 * 2 / features)) for i in range(features)] for t in range(time)]
     return x + torch.tensor(wave)
+
+
+def _weight_normed(torch, module, weights, params, names=None):
+    """x -> what torch's module makes of it with these weights normed; names are torch's for funcnet's, where they differ."""
+    for weight in weights:
+        torch.nn.utils.parametrizations.weight_norm(module, weight)
+    theirs = {}
+    for path, value in params.items():
+        kind, name = path.split("/")
+        name = (names or {}).get(name, name)
+        part = name if name not in weights else f"parametrizations.{name}.original{'10'[kind == 'length']}"
+        theirs[part] = value if kind == "direction" else value.reshape(-1, *(1,) * (module.get_parameter(part).ndim - 1))
+    return lambda x: torch.func.functional_call(module, theirs, (x,))
 
 
 _SEEN = np.random.default_rng(3).uniform(size=(6, 6)) < 0.6
@@ -310,6 +326,27 @@ LAYERS |= {
         {"scale": (6,), "bias": (6,)},
         lambda torch, p, x: torch.nn.functional.group_norm(x, 3, p["scale"], p["bias"], eps=0.1),
     ),
+    "weight_norm_of_dense": LayerCase(
+        lambda layers: layers.weight_norm(layers.dense(4)),
+        (5,),
+        {"direction/weight": (4, 5), "direction/bias": (4,), "length/weight": (4,)},
+        lambda torch, p, x: _weight_normed(torch, torch.nn.Linear(5, 4, dtype=torch.float64), ["weight"], p)(x),
+    ),
+    "weight_norm_of_conv": LayerCase(
+        lambda layers: layers.weight_norm(layers.conv(4, (3, 2), padding="VALID")),
+        (2, 5, 4),
+        {"direction/weight": (4, 2, 3, 2), "direction/bias": (4,), "length/weight": (4,)},
+        lambda torch, p, x: _weight_normed(torch, torch.nn.Conv2d(2, 4, (3, 2), dtype=torch.float64), ["weight"], p)(x),
+    ),
+    "weight_norm_of_gru": LayerCase(
+        lambda layers: layers.weight_norm(layers.recurrent(4, cell="gru")),
+        (5, 3),
+        {f"direction/{name}": shape for name, shape in _recurrent_shapes(3, 3, 4).items()}
+        | {"length/input": (12,), "length/recurrent": (12,)},
+        lambda torch, p, x: _weight_normed(
+            torch, torch.nn.GRU(3, 4, batch_first=True, dtype=torch.float64), ["weight_ih_l0", "weight_hh_l0"], p, _RECURRENT_NAMES
+        )(x)[0][:, -1],
+    ),
     "prelu": LayerCase(
         lambda layers: layers.prelu(), (3, 4), {"slope": ()}, lambda torch, p, x: torch.nn.functional.prelu(x, p["slope"].reshape(1))
     ),
@@ -335,9 +372,12 @@ LAYERS |= {
     "positional_embedding": LayerCase(
         lambda layers: layers.positional_embedding(), (4, 3), {"table": (4, 3)}, lambda torch, p, x: x + p["table"]
     ),
-    "rnn_both_ways": _both_ways_case("rnn", "RNN", 1, 1, sequence=True),
-    "gru_both_ways": _both_ways_case("gru", "GRU", 3, 2, sequence=True),
-    "lstm_both_ways": _both_ways_case("lstm", "LSTM", 4, 2, sequence=False),
+    "rnn_both_ways": _stack_case("rnn", "RNN", 1, 1, sequence=True, both_ways=True),
+    "gru_both_ways": _stack_case("gru", "GRU", 3, 2, sequence=True, both_ways=True),
+    "lstm_both_ways": _stack_case("lstm", "LSTM", 4, 2, sequence=False, both_ways=True),
+    "rnn_stacked": _stack_case("rnn", "RNN", 1, 2, sequence=True),
+    "gru_stacked": _stack_case("gru", "GRU", 3, 2, sequence=False),
+    "lstm_stacked": _stack_case("lstm", "LSTM", 4, 2, sequence=True),
 }
 
 

@@ -289,6 +289,52 @@ def test_a_flax_model_around():
     assert result.table["validation/loss"][1] < 0.2 * result.table["validation/loss"][0]
 
 
+def test_flax_batch_norm_by_a_triple_of_ones_own():
+    """What no layer can do: the state holds running statistics, which a step on a whole minibatch changes and the evaluation uses."""
+    linen = pytest.importorskip("flax.linen")
+
+    class Net(linen.Module):
+        momentum: jax.Array
+
+        @linen.compact
+        def __call__(self, x, training):
+            return linen.Dense(1)(linen.BatchNorm(use_running_average=not training, momentum=self.momentum)(x))
+
+    def with_batch_norm(learning_rate, momentum):
+        net, optimizer = Net(momentum), fn.adam(learning_rate)
+
+        def init(key):
+            variables = net.init(key, jnp.zeros((1, 4)), training=False)
+            return {**variables, "optimizer": optimizer.init(variables["params"])}
+
+        def step(state, batch, key):
+            def loss(params):
+                variables = {"params": params, "batch_stats": state["batch_stats"]}
+                prediction, changed = net.apply(variables, batch.x, training=True, mutable="batch_stats")
+                return jnp.mean((prediction - batch.y) ** 2), changed
+
+            (value, changed), grads = jax.value_and_grad(loss, has_aux=True)(state["params"])
+            updates, own = optimizer.update(grads, state["optimizer"], state["params"])
+            return {"params": fn.apply_updates(state["params"], updates), "optimizer": own, **changed}, {"loss": value}
+
+        def evaluate(state, dataset):
+            variables = {"params": state["params"], "batch_stats": state["batch_stats"]}
+            return {"loss": jnp.mean((net.apply(variables, dataset.x, training=False) - dataset.y) ** 2)}
+
+        return fn.Training(init, step, evaluate, modes={"loss": "min"})
+
+    variants, settings = fn.grid(learning_rate=[0.1], momentum=[0.5, 0.9]), SETTINGS | {"num_steps": 60, "batch_size": None}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        result = fn.sweep(with_batch_norm, variants, DATA, **settings)
+    assert all(result.table["validation/loss"] < 0.1)
+    x = np.asarray(DATA.train.x)
+    for row, momentum in enumerate([0.5, 0.9]):
+        (found,) = result.state(row)["batch_stats"].values()
+        left = momentum**60  # of the zeros and ones that they start as
+        np.testing.assert_allclose(found["mean"], (1 - left) * x.mean(0), atol=1e-6)
+        np.testing.assert_allclose(found["var"], left + (1 - left) * x.var(0), rtol=1e-5)
+
+
 # Refusals: all before anything is compiled.
 
 
