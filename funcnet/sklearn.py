@@ -262,17 +262,17 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         """What is trained on, and what the variants are compared on; None where nothing can be spared."""
         counts = np.ones(len(rows.y)) if rows.weights is None else rows.weights
         strata = rows.y if self._classifies else np.zeros(len(rows.y), int)
-        held = np.zeros(len(rows.y), bool)
+        group = np.cumsum(np.append(True, _differ(np.column_stack([rows.x, rows.y]))))  # of equal examples, which are in one part
+        held, spare = np.zeros(len(rows.y), bool), np.zeros(len(rows.y), bool)
         for stratum in np.unique(strata):
             own = np.flatnonzero(strata == stratum)
-            share = np.cumsum(counts[own]) / counts[own].sum()
-            held[own[:-1]] = (share <= self.validation * (1 + 1e-9))[:-1]
-        if len(held) > 1:  # equal ones stay together
-            begins = np.flatnonzero(np.concatenate([[True], _differ(np.column_stack([rows.x, rows.y]))]))
-            held = np.repeat(np.minimum.reduceat(held, begins), np.diff([*begins, len(held)]))
-        if self.validation > 0 and not held.any():  # the first of a class that has another
-            spare = next((own[0] for own in (np.flatnonzero(strata == stratum) for stratum in np.unique(strata)) if len(own) > 1), None)
-            held[[] if spare is None else spare] = True
+            last = np.append(group[own][1:] != group[own][:-1], True)
+            share = (np.cumsum(counts[own]) / counts[own].sum())[last][np.cumsum(last) - last]  # up to the end of each one's group
+            held[own] = (share <= self.validation * (1 + 1e-9)) & (group[own] != group[own[-1]])
+            if not spare.any() and group[own[0]] != group[own[-1]]:
+                spare[own] = group[own] == group[own[0]]
+        if self.validation > 0 and not held.any():
+            held = spare  # the first of a class that has another
         return (rows.at(~held), rows.at(held)) if held.any() else (rows, None)
 
     def _scalings(self, train: _Rows) -> tuple[_Scaling, _Scaling | None]:
@@ -565,7 +565,7 @@ def _ordered(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, seed: int
     own, x, y = own[order], x[order], y[order]
     weights = None if weights is None else weights[order]
     if merge:
-        first = np.concatenate([[True], _differ(own)])
+        first = np.append(True, _differ(own))
         if not first.all():
             counts = np.add.reduceat(np.ones(len(y)) if weights is None else weights, np.flatnonzero(first))
             x, y, weights = x[first], y[first], counts
