@@ -87,7 +87,7 @@ def _stack_case(cell: str, kind: str, gates: int, depth: int, sequence: bool, bo
         each = [layers.recurrent(width, cell=cell, return_sequence=sequence or i < depth - 1) for i in range(depth)]
         return layers.serial(*map(layers.bidirectional, each) if both_ways else each)
 
-    return LayerCase(ours, (11, inputs), shapes, run)
+    return LayerCase(ours, (3, inputs), shapes, run)
 
 
 def _attention_shapes(features: int, width: int) -> dict[str, tuple[int, ...]]:
