@@ -36,6 +36,7 @@ from experiments.bench.workloads import w1
 from experiments.cluster.train import own_core
 from funcnet.sweep import worker
 
+_PATIENCE = 120  # seconds until a worker has had its first task
 STEPS = 16
 MOST = 5.0  # milliseconds of the driver for a task
 SHARE = 0.03  # of W1's time that sending it to two processes may cost
@@ -192,11 +193,12 @@ def swept(executor: Any, variants: int, lanes: int) -> fn.SweepResult:
 def all_warm(run: Callable[[], fn.SweepResult], workers: int) -> None:
     """Runs a sweep until each worker has had a task of it."""
     seen: set[str] = set()
-    for _ in range(50):
+    began = time.monotonic()
+    while time.monotonic() < began + _PATIENCE:  # a worker that is started by its first task imports JAX meanwhile
         seen.update(run().timing["workers"])
         if len(seen) >= workers:
             return
-    raise RuntimeError(f"cluster_scale: each of {workers} workers must take a task in 50 sweeps, got {len(seen)}; is the machine busy?")
+    raise RuntimeError(f"cluster_scale: each of {workers} workers must take a task in {_PATIENCE} s, got {len(seen)}; is the machine busy?")
 
 
 def cost(executor: Any, workers: int, tasks: int, lanes: int, processes: int | None = None) -> Cost:

@@ -141,6 +141,7 @@ def sweep(
       SweepInterrupted: something failed on the way, or the user stopped it; its `result` holds whatever there is.
 
     Example:
+      >>> import numpy as np
       >>> import funcnet as fn
       >>> def recipe(learning_rate):
       ...     return fn.training(fn.dense(1), fn.squared_error, fn.sgd(learning_rate), in_shape=(1,))
