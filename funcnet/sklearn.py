@@ -262,14 +262,17 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         """What is trained on, and what the variants are compared on; None where nothing can be spared."""
         counts = np.ones(len(rows.y)) if rows.weights is None else rows.weights
         strata = rows.y if self._classifies else np.zeros(len(rows.y), int)
-        held = np.zeros(len(rows.y), bool)
+        group = np.cumsum(_differs(rows.x, rows.y))  # of equal examples, which are in one part
+        held, spare = np.zeros(len(rows.y), bool), np.zeros(len(rows.y), bool)
         for stratum in np.unique(strata):
             own = np.flatnonzero(strata == stratum)
-            share = np.cumsum(counts[own]) / counts[own].sum()
-            held[own[:-1]] = (share <= self.validation * (1 + 1e-9))[:-1]
-        if self.validation > 0 and not held.any():  # the first of a class that has another
-            spare = next((own[0] for own in (np.flatnonzero(strata == stratum) for stratum in np.unique(strata)) if len(own) > 1), None)
-            held[[] if spare is None else spare] = True
+            last = np.append(group[own][1:] != group[own][:-1], True)
+            share = (np.cumsum(counts[own]) / counts[own].sum())[last][np.cumsum(last) - last]  # up to the end of each one's group
+            held[own] = (share <= self.validation * (1 + 1e-9)) & (group[own] != group[own[-1]])
+            if not spare.any() and group[own[0]] != group[own[-1]]:
+                spare[own] = group[own] == group[own[0]]
+        if self.validation > 0 and not held.any():
+            held = spare  # the first of a class that has another
         return (rows.at(~held), rows.at(held)) if held.any() else (rows, None)
 
     def _scalings(self, train: _Rows) -> tuple[_Scaling, _Scaling | None]:
@@ -583,21 +586,29 @@ def _ordered(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, seed: int
     x = np.asarray(x, np.float64) + 0.0  # -0.0 is 0.0
     if weights is not None:
         x, y, weights = (values[weights > 0] for values in (x, y, weights))
-    own = np.column_stack([x, np.asarray(y, np.float64) + 0.0])
+    # Of y the order alone: the unit of a target doesn't decide who is held out.
+    ranks = [np.unique(column, return_inverse=True)[1] for column in y.reshape(len(y), -1).T]
+    own = np.column_stack([x, *ranks])
     words = np.ascontiguousarray(own).view(np.uint64)
     factors = np.random.default_rng(seed).integers(0, 2**64, (words.shape[1], 2), np.uint64, endpoint=False) | np.uint64(1)
     mixed = (words ^ (words >> np.uint64(31))) @ factors
     order = np.lexsort(((mixed[:, 1] >> np.uint64(1)) ^ mixed[:, 0], mixed[:, 1] ^ (mixed[:, 0] >> np.uint64(29))))
-    own, x, y = own[order], x[order], y[order]
+    x, y = x[order], y[order]
     weights = None if weights is None else weights[order]
     if merge:
-        first = np.concatenate([[True], np.any(own[1:] != own[:-1], axis=1)])
+        first = _differs(x, y)
         if not first.all():
             counts = np.add.reduceat(np.ones(len(y)) if weights is None else weights, np.flatnonzero(first))
             x, y, weights = x[first], y[first], counts
         if weights is not None and np.all(weights == weights[0]):
             weights = None
     return _Rows(x, y, weights)
+
+
+def _differs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether each example differs from the one before it, (examples,), bool."""
+    before = np.any(x[1:] != x[:-1], axis=1) | np.any((y[1:] != y[:-1]).reshape(len(y) - 1, -1), axis=1)
+    return np.concatenate([[True], before])
 
 
 def _scaling(values: np.ndarray, weights: np.ndarray | None) -> _Scaling:
