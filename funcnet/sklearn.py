@@ -607,8 +607,8 @@ def _ordered(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, seed: int
 
 def _differs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Whether each example differs from the one before it, (examples,), bool."""
-    before = np.any(x[1:] != x[:-1], axis=1) | np.any((y[1:] != y[:-1]).reshape(len(y) - 1, -1), axis=1)
-    return np.concatenate([[True], before])
+    both = np.column_stack([x, y])
+    return np.concatenate([[True], np.any(both[1:] != both[:-1], axis=1)])
 
 
 def _scaling(values: np.ndarray, weights: np.ndarray | None) -> _Scaling:
