@@ -14,7 +14,7 @@ test: $(VENV)/experiments $(VENV)/test
 
 # The sweep's programs compiled for TPUs, which takes none; to be run with an environment of its own, as BIN=.venv-tpu/bin.
 tpu: $(VENV)/tpu $(VENV)/test
-	JAX_PLATFORMS=cpu FUNCNET_NEEDS_LIBTPU=1 $(BIN)/python -m pytest -q tests/sweep/test_tpu.py
+	JAX_PLATFORMS=cpu FUNCNET_NEEDS_LIBTPU=1 $(BIN)/python -m pytest -q tests/sweeps/test_tpu.py
 
 lint: $(VENV)/experiments $(VENV)/test
 	$(BIN)/ruff format --check .

@@ -34,7 +34,7 @@ import funcnet as fn
 from experiments.bench import ours
 from experiments.bench.workloads import w1
 from experiments.cluster.train import own_core
-from funcnet.sweep import worker
+from funcnet.sweeps import worker
 
 _PATIENCE = 120  # seconds until a worker has had its first task
 STEPS = 16

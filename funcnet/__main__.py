@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from funcnet.page import write_page
-from funcnet.sweep.files import StoreInUse
-from funcnet.sweep.show import GONE, described, follow, look, printable
+from funcnet.sweeps.files import StoreInUse
+from funcnet.sweeps.show import GONE, described, follow, look, printable
 
 _ENDED_WELL = ("finished", "out of time")
 

@@ -252,7 +252,7 @@ def mixup(key: jax.Array, batch: Dataset, alpha: Scalar = 0.2) -> Dataset:
       A training's step, and no evaluation, gets its minibatches mixed:
 
       >>> from funcnet import layers, losses, optimizers
-      >>> from funcnet.training import training
+      >>> from funcnet.train import training
       >>> model = training(layers.dense(3), losses.cross_entropy, optimizers.sgd(0.1), in_shape=(2,))
       >>> def step(state, batch, key):
       ...     mix_key, key = jax.random.split(key)

@@ -11,7 +11,7 @@ from funcnet.data import AnyDataset, Dataset, WeightedDataset, as_examples
 from funcnet.layers import Layer
 from funcnet.losses import LOSSES
 from funcnet.penalties import Penalty, Where, is_weight
-from funcnet.training import Training, as_training, penalized
+from funcnet.train import Training, as_training, penalized
 from funcnet.tree import Params, PyTree, at_least_float32, is_several
 
 

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funcnet import check, plot
-from funcnet.sweep.ranking import rankable, why_none
-from funcnet.sweep.result import SweepResult
-from funcnet.sweep.show import View, facts, rule_words, rung_lines
-from funcnet.sweep.shown import Rule
+from funcnet.sweeps.ranking import rankable, why_none
+from funcnet.sweeps.result import SweepResult
+from funcnet.sweeps.show import View, facts, rule_words, rung_lines
+from funcnet.sweeps.shown import Rule
 
 _MOST_ROWS = 200
 _MOST_RUNGS = 40
@@ -121,7 +121,7 @@ def page(view: View) -> str:
     """A sweep as one page of HTML: how it stands, what was pruned, pictures, and the table, the best runs first.
 
     Args:
-      view: what `funcnet.sweep.show.look` has seen.
+      view: what `funcnet.sweeps.show.look` has seen.
 
     Returns:
       The page. Without matplotlib it has no pictures, and says how to get them.

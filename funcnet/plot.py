@@ -19,8 +19,8 @@ from scipy import stats
 from funcnet import check, scales
 from funcnet.data import Dataset
 from funcnet.inspection import predict
-from funcnet.sweep.ranking import wanted_mode
-from funcnet.sweep.result import SweepResult
+from funcnet.sweeps.ranking import wanted_mode
+from funcnet.sweeps.result import SweepResult
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")

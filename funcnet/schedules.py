@@ -45,7 +45,7 @@ def _times(step: Scalar, num_steps: Scalar) -> jax.Array:
     return times + late.astype(times.dtype) - early.astype(times.dtype)
 
 
-def constant(value: Scalar) -> Schedule:
+def constant_schedule(value: Scalar) -> Schedule:
     """The same value at every step.
 
     Args:
@@ -58,14 +58,14 @@ def constant(value: Scalar) -> Schedule:
       ValueError: value is negative or NaN.
 
     Example:
-      >>> print(constant(0.1)(1000))
+      >>> print(constant_schedule(0.1)(1000))
       0.1
     """
-    check.in_range("constant", "value", value, 0)
+    check.in_range("constant_schedule", "value", value, 0)
     return lambda step: _float(value)
 
 
-def linear(initial: Scalar, final: Scalar, num_steps: Scalar) -> Schedule:
+def linear_schedule(initial: Scalar, final: Scalar, num_steps: Scalar) -> Schedule:
     """A straight line from initial to final, which then stays.
 
     Args:
@@ -80,12 +80,12 @@ def linear(initial: Scalar, final: Scalar, num_steps: Scalar) -> Schedule:
       ValueError: an argument is out of range.
 
     Example:
-      >>> print(linear(1.0, 0.0, 4)(1))
+      >>> print(linear_schedule(1.0, 0.0, 4)(1))
       0.75
     """
-    check.in_range("linear", "initial", initial, 0)
-    check.in_range("linear", "final", final, 0)
-    check.in_range("linear", "num_steps", num_steps, 1)
+    check.in_range("linear_schedule", "initial", initial, 0)
+    check.in_range("linear_schedule", "final", final, 0)
+    check.in_range("linear_schedule", "num_steps", num_steps, 1)
     return lambda step: _float(initial) + (_float(final) - _float(initial)) * _share(step, num_steps)
 
 
@@ -381,7 +381,7 @@ def piecewise_constant(values: Sequence[Scalar], boundaries: Sequence[Scalar]) -
     """
     for value in values:
         check.in_range("piecewise_constant", "every value", value, 0)
-    return _piecewise("piecewise_constant", "values", [constant(value) for value in values], boundaries)
+    return _piecewise("piecewise_constant", "values", [constant_schedule(value) for value in values], boundaries)
 
 
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
@@ -399,7 +399,7 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) 
       ValueError: a boundary is out of range, they don't rise, or there are not as many as there should be.
 
     Example:
-      >>> schedule = join_schedules([linear(0.0, 1.0, 10), exponential_decay(1.0, 0.5)], [10])
+      >>> schedule = join_schedules([linear_schedule(0.0, 1.0, 10), exponential_decay(1.0, 0.5)], [10])
       >>> print(schedule(5), schedule(10), schedule(11))
       0.5 1.0 0.5
     """
@@ -423,7 +423,7 @@ def delayed(schedule: Schedule, num_steps: Scalar) -> Schedule:
       ValueError: num_steps is out of range.
 
     Example:
-      >>> late = delayed(linear(1.0, 0.0, 4), 10)
+      >>> late = delayed(linear_schedule(1.0, 0.0, 4), 10)
       >>> print(late(3), late(10), late(11))
       1.0 1.0 0.75
     """
@@ -454,12 +454,14 @@ def _piecewise(where: str, what: str, schedules: Sequence[Schedule], boundaries:
 
 def _check_schedule(where: str, schedule: Schedule) -> None:
     if not callable(schedule):
-        raise TypeError(check.message(where, "a schedule must be a function", repr(schedule)[:80], "constant makes one of a number"))
+        raise TypeError(
+            check.message(where, "a schedule must be a function", repr(schedule)[:80], "constant_schedule makes one of a number")
+        )
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "constant": constant,
-    "linear": linear,
+    "constant_schedule": constant_schedule,
+    "linear_schedule": linear_schedule,
     "exponential_decay": exponential_decay,
     "step_decay": step_decay,
     "cosine_decay": cosine_decay,

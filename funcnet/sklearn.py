@@ -20,9 +20,9 @@ from funcnet.metrics import METRICS
 from funcnet.optimizers import adam
 from funcnet.penalties import l2 as l2_penalty
 from funcnet.policy import Policy
-from funcnet.space import Variants, as_variants, grid
-from funcnet.sweep import SweepResult, sweep
-from funcnet.training import Training, as_training, training
+from funcnet.spaces import Variants, as_variants, grid
+from funcnet.sweeps import SweepResult, sweep
+from funcnet.train import Training, as_training, training
 from funcnet.tree import PyTree
 
 try:

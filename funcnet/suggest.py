@@ -14,7 +14,7 @@ import numpy as np
 
 from funcnet import check
 from funcnet.lattice import Lattice
-from funcnet.space import Distribution, Space, Variants, Where, accepted, bare, check_where, is_accepted, sequence
+from funcnet.spaces import Distribution, Space, Variants, Where, accepted, bare, check_where, is_accepted, sequence
 
 _PATIENCE = 10  # rejected trials in a row after which a random one that is accepted is tried
 _SHARES = (2.0**-24, 1 - 2.0**-24)  # samplers like to try the ends: of a normal distribution they are 5.3 deviations away on either side
@@ -67,7 +67,7 @@ def random(space: Space, *, key: jax.Array, where: Where | None = None) -> Drawn
       TypeError: space is no space, or key no JAX random key.
 
     Example:
-      >>> from funcnet.space import log_uniform, space
+      >>> from funcnet.spaces import log_uniform, space
       >>> rates = space(learning_rate=log_uniform(1e-4, 1.0))
       >>> strategy = random(rates, key=jax.random.key(0))
       >>> strategy.ask(2) + strategy.ask(3) == rates.sample(5, key=jax.random.key(0))
@@ -101,7 +101,7 @@ def quasi_random(space: Space, *, key: jax.Array, method: str = "sobol", where: 
       TypeError: space is no space, or key no JAX random key.
 
     Example:
-      >>> from funcnet.space import log_uniform, space
+      >>> from funcnet.spaces import log_uniform, space
       >>> rates = space(learning_rate=log_uniform(1e-4, 1.0))
       >>> strategy = quasi_random(rates, key=jax.random.key(0))
       >>> strategy.ask(8) + strategy.ask(8) == rates.sample(16, key=jax.random.key(0), method="sobol")
@@ -231,7 +231,7 @@ def optuna(study: Any, space: Space, *, where: Where | None = None) -> OptunaStr
 
     Example:
       >>> import optuna as library
-      >>> from funcnet.space import choice, log_uniform, space
+      >>> from funcnet.spaces import choice, log_uniform, space
       >>> library.logging.set_verbosity(library.logging.WARNING)
       >>> study = library.create_study(sampler=library.samplers.TPESampler(seed=0))
       >>> strategy = optuna(study, space(learning_rate=log_uniform(1e-4, 1.0), activation=choice(["relu", "tanh"])))

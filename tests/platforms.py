@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import funcnet as fn
-from funcnet.sweep.lanes import Lanes
-from funcnet.sweep.program import Kind, Programs, lane_functions
-from funcnet.sweep.trial import Arguments, Trial, try_out
+from funcnet.sweeps.lanes import Lanes
+from funcnet.sweeps.program import Kind, Programs, lane_functions
+from funcnet.sweeps.trial import Arguments, Trial, try_out
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -207,8 +207,8 @@ _FACTORS = (0.5, 0.9, 1.0)
 _HEIGHTS = (0.1, 1.0, 3.0)
 
 SCHEDULES: dict[str, tuple[Callable[..., schedules.Schedule], Numbers]] = {
-    "constant": (schedules.constant, {"value": _HEIGHTS}),
-    "linear": (schedules.linear, {"initial": _HEIGHTS, "final": (0.0, 2.0, 1.0), "num_steps": _LENGTHS}),
+    "constant_schedule": (schedules.constant_schedule, {"value": _HEIGHTS}),
+    "linear_schedule": (schedules.linear_schedule, {"initial": _HEIGHTS, "final": (0.0, 2.0, 1.0), "num_steps": _LENGTHS}),
     "exponential_decay": (schedules.exponential_decay, {"initial": _HEIGHTS, "decay_rate": _FACTORS, "num_steps": _LENGTHS}),
     "step_decay": (schedules.step_decay, {"initial": _HEIGHTS, "decay_rate": _FACTORS, "num_steps": _LENGTHS}),
     "cosine_decay": (schedules.cosine_decay, {"initial": _HEIGHTS, "num_steps": _LENGTHS, "final": (0.0, 0.1, 3.0)}),
@@ -244,7 +244,7 @@ SCHEDULES |= {
     ),
     "join_schedules": (
         lambda peak, warmup_steps, decay_rate: schedules.join_schedules(
-            [schedules.linear(0.0, peak, warmup_steps), schedules.exponential_decay(peak, decay_rate)], [warmup_steps]
+            [schedules.linear_schedule(0.0, peak, warmup_steps), schedules.exponential_decay(peak, decay_rate)], [warmup_steps]
         ),
         {"peak": _HEIGHTS, "warmup_steps": (1.0, 5.0, 12.0), "decay_rate": _FACTORS},
     ),

@@ -12,6 +12,7 @@ from properties import assert_same_bits, check_mistake, mistakes, traced_once
 from registries import ACTIVATIONS, draw
 from scipy import special
 
+import funcnet
 from funcnet import activations
 from funcnet.activations import activation_fn, check_activation
 from funcnet.layers import activation, mlp, recurrent
@@ -315,3 +316,8 @@ def smooth_step(x):
 )
 def test_mistakes(mistake):
     check_mistake(mistake)
+
+
+def test_every_activation_is_a_function_by_a_public_name():
+    for name, fn in funcnet.ACTIVATIONS.items():
+        assert getattr(funcnet, name) is fn

@@ -1,16 +1,18 @@
 """Imports run downhill only, in the order of the layout, and nothing but JAX, NumPy, SciPy and chex is needed to import funcnet."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
 import funcnet
 
 ROOT = pathlib.Path(funcnet.__file__).parent
-ORDER = "inner check lattice policy prune evolve tree option batching draws activations layers losses penalties schedules optimizers metrics partition data folds scaling training inspection space suggest sweep scales plot page sklearn __main__".split()
+ORDER = "inner check lattice policy prune evolve tree option batching draws activations layers losses penalties schedules optimizers metrics partition data folds scaling train inspection spaces suggest sweeps scales plot page sklearn __main__".split()
 NEEDED = {"jax", "jaxlib", "numpy", "scipy", "chex"}
 EXTRAS = {"tqdm", "pandas", "matplotlib", "sklearn", "optuna", "cloudpickle", "dask"}  # imported inside the functions that use them
 EXCEPTED = {("sklearn",): {"sklearn"}}  # funcnet/sklearn.py is a part of scikit-learn's world, and loaded only where it is asked for
@@ -37,7 +39,7 @@ def imports(path):
 
 
 def module_of(name):
-    """The funcnet module in which an imported name lies: funcnet.layers.dense.dense is in layers/dense.py."""
+    """The funcnet module in which an imported name lies: funcnet.layers.affine.dense is in layers/affine.py."""
     parts = name.split(".")[1:]
     while parts:
         if (ROOT.joinpath(*parts).with_suffix(".py")).exists() or (ROOT.joinpath(*parts) / "__init__.py").exists():
@@ -130,3 +132,14 @@ def test_importing_funcnet_loads_no_extra():
 def test_the_order_is_the_designs():
     """Each module is there, so that a renamed one is not passed over in silence."""
     assert {name for name in ORDER if (ROOT / f"{name}.py").exists() or (ROOT / name / "__init__.py").exists()} == set(ORDER)
+
+
+def test_every_module_can_be_imported_by_its_name():
+    """`import funcnet.spaces as spaces` takes an attribute of the package, where a function of the same name would hide the module."""
+    for path in MODULES:
+        *package, name = place(path)
+        if name in ("__init__", "__main__"):
+            continue
+        importlib.import_module(".".join(["funcnet", *package, name]))
+        owner = importlib.import_module(".".join(["funcnet", *package]))
+        assert isinstance(getattr(owner, name), types.ModuleType), f"{path} has the name of something that its package exports"

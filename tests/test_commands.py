@@ -97,7 +97,7 @@ def test_another_python_has_an_environment_of_its_own(machine):
 
 def test_what_compiles_for_tpus_is_kept_away_from_the_rest(machine):
     machine.has(machine.path / "python3", 11)
-    calls = ["python -m pytest -q tests/sweep/test_tpu.py"]
+    calls = ["python -m pytest -q tests/sweeps/test_tpu.py"]
     assert machine.run("make", "tpu", "BIN=.venv-tpu/bin")[0] == ["python -m venv .venv-tpu", install("tpu"), install("test"), *calls]
     assert machine.run("make", "tpu", "BIN=.venv-tpu/bin")[0] == calls
     assert not (machine.project / ".venv").exists()

@@ -9,8 +9,8 @@ import pytest
 from properties import assert_same_bits
 
 import funcnet as fn
-from funcnet.sweep import program
-from funcnet.sweep.recent import Recent
+from funcnet.sweeps import program
+from funcnet.sweeps.recent import Recent
 
 FOLDER = jax.config.jax_compilation_cache_dir
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="pytest -p no:cacheprovider")

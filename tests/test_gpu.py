@@ -20,7 +20,7 @@ import pytest
 from properties import assert_same_bits
 
 import funcnet as fn
-from funcnet.sweep import executors, memory
+from funcnet.sweeps import executors, memory
 
 ROOT = Path(__file__).parents[1]
 ON = os.environ.get("FUNCNET_GPU_TESTS_ON", "gpu")
@@ -204,7 +204,7 @@ sys.path[:0] = [{str(ROOT)!r}]
 import jax, numpy as np
 import funcnet as fn
 
-from funcnet.sweep.executors import local_slots
+from funcnet.sweeps.executors import local_slots
 
 device = jax.local_devices(backend={ON!r})[0]
 jax.config.update("jax_default_device", device)

@@ -71,9 +71,9 @@ def test_theirs_after_ours(theirs):
 
 def test_schedules_and_updates_are_exchangeable():
     params, grads = optimizer_params(), optimizer_params(5)
-    ours_in_theirs = descend(optax.sgd(schedules.linear(0.4, 0.1, 3)), params, grads)
+    ours_in_theirs = descend(optax.sgd(schedules.linear_schedule(0.4, 0.1, 3)), params, grads)
     theirs_in_ours = descend(optimizers.sgd(optax.linear_schedule(0.4, 0.1, 3)), params, grads)
-    assert_close(ours_in_theirs, descend(optimizers.sgd(schedules.linear(0.4, 0.1, 3)), params, grads))
+    assert_close(ours_in_theirs, descend(optimizers.sgd(schedules.linear_schedule(0.4, 0.1, 3)), params, grads))
     assert_close(theirs_in_ours, ours_in_theirs)
     assert_close(optax.apply_updates(params, grads), optimizers.apply_updates(params, grads))
 

@@ -117,7 +117,7 @@ def test_inject_hyperparams_takes_every_optimizer_at_its_defaults(name):
     factory = optimizers.OPTIMIZERS[name]
     injected = optax.inject_hyperparams(factory, static_args=["min_dim_size_to_factor"] if name == "adafactor" else ())
     assert_close(path(injected(0.1)), path(factory(0.1)))
-    line = fn.linear(0.2, 0.05, 3)
+    line = fn.linear_schedule(0.2, 0.05, 3)
     assert_close(path(injected(line)), path(factory(line)))
 
     state = injected(0.1).init(optimizer_params())

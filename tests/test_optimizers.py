@@ -47,8 +47,8 @@ from funcnet.optimizers import (
 )
 from funcnet.option import Option
 from funcnet.penalties import l2
-from funcnet.schedules import constant, linear, step_decay
-from funcnet.training import penalized, training
+from funcnet.schedules import constant_schedule, linear_schedule, step_decay
+from funcnet.train import penalized, training
 from funcnet.tree import all_finite
 
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -360,7 +360,7 @@ def test_references_cover_the_registry(suffix):
 
 def test_a_schedule_gives_each_step_its_learning_rate():
     params = jnp.array([1.0, -2.0])
-    opt = sgd(linear(0.4, 0.1, 3))
+    opt = sgd(linear_schedule(0.4, 0.1, 3))
     state = opt.init(params)
     for rate in (0.4, 0.3, 0.2, 0.1, 0.1):
         updates, state = opt.update(params, state)
@@ -396,7 +396,7 @@ def test_velocity_is_what_torch_and_optax_keep_and_the_other_form_is_the_same_at
 def test_a_constant_schedule_is_its_number(name):
     settings = variant(OPTIMIZERS[name][1], 1)
     rate = settings.pop("learning_rate")
-    scheduled, _ = steps(optimizer(name, constant(rate), **settings), optimizer_params(), 2)
+    scheduled, _ = steps(optimizer(name, constant_schedule(rate), **settings), optimizer_params(), 2)
     plain, _ = steps(optimizer(name, rate, **settings), optimizer_params(), 2)
     assert_close(scheduled, plain)
 
@@ -687,10 +687,10 @@ def rows():
             lambda: adam(1e-3),
         ),
         "with a schedule": (
-            lambda: rmsprop(constant(0.1), decay=1.5),
+            lambda: rmsprop(constant_schedule(0.1), decay=1.5),
             ValueError,
             r"^rmsprop: decay must be in \[0, 1\), got 1.5$",
-            lambda: rmsprop(constant(0.1), decay=0.9),
+            lambda: rmsprop(constant_schedule(0.1), decay=0.9),
         ),
         "no params": (
             lambda: adamw(0.1).update(jnp.ones(2), adamw(0.1).init(jnp.ones(2))),
@@ -821,10 +821,10 @@ def rows():
             lambda: apply_updates({"w": jnp.array([3.0])}, {"w": jnp.array([1j]).real}),
         ),
         "a schedule of several numbers": (
-            lambda: sgd(lambda step: jnp.ones(2)).update(jnp.ones(2), sgd(constant(0.1)).init(jnp.ones(2))),
+            lambda: sgd(lambda step: jnp.ones(2)).update(jnp.ones(2), sgd(constant_schedule(0.1)).init(jnp.ones(2))),
             TypeError,
             r"^sgd: a schedule must give one number a step, got shape \(2,\); return a scalar$",
-            lambda: sgd(lambda step: jnp.ones(())).update(jnp.ones(2), sgd(constant(0.1)).init(jnp.ones(2))),
+            lambda: sgd(lambda step: jnp.ones(())).update(jnp.ones(2), sgd(constant_schedule(0.1)).init(jnp.ones(2))),
         ),
         "norm of zero": (
             lambda: clip_by_global_norm(0),

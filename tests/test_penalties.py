@@ -13,7 +13,7 @@ from funcnet import penalties
 from funcnet.layers import dense
 from funcnet.losses import binary_cross_entropy, squared_error
 from funcnet.penalties import is_weight, l1, l2, l3, l4, lp, penalty
-from funcnet.training import penalized
+from funcnet.train import penalized
 
 every_penalty = pytest.mark.parametrize("name", PENALTIES)
 

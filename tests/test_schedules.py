@@ -13,14 +13,14 @@ from registries import SCHEDULES, VARIANTS, stacked, variant
 
 from funcnet import schedules
 from funcnet.schedules import (
-    constant,
+    constant_schedule,
     cosine_decay,
     cosine_restarts,
     delayed,
     exponential_decay,
     exponential_growth,
     join_schedules,
-    linear,
+    linear_schedule,
     one_cycle,
     piecewise_constant,
     polynomial_decay,
@@ -115,8 +115,8 @@ def test_references_cover_the_registry():
 @pytest.mark.parametrize(
     "schedule, expected",
     [
-        (constant(0.3), {0: 0.3, 99: 0.3}),
-        (linear(1.0, 0.0, 10), {0: 1.0, 3: 0.7, 10: 0.0, 11: 0.0}),
+        (constant_schedule(0.3), {0: 0.3, 99: 0.3}),
+        (linear_schedule(1.0, 0.0, 10), {0: 1.0, 3: 0.7, 10: 0.0, 11: 0.0}),
         (exponential_decay(1.0, 0.5), {0: 1.0, 1: 0.5, 3: 0.125}),
         (step_decay(1.0, 0.1, 5), {0: 1.0, 4: 1.0, 5: 0.1, 9: 0.1, 10: 0.01}),
         (cosine_decay(2.0, 10, 1.0), {0: 2.0, 5: 1.5, 10: 1.0, 11: 1.0}),
@@ -128,7 +128,7 @@ def test_references_cover_the_registry():
         (exponential_growth(0.001, 10.0, 4), {0: 0.001, 1: 0.01, 3: 1.0, 4: 10.0, 9: 10.0}),
         (cosine_restarts(1.0, 4, 3.0, 0.2), {0: 1.0, 2: 0.6, 4: 1.0, 10: 0.6, 16: 1.0, 34: 0.6, 52: 1.0}),
         (piecewise_constant([1.0, 0.5, 0.1], [3, 5]), {0: 1.0, 2: 1.0, 3: 0.5, 4: 0.5, 5: 0.1, 99: 0.1}),
-        (join_schedules([linear(0.0, 1.0, 4), linear(1.0, 0.0, 2)], [4]), {0: 0.0, 3: 0.75, 4: 1.0, 5: 0.5, 6: 0.0}),
+        (join_schedules([linear_schedule(0.0, 1.0, 4), linear_schedule(1.0, 0.0, 2)], [4]), {0: 0.0, 3: 0.75, 4: 1.0, 5: 0.5, 6: 0.0}),
         (delayed(step_decay(1.0, 0.1, 2), 3), {0: 1.0, 4: 1.0, 5: 0.1, 7: 0.01}),
     ],
 )
@@ -177,7 +177,7 @@ def test_stairs_of_other_lengths(length, multiples):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda length: linear(1.0, 0.0, length),
+        lambda length: linear_schedule(1.0, 0.0, length),
         lambda length: cosine_decay(1.0, length, 0.25),
         lambda length: warmup_cosine_decay(1.0, 0, length, final=0.25),
         lambda length: one_cycle(1.0, length, final_factor=1.0, start_factor=4.0),
@@ -251,7 +251,7 @@ def torch_values(scheduler_of, steps=40):
         (cosine_restarts(0.5, 5, 2, 0.01), lambda s, o: s.CosineAnnealingWarmRestarts(o, 5, 2, eta_min=0.01)),
         (piecewise_constant([0.5, 0.05, 0.005], [8, 20]), lambda s, o: s.MultiStepLR(o, [8, 20], 0.1)),
         (
-            join_schedules([constant(0.05), exponential_decay(0.5, 0.9)], [6]),
+            join_schedules([constant_schedule(0.05), exponential_decay(0.5, 0.9)], [6]),
             lambda s, o: s.SequentialLR(o, [s.ConstantLR(o, 0.1, 100), s.ExponentialLR(o, 0.9)], [6]),
         ),
     ],
@@ -273,17 +273,42 @@ def test_healthy_numbers_raise_nothing_under_debug_nans(name):
 
 @mistakes(
     {
-        "value negative": (lambda: constant(-0.1), ValueError, r"^constant: value must be in \[0, inf\), got -0.1$", lambda: constant(0.1)),
-        "value NaN": (lambda: constant(float("nan")), ValueError, r"^constant: value .* got nan$", lambda: constant(0.1)),
-        "value no number": (lambda: constant(None), TypeError, "^constant: value must be one number, got None$", lambda: constant(0.1)),
-        "initial negative": (
-            lambda: linear(-1, 0, 5),
+        "value negative": (
+            lambda: constant_schedule(-0.1),
             ValueError,
-            r"^linear: initial must be in \[0, inf\), got -1$",
-            lambda: linear(1, 0, 5),
+            r"^constant_schedule: value must be in \[0, inf\), got -0.1$",
+            lambda: constant_schedule(0.1),
         ),
-        "final negative": (lambda: linear(1, -1, 5), ValueError, r"^linear: final must be in \[0, inf\), got -1$", lambda: linear(1, 0, 5)),
-        "no steps": (lambda: linear(1, 0, 0), ValueError, r"^linear: num_steps must be in \[1, inf\), got 0$", lambda: linear(1, 0, 1)),
+        "value NaN": (
+            lambda: constant_schedule(float("nan")),
+            ValueError,
+            r"^constant_schedule: value .* got nan$",
+            lambda: constant_schedule(0.1),
+        ),
+        "value no number": (
+            lambda: constant_schedule(None),
+            TypeError,
+            "^constant_schedule: value must be one number, got None$",
+            lambda: constant_schedule(0.1),
+        ),
+        "initial negative": (
+            lambda: linear_schedule(-1, 0, 5),
+            ValueError,
+            r"^linear_schedule: initial must be in \[0, inf\), got -1$",
+            lambda: linear_schedule(1, 0, 5),
+        ),
+        "final negative": (
+            lambda: linear_schedule(1, -1, 5),
+            ValueError,
+            r"^linear_schedule: final must be in \[0, inf\), got -1$",
+            lambda: linear_schedule(1, 0, 5),
+        ),
+        "no steps": (
+            lambda: linear_schedule(1, 0, 0),
+            ValueError,
+            r"^linear_schedule: num_steps must be in \[1, inf\), got 0$",
+            lambda: linear_schedule(1, 0, 1),
+        ),
         "negative steps": (
             lambda: cosine_decay(1, -3),
             ValueError,
@@ -360,7 +385,7 @@ def test_healthy_numbers_raise_nothing_under_debug_nans(name):
             lambda: join_schedules([], []),
             ValueError,
             "^join_schedules: boundaries must be one fewer than schedules, got 0 beside 0 schedules$",
-            lambda: join_schedules([constant(0.1)], []),
+            lambda: join_schedules([constant_schedule(0.1)], []),
         ),
         "boundaries that fall": (
             lambda: piecewise_constant([0.1, 0.2, 0.3], [9, 5]),
@@ -375,22 +400,22 @@ def test_healthy_numbers_raise_nothing_under_debug_nans(name):
             lambda: piecewise_constant([0.1, 0.2], [5]),
         ),
         "boundary below zero": (
-            lambda: join_schedules([constant(0.1), constant(0.2)], [-1]),
+            lambda: join_schedules([constant_schedule(0.1), constant_schedule(0.2)], [-1]),
             ValueError,
             r"^join_schedules: every boundary must be in \[0, inf\), got -1$",
-            lambda: join_schedules([constant(0.1), constant(0.2)], [0]),
+            lambda: join_schedules([constant_schedule(0.1), constant_schedule(0.2)], [0]),
         ),
         "a number for a schedule": (
             lambda: delayed(0.1, 5),
             TypeError,
-            "^delayed: a schedule must be a function, got 0.1; constant makes one of a number$",
-            lambda: delayed(constant(0.1), 5),
+            "^delayed: a schedule must be a function, got 0.1; constant_schedule makes one of a number$",
+            lambda: delayed(constant_schedule(0.1), 5),
         ),
         "a number among schedules": (
-            lambda: join_schedules([constant(0.1), 0.2], [5]),
+            lambda: join_schedules([constant_schedule(0.1), 0.2], [5]),
             TypeError,
-            "^join_schedules: a schedule must be a function, got 0.2; constant makes one of a number$",
-            lambda: join_schedules([constant(0.1), constant(0.2)], [5]),
+            "^join_schedules: a schedule must be a function, got 0.2; constant_schedule makes one of a number$",
+            lambda: join_schedules([constant_schedule(0.1), constant_schedule(0.2)], [5]),
         ),
         "peak NaN": (lambda: one_cycle(float("nan"), 10), ValueError, r"^one_cycle: peak .* got nan$", lambda: one_cycle(1, 10)),
     }

@@ -23,9 +23,9 @@ import pytest
 import funcnet as fn
 from funcnet import __main__ as command
 from funcnet import page, plot, prune
-from funcnet.sweep import show, shown
-from funcnet.sweep.events import EVENTS, to_file
-from funcnet.sweep.files import Folder
+from funcnet.sweeps import show, shown
+from funcnet.sweeps.events import EVENTS, to_file
+from funcnet.sweeps.files import Folder
 
 ROOT = pathlib.Path(fn.__file__).parent.parent
 RNG = np.random.default_rng(0)
@@ -156,7 +156,7 @@ def test_functions_come_back_as_themselves_or_as_their_names(stores):
 @pytest.mark.parametrize("rule", [None, "successive_halving", "asha"])
 def test_while_a_sweep_trains_its_store_tells_how_far_it_is(tmp_path, rule, monkeypatch):
     """Each look, from inside the process that trains, is the whole sweep's beginning."""
-    from funcnet.sweep import store
+    from funcnet.sweeps import store
 
     monkeypatch.setattr(store, "_LEAST", 0.0)
     monkeypatch.setattr(store, "_SHARE", 1e9)  # a snapshot whenever there is news
@@ -447,7 +447,7 @@ def test_a_sweep_that_has_stored_nothing_yet(tmp_path, capsys):
 
 def test_who_has_it_open_and_who_has_died(copy, monkeypatch):
     folder = copy("one")
-    holder = "import sys; from funcnet.sweep.files import Folder; folder = Folder(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
+    holder = "import sys; from funcnet.sweeps.files import Folder; folder = Folder(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", holder, folder], stdin=-1, stdout=-1, text=True, cwd=ROOT) as process:
         assert process.stdout.readline() == "1\n"
         assert show.look(folder).state == "running" and f"process {process.pid} on host" in show.described(show.look(folder))
@@ -526,7 +526,7 @@ def test_a_log_that_was_begun_again_is_read_from_its_start(tmp_path):
 
 def test_a_process_that_dies_ends_the_following(copy):
     folder = copy("one")
-    holder = "import sys; from funcnet.sweep.files import Folder; folder = Folder(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
+    holder = "import sys; from funcnet.sweeps.files import Folder; folder = Folder(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", holder, folder], stdin=-1, stdout=-1, text=True, cwd=ROOT) as process:
         assert process.stdout.readline() == "1\n"
         waits = itertools.count()

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import chi2_contingency, norm, qmc
 
 import funcnet as fn
-from funcnet.space import Distribution, Static, Traced, plain
+from funcnet.spaces import Distribution, Static, Traced, plain
 from funcnet.suggest import _RandomTrial, _suggested
 
 KEY = jax.random.key(3)

@@ -2,7 +2,7 @@
 
     python tests/tpu.py v5e:2x2 v6e:2x2
 
-prints what `tests/sweep/test_tpu.py` looks at, as JSON. It stands apart since libtpu reads its environment as it is loaded, and ends
+prints what `tests/sweeps/test_tpu.py` looks at, as JSON. It stands apart since libtpu reads its environment as it is loaded, and ends
 the process where it can't go on.
 """
 

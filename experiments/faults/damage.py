@@ -14,7 +14,7 @@ from typing import NamedTuple
 from experiments.faults import disk
 from experiments.faults.kills import Count
 from experiments.faults.sweeps import KINDS, differences, stored_often, sweep, undisturbed
-from funcnet.sweep.files import StoreInUse
+from funcnet.sweeps.files import StoreInUse
 
 PARTS = ("manifest", "ledger", "cohorts", "policy", "states", "best", "events", "lock")
 WAYS = ("truncated", "bit flipped", "empty", "missing", "swapped")

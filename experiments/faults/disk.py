@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from funcnet.sweep import files
+from funcnet.sweeps import files
 
 _CALLS = ("open", "write", "fsync", "replace", "rename", "link", "unlink", "ftruncate")
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import funcnet as fn
 from experiments.faults import disk
 from experiments.faults.sweeps import EVERY, KINDS, differences, stored_often, sweep, undisturbed
-from funcnet.sweep import judge, kept, loop, pack
+from funcnet.sweeps import judge, kept, loop, pack
 
 _MOST_ADDED, _MOST_LONGER = 6, 4 * EVERY
 _INTERRUPTED = {module.__file__ for module in (judge, kept, loop, pack)}

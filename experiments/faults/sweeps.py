@@ -10,7 +10,7 @@ import numpy as np
 
 import funcnet as fn
 from funcnet import prune
-from funcnet.sweep import store
+from funcnet.sweeps import store
 
 Outcome = dict[str, np.ndarray]
 EVERY = 20  # steps between evaluations, where no rule decides where to look
@@ -68,7 +68,7 @@ def sweep(kind: str, folder: str | os.PathLike[str] | None, *, add: int = 0, lon
       folder: of the store; None for a sweep that keeps nothing.
       add: variants behind those of the kind.
       longer: steps more than those of the kind.
-      changed: other arguments of `funcnet.sweep`, variants among them.
+      changed: other arguments of `funcnet.sweeps`, variants among them.
     """
     own = KINDS[kind]
     settings = dict(

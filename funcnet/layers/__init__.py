@@ -1,24 +1,19 @@
 """Layers: pure functions `init` and `apply` over parameter pytrees."""
 
-from funcnet.layers.attention import attention as attention
-from funcnet.layers.attention import positional_embedding as positional_embedding
-from funcnet.layers.attention import positional_encoding as positional_encoding
-from funcnet.layers.augment import augment as augment
+from funcnet.layers.affine import dense as dense
+from funcnet.layers.affine import embedding as embedding
+from funcnet.layers.augmentation import augment as augment
 from funcnet.layers.combinators import activation as activation
 from funcnet.layers.combinators import branches as branches
 from funcnet.layers.combinators import mlp as mlp
 from funcnet.layers.combinators import parallel as parallel
 from funcnet.layers.combinators import residual as residual
 from funcnet.layers.combinators import serial as serial
-from funcnet.layers.conv import avg_pool as avg_pool
-from funcnet.layers.conv import conv as conv
-from funcnet.layers.conv import conv_transpose as conv_transpose
-from funcnet.layers.conv import flatten as flatten
-from funcnet.layers.conv import max_pool as max_pool
-from funcnet.layers.dense import dense as dense
-from funcnet.layers.dense import embedding as embedding
-from funcnet.layers.dropout import drop_connect as drop_connect
-from funcnet.layers.dropout import dropout as dropout
+from funcnet.layers.convolution import avg_pool as avg_pool
+from funcnet.layers.convolution import conv as conv
+from funcnet.layers.convolution import conv_transpose as conv_transpose
+from funcnet.layers.convolution import flatten as flatten
+from funcnet.layers.convolution import max_pool as max_pool
 from funcnet.layers.layer import INITIALIZERS as INITIALIZERS
 from funcnet.layers.layer import Layer as Layer
 from funcnet.layers.layer import Shapes as Shapes
@@ -28,6 +23,8 @@ from funcnet.layers.layer import check_symbols as check_symbols
 from funcnet.layers.layer import out_shape as out_shape
 from funcnet.layers.layer import outline as outline
 from funcnet.layers.layer import outputs_of as outputs_of
+from funcnet.layers.noise import drop_connect as drop_connect
+from funcnet.layers.noise import dropout as dropout
 from funcnet.layers.nonlinear import prelu as prelu
 from funcnet.layers.nonlinear import softmax as softmax
 from funcnet.layers.normalisation import group_norm as group_norm
@@ -39,6 +36,9 @@ from funcnet.layers.pool import adaptive_max_pool as adaptive_max_pool
 from funcnet.layers.pool import global_avg_pool as global_avg_pool
 from funcnet.layers.pool import global_max_pool as global_max_pool
 from funcnet.layers.precision import mixed_precision as mixed_precision
-from funcnet.layers.recurrent import CELLS as CELLS
-from funcnet.layers.recurrent import bidirectional as bidirectional
-from funcnet.layers.recurrent import recurrent as recurrent
+from funcnet.layers.recurrence import CELLS as CELLS
+from funcnet.layers.recurrence import bidirectional as bidirectional
+from funcnet.layers.recurrence import recurrent as recurrent
+from funcnet.layers.sequence import attention as attention
+from funcnet.layers.sequence import positional_embedding as positional_embedding
+from funcnet.layers.sequence import positional_encoding as positional_encoding

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.activations import activation_fn
 from funcnet.batching import examples_last
-from funcnet.layers.dense import dense
-from funcnet.layers.dropout import dropout
+from funcnet.layers.affine import dense
 from funcnet.layers.layer import Initializer, Layer, Shape, Shapes, apply_batch, as_shapes, check_shape, no_params, one_example, shape_of
+from funcnet.layers.noise import dropout
 from funcnet.tree import Params, Scalar
 
 

@@ -3,7 +3,7 @@
 Batch normalisation is not among the layers. It takes the mean and the variance of a minibatch, and a layer's `apply` sees one example,
 wherever that is: in a minibatch, in a prediction, under `jax.vmap`. In evaluation it uses averages of those, which training gathers, and
 `apply` returns an output and no state; among the params they would be trained, decayed and penalized. A triple (init, step, evaluate) of
-your own sees the whole minibatch and keeps any state: test_flax_batch_norm_by_a_triple_of_ones_own in tests/sweep/test_sweep.py is one.
+your own sees the whole minibatch and keeps any state: test_flax_batch_norm_by_a_triple_of_ones_own in tests/sweeps/test_sweep.py is one.
 """
 
 from typing import Any

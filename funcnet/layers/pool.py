@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from funcnet import check
 from funcnet.batching import examples_last
-from funcnet.layers.conv import Sizes, per_axis
+from funcnet.layers.convolution import Sizes, per_axis
 from funcnet.layers.layer import Layer, no_params
 from funcnet.tree import Params, wide_dtype
 

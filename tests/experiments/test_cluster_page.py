@@ -166,7 +166,7 @@ def test_shares_are_all_of_the_variants_and_each_once():
 
 
 def test_the_message_on_the_page_is_the_one_that_is_raised():
-    from funcnet.sweep import remote
+    from funcnet.sweeps import remote
 
     sender = types.SimpleNamespace(_versions={"jax": "0.12.0"})
     said = str(remote.Remote._refused(sender, "node7, process 4711", {"jax": "0.10.1"}))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import cluster_scale as scale
-from funcnet.sweep import worker
+from funcnet.sweeps import worker
 
 
 def test_workers_that_do_nothing_answer_with_the_first_reply_and_a_few_tasks_are_measured():

@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from experiments.faults import damage, disk, kills
 from experiments.faults.machine import StoredSweep
 from experiments.faults.sweeps import KINDS, differences, stored_often, sweep, undisturbed
-from funcnet.sweep import files, store
+from funcnet.sweeps import files, store
 
 SETTINGS = hypothesis.settings(
     max_examples=8, stateful_step_count=6, derandomize=True, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)

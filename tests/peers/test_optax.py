@@ -72,7 +72,7 @@ chain, clip, apply_updates = ours(fn.chain), ours(fn.clip_by_global_norm), ours(
 
 @ours
 def linear_schedule(init_value: Any, end_value: Any, transition_steps: Any) -> Any:
-    return fn.linear(init_value, end_value, transition_steps)
+    return fn.linear_schedule(init_value, end_value, transition_steps)
 
 
 @ours
@@ -113,7 +113,7 @@ def cosine_onecycle_schedule(
 
 
 SCHEDULES = {
-    "constant_schedule": ours(fn.constant),
+    "constant_schedule": ours(fn.constant_schedule),
     "linear_schedule": linear_schedule,
     "polynomial_schedule": polynomial_schedule,
     "exponential_decay": exponential_decay,

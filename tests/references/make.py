@@ -504,8 +504,8 @@ class ScheduleCase(NamedTuple):
 
 
 SCHEDULES: dict[str, ScheduleCase] = {
-    "constant": ScheduleCase(lambda s: s.constant(0.3), lambda optax: optax.constant_schedule(0.3)),
-    "linear": ScheduleCase(lambda s: s.linear(0.1, 0.9, 20), lambda optax: optax.linear_schedule(0.1, 0.9, 20)),
+    "constant_schedule": ScheduleCase(lambda s: s.constant_schedule(0.3), lambda optax: optax.constant_schedule(0.3)),
+    "linear_schedule": ScheduleCase(lambda s: s.linear_schedule(0.1, 0.9, 20), lambda optax: optax.linear_schedule(0.1, 0.9, 20)),
     "exponential_decay": ScheduleCase(
         lambda s: s.exponential_decay(0.5, 0.8, 7), lambda optax: optax.exponential_decay(0.5, transition_steps=7, decay_rate=0.8)
     ),
@@ -548,7 +548,7 @@ SCHEDULES: dict[str, ScheduleCase] = {
         lambda optax: optax.piecewise_constant_schedule(0.5, {10: 0.1, 25: 0.4}),
     ),
     "join_schedules": ScheduleCase(
-        lambda s: s.join_schedules([s.linear(0.0, 0.5, 8), s.cosine_decay(0.5, 20), s.constant(0.1)], [8, 31]),
+        lambda s: s.join_schedules([s.linear_schedule(0.0, 0.5, 8), s.cosine_decay(0.5, 20), s.constant_schedule(0.1)], [8, 31]),
         lambda optax: optax.join_schedules(
             [optax.linear_schedule(0.0, 0.5, 8), optax.cosine_decay_schedule(0.5, 20), optax.constant_schedule(0.1)], [8, 31]
         ),

@@ -1,0 +1,148 @@
+"""The plan of a sweep: its variants, the rows of its table, and which of them share a program.
+
+Nothing here is traced, compiled or trained.
+"""
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from funcnet import check
+from funcnet.spaces import MISSING, Variants
+from funcnet.sweeps.assignment import RESERVED, Variant, assign, brief, program_of
+from funcnet.train import Training, evaluation_steps
+
+# Names that the tables of the result have for themselves.
+_COLUMNS = ("variant", "replicate", "fold", "status", "steps", "best_step", "pruned_by", "completed", "pruned", "diverged", "unfinished")
+Recipe = Callable[..., Training]
+
+
+class Row(NamedTuple):
+    """One run: a variant in a replicate, on a fold of the data."""
+
+    variant: int
+    replicate: int
+    fold: int
+
+
+class Group(NamedTuple):
+    """Rows that share a program."""
+
+    static: dict[str, Any]
+    batch_size: int | None
+    limits_examples: bool  # whether its rows see only their first so many examples
+    rows: list[int]
+    names: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # of each hyperparameter that is a name, all that its variants have
+
+
+class Plan(NamedTuple):
+    """What is to be trained."""
+
+    recipe: Recipe
+    variants: list[Variant]
+    rows: list[Row]
+    groups: list[Group]
+    eval_every: int | None
+    replicates: int
+    group_of: list[int]  # by row
+    examples: tuple[int, ...]  # by fold: how many there are to train on
+    has_folds: bool  # or else one split of the data, which counts as fold 0
+    looks: tuple[int, ...] = ()  # steps at which every run is evaluated, beside its own evaluations
+
+    def of_row(self, row: int) -> Variant:
+        """The variant of a row."""
+        return self.variants[self.rows[row].variant]
+
+    @property
+    def runs(self) -> int:
+        """How many rows each variant has, which lie side by side."""
+        return self.replicates * len(self.examples)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of the table that say which run each row is, (rows,), int, each."""
+        columns = dict(zip(Row._fields, np.array(self.rows).T, strict=True))
+        return columns if self.has_folds else {name: columns[name] for name in ("variant", "replicate")}
+
+    def seen(self, row: int) -> int:
+        """How many examples a row trains on."""
+        own = self.of_row(row).num_examples
+        return self.examples[self.rows[row].fold] if own is None else own
+
+    def evaluations(self, num_steps: int) -> list[int]:
+        """After which steps a run of so many is evaluated."""
+        return sorted({*evaluation_steps(num_steps, self.eval_every or num_steps), *(step for step in self.looks if step < num_steps)})
+
+
+def make_plan(
+    recipe: Recipe,
+    variants: Variants,
+    examples: Sequence[int],
+    *,
+    has_folds: bool,
+    num_steps: int | None,
+    num_epochs: int | None,
+    batch_size: int | None,
+    eval_every: int | None,
+    replicates: int,
+) -> Plan:
+    """Assigns each variant's values, and groups the variants by program.
+
+    Args:
+      examples: by fold, how many there are to train on; batches and epochs are of the smallest.
+      has_folds: whether the data has been given in folds.
+
+    Raises:
+      ValueError, TypeError: the recipe lacks a hyperparameter, or a value can't be one; the message names the variant.
+    """
+    if not variants:
+        raise ValueError(check.message("sweep", "needs at least one variant", "none", "such as grid(learning_rate=[0.1, 0.01])"))
+    if eval_every is not None:
+        check.whole("sweep", "eval_every", eval_every, 1)
+    check.whole("sweep", "replicates", replicates, 1)
+    declared, wants = _check_signature(recipe, variants)
+    assigned = []
+    for i, setting in enumerate(variants):
+        where = f"sweep: variant {i} {brief(setting)}"
+        assigned.append(assign(where, setting, declared, wants, num_steps, num_epochs, batch_size, min(examples)))
+    rows = list(itertools.starmap(Row, itertools.product(range(len(assigned)), range(replicates), range(len(examples)))))
+    unequal = len(set(examples)) > 1
+    groups: dict[Any, Group] = {}
+    for i, row in enumerate(rows):
+        variant = assigned[row.variant]
+        new = Group(variant.static, variant.batch_size, unequal or variant.num_examples is not None, [], {})
+        groups.setdefault(program_of(variant), new).rows.append(i)
+    for group in groups.values():
+        own = [assigned[rows[row].variant].names for row in group.rows]
+        group.names.update({name: tuple(sorted({names[name] for names in own})) for name in own[0]})
+    group_of = [0] * len(rows)
+    for i, group in enumerate(groups.values()):
+        for place in group.rows:
+            group_of[place] = i
+    return Plan(recipe, assigned, rows, list(groups.values()), eval_every, replicates, group_of, tuple(examples), has_folds)
+
+
+def _check_signature(recipe: Recipe, variants: Variants) -> tuple[set[str], set[str]]:
+    """The hyperparameters that go to the recipe, and the sweep's own names that it declares; a name that it lacks is an error."""
+    if not callable(recipe):
+        raise TypeError(check.message("sweep", "recipe must be a function of hyperparameters", repr(recipe)))
+    parameters = inspect.signature(recipe).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    setting = variants[0]
+    for name in setting:
+        if name in _COLUMNS:
+            rule = "a hyperparameter must have a name that the result's table doesn't use itself"
+            raise ValueError(check.message("sweep", rule, repr(name), "give it another"))
+        if name not in names and name not in RESERVED and not takes_any:
+            raise ValueError(f"sweep: recipe has no hyperparameter {name!r}; {check.nearest(name, [*names, *RESERVED])}")
+    for p in parameters:
+        if p.name in names and p.default is p.empty and p.name not in setting and p.name not in RESERVED:
+            raise ValueError(f"sweep: recipe needs the hyperparameter {p.name!r}, which no variant sets; give it a default or a value")
+        lacking = next((i for i, each in enumerate(variants) if each.get(p.name) is MISSING), None)
+        if lacking is not None and p.name in names and p.default is p.empty and p.name not in RESERVED:
+            without = f"variant {lacking} {brief(variants[lacking])} does not have"
+            raise ValueError(f"sweep: recipe needs the hyperparameter {p.name!r}, which {without}; give it a default")
+    return {name for name in setting if name in names or (takes_any and name not in RESERVED)}, {*names} & {*RESERVED}
