@@ -147,6 +147,7 @@ def check_alike(
     data: Split,
     batch_size: int | None,
     limited: bool,
+    key: jax.Array,
 ) -> None:
     """Takes steps on a few examples, filled up and not, in float64 where the recipe lets JAX choose.
 
@@ -158,6 +159,7 @@ def check_alike(
       names: all that each name may be, of which every combination is tried.
       data: concrete.
       limited: whether lanes see only some of the examples.
+      key: the sweep's, of whose kind draws depend.
 
     Raises:
       Unlike: the numbers differ by more than rounding.
@@ -175,6 +177,7 @@ def check_alike(
         Mixed(mixed.recipe, sizes._replace(settings=tuple(two), shapes=tuple(every[at] for at in two))),
         hyperparameters,
         names,
+        key,
     )
     try:
         with inner.under({"enable_x64": True}):
@@ -216,7 +219,7 @@ def _compare(filled: _Way, own: _Way, shapes: Shapes) -> None:
 
 
 def _both_ways(
-    mixed: Mixed, hyperparameters: Mapping[str, Any], names: Mapping[str, tuple[str, ...]], part: Any
+    mixed: Mixed, hyperparameters: Mapping[str, Any], names: Mapping[str, tuple[str, ...]], key: jax.Array, part: Any
 ) -> list[tuple[_Way, _Way, Any]]:
     """For every combination of names: the way filled up, the recipe's own, and what was beyond a size after the first's steps."""
     loud = part._replace(x=jax.tree.map(lambda leaf: leaf * _LOUD if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, part.x))
@@ -237,11 +240,11 @@ def _both_ways(
         return ways[0], ways[1], jnp.stack([jnp.asarray(False), *beyond[: len(beyond) // 2]])
 
     places = [dict(zip(names, each, strict=True)) for each in itertools.product(*(range(len(own)) for own in names.values()))]
-    key = jax.random.key(0)
     lowered = jax.jit(taken).lower(key, {name: jnp.int32(0) for name in names})
     hints: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
     compiled = lowered.compile(hints)
-    return [compiled(key, {name: jnp.int32(place) for name, place in each.items()}) for each in places]
+    with jax.debug_nans(False), jax.debug_infs(False):  # the second step may be too much for anyone
+        return [compiled(key, {name: jnp.int32(place) for name, place in each.items()}) for each in places]
 
 
 def seconds_each_way(sizes: Sizes, counts: Sequence[tuple[int, int]], step_flops: float, lanes: int, cores: int) -> tuple[float, float]:

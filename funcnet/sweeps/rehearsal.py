@@ -106,7 +106,7 @@ def _shared(plan: Plan, group: Group, names: list[str], data: Split, key: jax.Ar
         for at in {min(sizes.settings, key=operator.itemgetter(i)) for i in range(len(names))}:
             own = plan.of_row(rows[at][0])
             alone = _tries(plan.recipe, group, own, data, key)[0](names)
-            tried = {**own.static, **own.numbers}, group.names, data, group.batch_size, group.limits_examples
+            tried = {**own.static, **own.numbers}, group.names, data, group.batch_size, group.limits_examples, key
             remembered = inner.digest((trial.key, alone.key, trial.constants, alone.constants)), inner.trace_context()
             ALIKE.get(remembered, functools.partial(check_alike, mixed, *tried))
     except Unlike as reason:
