@@ -124,17 +124,21 @@ def walk(optimizer, params, steps=20):
     return jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), tilts)[0][0])(params)
 
 
+def falling(step):
+    return 0.1 / (2.0 + step.astype(float))
+
+
 PAIRS = {
     "adam and sgd": (lambda o: (o.adam(1e-2, where=body), o.sgd(0.1, where=head)), lambda x: (x.adam(1e-2), x.sgd(0.1))),
     "two rates": (lambda o: (o.adam(1e-3, where=body), o.adam(1e-1, where=head)), lambda x: (x.adam(1e-3), x.adam(1e-1))),
     "clipped and decayed": (
         lambda o: (
             o.chain(o.clip_by_global_norm(0.5), o.momentum(0.1), where=body),
-            o.adamw(o.linear_schedule(0.1, 0.01, 9), weight_decay=0.1, where=head),
+            o.adamw(falling, weight_decay=0.1, where=head),
         ),
         lambda x: (
             x.chain(x.clip_by_global_norm(0.5), x.sgd(0.1, momentum=0.9)),
-            x.adamw(x.linear_schedule(0.1, 0.01, 9), weight_decay=0.1),
+            x.adamw(falling, weight_decay=0.1),
         ),
     ),
 }
