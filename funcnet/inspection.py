@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.data import AnyDataset, Dataset, WeightedDataset, as_examples
 from funcnet.layers import Layer
+from funcnet.leaves import Where, chosen, is_weight, kept
 from funcnet.losses import LOSSES
-from funcnet.penalties import Penalty, Where, is_weight
+from funcnet.penalties import Penalty
 from funcnet.train import Training, as_training, penalized
 from funcnet.tree import Params, PyTree, at_least_float32, is_several
 
@@ -38,7 +39,7 @@ def gradient_norms(
       batch: `Dataset(x, y)`; the objective is the loss's mean over it, plus the penalty.
       penalty: params -> scalar.
       key: with one the model trains (dropout is on).
-      where: leaf -> bool, which of a layer's leaves count; its weights unless said otherwise.
+      where: leaf or (path, leaf) -> bool, which leaves of params count; its weights unless said otherwise.
 
     Returns:
       Shape (layers,), those nearest the input first; layers without such leaves (activations, dropout) are left out.
@@ -58,7 +59,7 @@ def gradient_norms(
     check.callables("gradient_norms", model, ("init", "apply"), "model must be a Layer, such as mlp((64, 10))")
     objective = penalized(model, check.lookup("gradient_norms", "loss", loss, LOSSES), penalty)
     grads = jax.grad(objective)(params, batch, key=key)
-    counted = [[leaf for leaf in jax.tree.leaves(layer) if where(leaf)] for layer in _layers(grads)]
+    counted = [jax.tree.leaves(layer) for layer in _layers(kept(grads, chosen("gradient_norms", where, grads)))]
     norms = [_norm(leaves) for leaves in counted if leaves]
     if not norms:
         raise ValueError(check.message("gradient_norms", "needs a layer with leaves that count", "none", "where= says which count"))

@@ -10,15 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import check
+from funcnet.leaves import Where, chosen, is_weight, takes_path
 from funcnet.tree import Params, Scalar, abs_square, root, wide
 
 Penalty: TypeAlias = Callable[[Params], jax.Array]
-Where: TypeAlias = Callable[[jax.Array], bool]
-
-
-def is_weight(leaf: jax.Array) -> bool:
-    """A leaf with two axes or more: weights and kernels, not biases and scales."""
-    return jnp.ndim(leaf) >= 2
 
 
 def lp(p: Scalar, strength: Scalar, *, where: Where = is_weight) -> Penalty:
@@ -27,24 +22,27 @@ def lp(p: Scalar, strength: Scalar, *, where: Where = is_weight) -> Penalty:
     Args:
       p: shape (), the power, >= 1; may be traced (1, 2, 3 and 4 are faster given as numbers).
       strength: shape (), >= 0; may be traced.
-      where: leaf -> bool, which leaves count.
+      where: leaf or (path, leaf) -> bool, which leaves count; a path is such as "0/weight".
 
     Returns:
       params -> scalar, real and at least float32. Of a complex weight, |w| is the modulus.
 
     Raises:
-      ValueError: p is below 1, or the strength negative; a traced one cannot be checked.
+      ValueError: p is below 1, or the strength negative; a traced one cannot be checked. Where `where` picks no leaf, when the penalty
+        meets the parameters; the weights that it picks by default may be none.
 
     Example:
       >>> params = {"weight": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}
-      >>> print(lp(3, 0.5)(params))
-      4.5
+      >>> print(lp(3, 0.5)(params), lp(3, 0.5, where=lambda path, leaf: path == "bias")(params))
+      4.5 62.5
     """
     check.in_range("lp", "p", p, 1)
     check.in_range("lp", "strength", strength, 0)
+    takes_path("lp", where)
 
     def penalty(params: Params) -> jax.Array:
-        sums = [jnp.sum(_power(leaf, p)) for leaf in jax.tree.leaves(params) if where(leaf)]
+        flags = chosen("lp", where, params)
+        sums = [jnp.sum(_power(leaf, p)) for leaf, flag in zip(jax.tree.leaves(params), flags, strict=True) if flag]
         total = jnp.sum(jnp.stack([term.astype(sums[0].dtype) for term in sums])) if sums else _nothing(params)
         return jnp.asarray(strength, total.dtype) * total
 
@@ -56,7 +54,7 @@ def l1(strength: Scalar, *, where: Where = is_weight) -> Penalty:
 
     Args:
       strength: shape (), >= 0; may be traced.
-      where: leaf -> bool, which leaves count.
+      where: leaf or (path, leaf) -> bool, which leaves count; a path is such as "0/weight".
 
     Returns:
       params -> scalar.
@@ -89,7 +87,7 @@ def l2(strength: Scalar, *, where: Where = is_weight) -> Penalty:
 
     Args:
       strength: shape (), >= 0; may be traced.
-      where: leaf -> bool, which leaves count.
+      where: leaf or (path, leaf) -> bool, which leaves count; a path is such as "0/weight".
 
     Returns:
       params -> scalar.
@@ -111,7 +109,7 @@ def l3(strength: Scalar, *, where: Where = is_weight) -> Penalty:
 
     Args:
       strength: shape (), >= 0; may be traced.
-      where: leaf -> bool, which leaves count.
+      where: leaf or (path, leaf) -> bool, which leaves count; a path is such as "0/weight".
 
     Returns:
       params -> scalar.
@@ -131,7 +129,7 @@ def l4(strength: Scalar, *, where: Where = is_weight) -> Penalty:
 
     Args:
       strength: shape (), >= 0; may be traced.
-      where: leaf -> bool, which leaves count.
+      where: leaf or (path, leaf) -> bool, which leaves count; a path is such as "0/weight".
 
     Returns:
       params -> scalar.
@@ -151,7 +149,7 @@ def penalty(*, l1: Scalar = 0.0, l2: Scalar = 0.0, l3: Scalar = 0.0, l4: Scalar 
 
     Args:
       l1, l2, l3, l4: shape (), strengths, >= 0; may be traced. A plain zero costs nothing.
-      where: leaf -> bool, which leaves count.
+      where: leaf or (path, leaf) -> bool, which leaves count; a path is such as "0/weight".
 
     Returns:
       params -> scalar.

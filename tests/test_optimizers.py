@@ -19,9 +19,7 @@ from funcnet.data import Dataset
 from funcnet.layers import dense, dropout, serial
 from funcnet.losses import squared_error
 from funcnet.optimizers import (
-    _RULES,
     Optimizer,
-    _effective_count,
     adabelief,
     adadelta,
     adafactor,
@@ -45,6 +43,8 @@ from funcnet.optimizers import (
     rmsprop,
     sgd,
 )
+from funcnet.optimizers.moments import effective_count
+from funcnet.optimizers.names import COEFFICIENTS
 from funcnet.option import Option
 from funcnet.penalties import l2
 from funcnet.schedules import constant_schedule, linear_schedule, step_decay
@@ -85,7 +85,7 @@ def inputs(name):
     return stacked(OPTIMIZERS[name][1]), stack([optimizer_params(seed) for seed in range(VARIANTS)])
 
 
-NO_NUMBERS = {"where", "nesterov", "centered", "mu_dtype", "min_dim_size_to_factor", "multiply_by_parameter_scale"}
+NO_NUMBERS = {"where", "decay_where", "nesterov", "centered", "mu_dtype", "min_dim_size_to_factor", "multiply_by_parameter_scale"}
 
 
 def test_registry_holds_every_optimizer_and_every_number():
@@ -191,8 +191,8 @@ DEFAULTS = {name: factory for name, factory in optimizers.OPTIMIZERS.items()} | 
     "clipped": lambda learning_rate: chain(clip_by_global_norm(1.0), sgd(learning_rate)),
     "scheduled": lambda learning_rate: adam(lambda step: learning_rate / (1.0 + jnp.asarray(step, jnp.float32))),
     **{
-        f"traced_{name}": lambda learning_rate, i=i: optimizer(Option("optimizer", tuple(_RULES), jnp.int32(i)), learning_rate)
-        for i, name in enumerate(_RULES)
+        f"traced_{name}": lambda learning_rate, i=i: optimizer(Option("optimizer", tuple(COEFFICIENTS), jnp.int32(i)), learning_rate)
+        for i, name in enumerate(COEFFICIENTS)
     },
 }
 by_default = pytest.mark.parametrize("name", DEFAULTS)
@@ -405,7 +405,7 @@ def test_weight_decay_spares_what_where_leaves_out():
     params = {"weight": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     grads = jax.tree.map(jnp.zeros_like, params)
     for build in (adamw, lion):
-        opt = build(0.5, weight_decay=0.1, where=lambda leaf: leaf.ndim > 1)
+        opt = build(0.5, weight_decay=0.1, decay_where=lambda leaf: leaf.ndim > 1)
         updates, _ = opt.update(grads, opt.init(params), params)
         assert_close(updates, {"weight": jnp.full((2, 2), -0.05), "bias": jnp.zeros(2)})
 
@@ -427,7 +427,7 @@ def test_what_where_leaves_out_takes_plain_steps():
     """Of LAMB Adam's, of LARS momentum's; the other leaves decay and are as long as their norms say."""
     params, grads = optimizer_params(), optimizer_params(5)
     for build, plain in ((lamb, adam(0.5, eps=1e-6)), (lars, momentum(0.5))):
-        opt = build(0.5, weight_decay=0.1, where=lambda leaf: leaf.ndim > 1)
+        opt = build(0.5, weight_decay=0.1, decay_where=lambda leaf: leaf.ndim > 1)
         updates, _ = opt.update(grads, opt.init(params), params)
         expected, _ = plain.update(grads, plain.init(params), params)
         assert_close(updates["bias"], expected["bias"])
@@ -444,7 +444,7 @@ def test_radam_counts_its_gradients_to_rounding():
             expected = 1 + 2 * float(sum(age * weight for age, weight in enumerate(weights)) / sum(weights))
             for dtype, rtol in ((jnp.float32, 3e-6), (jnp.float64, 1e-9)):
                 with jax.enable_x64(dtype == jnp.float64):
-                    n, last = _effective_count(jnp.int32(step - 1) + 1, jnp.asarray(float(decay), dtype))
+                    n, last = effective_count(jnp.int32(step - 1) + 1, jnp.asarray(float(decay), dtype))
                     np.testing.assert_allclose(n, expected, rtol=rtol * (1 if dtype == jnp.float64 else 1 + 0.1 / float(1 - decay) ** 0.5))
                     np.testing.assert_allclose(last, float(2 / (1 - decay) - 1), rtol=1e-2)
 

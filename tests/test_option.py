@@ -9,7 +9,7 @@ from registries import ACTIVATIONS, optimizer_params
 
 import funcnet as fn
 from funcnet.activations import activation_fn
-from funcnet.optimizers import _RULES
+from funcnet.optimizers.names import COEFFICIENTS
 from funcnet.option import Option
 
 NAMES = tuple(ACTIVATIONS)
@@ -47,10 +47,10 @@ def test_one_name_in_the_lanes_of_a_program_stays_a_branch():
 
 
 @pytest.mark.parametrize("schedule", [False, True], ids=["number", "schedule"])
-@pytest.mark.parametrize("name", list(_RULES))
+@pytest.mark.parametrize("name", list(COEFFICIENTS))
 def test_the_one_rule_is_each_optimizer(name, schedule):
     """Over 100 steps, to ten digits in float64."""
-    names = tuple(sorted(_RULES))
+    names = tuple(sorted(COEFFICIENTS))
 
     def path(made):
         def step(carry, i):

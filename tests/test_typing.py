@@ -16,9 +16,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 ARRAY = "jax._src.basearray.Array"
 # Each line, and what mypy must say of it.
 LINES = {
-    "reveal_type(fn.adam)": r"def \(learning_rate: .*, b1: .* =, b2: .* =, eps: .* =.*\) -> .*funcnet\.optimizers\.Optimizer",
-    "reveal_type(fn.adam(1e-3))": r"funcnet\.optimizers\.Optimizer",
-    "reveal_type(fn.momentum)": r"def \(learning_rate: .*, decay: .* =, \*, nesterov: .*bool =\) -> ",
+    "reveal_type(fn.adam)": r"def \(learning_rate: .*, b1: .* =, b2: .* =, eps: .* =.*\) -> .*funcnet\.optimizers\.protocol\.Optimizer",
+    "reveal_type(fn.adam(1e-3))": r"funcnet\.optimizers\.protocol\.Optimizer",
+    "reveal_type(fn.momentum)": r"def \(learning_rate: .*, decay: .* =, \*, nesterov: .*bool =, where: .* =\) -> ",
     "reveal_type(fn.squared_error)": rf"def \(prediction: {ARRAY}, target: {ARRAY}\) -> {ARRAY}",
     "reveal_type(fn.cross_entropy)": rf"def \(logits: {ARRAY}, target: {ARRAY}, \*, label_smoothing: .* =\) -> {ARRAY}",
     "reveal_type(fn.dense(3).apply.__call__)": rf"def \(params: Any, x: {ARRAY}, \*, key: {ARRAY} \| None =\) -> {ARRAY}",

@@ -682,7 +682,7 @@ OPTAX: dict[str, OptimizerCase] = {
         lambda optax: optax.lars(0.5, weight_decay=0.1, trust_coefficient=0.1),
     ),
     "lars_nesterov": OptimizerCase(
-        lambda o: o.lars(0.5, 0.8, trust_coefficient=0.1, eps=0.2, nesterov=True, where=lambda leaf: leaf.ndim > 1),
+        lambda o: o.lars(0.5, 0.8, trust_coefficient=0.1, eps=0.2, nesterov=True, decay_where=lambda leaf: leaf.ndim > 1),
         lambda optax: optax.lars(
             0.5,
             trust_coefficient=0.1,

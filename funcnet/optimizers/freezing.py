@@ -1,0 +1,64 @@
+"""Some leaves are trained and the others frozen: their update is zero, no state is kept for them, and no norm counts them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from funcnet.leaves import Where, chosen, kept, takes_path
+from funcnet.optimizers.protocol import Functions, Optimizer, State
+from funcnet.tree import Params, PyTree
+
+
+def only(name: str, where: Where | None, optimizer: Functions) -> Optimizer:
+    """The optimizer, which is shown the leaves that a predicate picks and no others.
+
+    Args:
+      name: whose predicate it is, for messages.
+      where: leaf -> bool or (path, leaf) -> bool; None for all leaves.
+      optimizer: whose `update` takes **extra.
+    """
+    if where is None:
+        return Optimizer(*optimizer)
+    takes_path(name, where)
+
+    def init(params: Params) -> State:
+        return optimizer.init(kept(params, chosen(name, where, params)))
+
+    def update(grads: PyTree, state: State, params: Params | None = None, **extra: Any) -> tuple[PyTree, State]:
+        flags = chosen(name, where, grads if params is None else params)
+        shown = None if params is None else kept(params, flags)
+        updates, state = optimizer.update(kept(grads, flags), state, shown, **_shown(extra, params, flags))
+        return merged(grads, updates, flags), state
+
+    return Optimizer(init, update, where=where)
+
+
+def merged(grads: PyTree, updates: PyTree, flags: list[bool]) -> PyTree:
+    """The updates of the leaves that are trained among frozen ones, in the structure of grads."""
+    leaves, structure = jax.tree.flatten(grads)
+    moved = iter(jax.tree.leaves(updates))
+    return jax.tree.unflatten(structure, [next(moved) if flag else still(leaf) for leaf, flag in zip(leaves, flags, strict=True)])
+
+
+def still(leaf: Any) -> jax.Array:
+    """The update of a frozen leaf: minus zero, as 0 would make a parameter of -0.0 another one."""
+    return jnp.negative(jnp.zeros_like(leaf))
+
+
+def _shown(extra: dict[str, Any], params: Params | None, flags: list[bool]) -> dict[str, Any]:
+    """What else is known of the step, as a function of the leaves that are trained."""
+    shown = dict(extra)
+    if "grad" in extra:
+        shown["grad"] = kept(extra["grad"], flags)
+    if "value_fn" in extra and params is not None:
+        leaves, structure = jax.tree.flatten(params)
+
+        def value_fn(trained: Params) -> jax.Array:
+            moved = iter(jax.tree.leaves(trained))
+            both = [next(moved) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
+            value: jax.Array = extra["value_fn"](jax.tree.unflatten(structure, both))
+            return value
+
+        shown["value_fn"] = value_fn
+    return shown

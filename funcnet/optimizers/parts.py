@@ -1,0 +1,254 @@
+"""What optimizers are made of: parts that each turn moves into other moves, composed in a row, with the learning rate among them.
+
+A part is given its learning rate with each step, so that a schedule, a traced number or a plain one are the same part. Moves are computed
+in at least float32 from part to part, and rounded once, at the end, to the dtypes of the gradients.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from funcnet import check
+from funcnet.leaves import Where
+from funcnet.optimizers.freezing import only
+from funcnet.optimizers.protocol import Functions, Optimizer, State, as_arrays, check_real
+from funcnet.schedules import ScalarOrSchedule
+from funcnet.tree import Params, PyTree, Scalar, abs_square, at_least_float32, cast, next_count, root, traced_once, wide
+
+
+class At(NamedTuple):
+    """What is known of a step beside the moves."""
+
+    grads: PyTree  # as they were before the first part; their dtypes are those of the updates
+    params: Params | None
+    rate: Scalar  # shape (), the learning rate of this step
+
+
+class Part(NamedTuple):
+    """One transformation without its checks: update(moves, state, at) -> (moves, state)."""
+
+    update: Callable[[PyTree, Any, At], tuple[PyTree, Any]]
+    init: Callable[[Params], Any] | None = None  # None where it keeps nothing
+    complex_too: bool = True  # whether it takes complex numbers
+
+
+class ScheduledState(NamedTuple):
+    """What an optimizer with a schedule carries from step to step."""
+
+    step: jax.Array  # shape (), int32: updates made so far
+    state: State  # of its parts
+
+
+def stateless(move: Callable[[PyTree, At], PyTree], complex_too: bool = True) -> Part:
+    """The part that keeps nothing."""
+    return Part(lambda moves, state, at: (move(moves, at), state), None, complex_too)
+
+
+def composed(name: str, parts: Sequence[Part], learning_rate: ScalarOrSchedule = 1.0, where: Where | None = None) -> Optimizer:
+    """The optimizer whose updates are the moves of its last part, in the dtypes of the gradients.
+
+    Args:
+      name: for messages.
+      parts: the first takes the gradients as its moves, each other one the moves of the one before.
+      learning_rate: shape (), >= 0; or a schedule, which gives each step its own.
+      where: which leaves it trains; None for all of them.
+
+    Returns:
+      An `Optimizer`. Its state is that of the part that keeps something, or, of several, a tuple of theirs; in a `ScheduledState` where
+      there is a schedule.
+
+    Raises:
+      ValueError: the learning rate is negative.
+    """
+    scheduled, complex_too = callable(learning_rate), all(part.complex_too for part in parts)
+    if not callable(learning_rate):
+        check.in_range(name, "learning_rate", learning_rate, 0)
+    inits = [part.init for part in parts if part.init is not None]
+
+    def init(params: Params) -> State:
+        params = as_arrays(name, "params", params, complex_too)
+        states = tuple(init(params) for init in inits)
+        state = states[0] if len(states) == 1 else states
+        return ScheduledState(jnp.zeros((), jnp.int32), state) if scheduled else state
+
+    def update(grads: PyTree, state: State, params: Params | None = None, **extra: Any) -> tuple[PyTree, State]:
+        grads = as_arrays(name, "gradients", grads, complex_too)
+        if params is not None:
+            params = as_arrays(name, "params", params, complex_too)
+            check_real(name, "gradients", grads, params)
+        kept = state.state if scheduled else state
+        before = iter((kept,) if len(inits) == 1 else kept)
+        at = At(grads, params, _rate(name, learning_rate, state))
+        moves, after = grads, []
+        for part in parts:
+            if part.init is None:
+                moves, _ = part.update(moves, (), at)
+            else:
+                moves, own = part.update(moves, next(before), at)
+                after.append(own)
+        kept = after[0] if len(after) == 1 else tuple(after)
+        return rounded(moves, grads), ScheduledState(next_count(state.step), kept) if scheduled else kept
+
+    return only(name, where, Functions(init, update))
+
+
+def _rate(name: str, learning_rate: ScalarOrSchedule, state: State) -> Scalar:
+    if not callable(learning_rate):
+        return learning_rate
+    rate = learning_rate(state.step)
+    if jnp.shape(rate) != ():
+        got = f"shape {jnp.shape(rate)}"
+        raise TypeError(check.message(name, "a schedule must give one number a step", got, "return a scalar"))
+    return rate
+
+
+@traced_once
+def _times(scalar: Scalar, moves: PyTree) -> PyTree:
+    return jax.tree.map(lambda move: cast(scalar, wide(move)) * wide(move), moves)
+
+
+@traced_once
+def _down(rate: Scalar, moves: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda move, like: (-cast(rate, wide(move)) * wide(move)).astype(like.dtype), moves, like)
+
+
+by_rate = stateless(lambda moves, at: _down(at.rate, moves, at.grads))  # the last part of most: a step down, of the gradients' dtypes
+by_rate_upwards = stateless(lambda moves, at: _times(at.rate, moves))
+negated = stateless(lambda moves, at: jax.tree.map(jnp.negative, moves))
+rounded_between = stateless(lambda moves, at: rounded(moves, at.grads))
+
+
+def rounded(moves: PyTree, like: PyTree) -> PyTree:
+    """The moves in the dtypes of another tree."""
+    return jax.tree.map(lambda move, like: move if move.dtype == like.dtype else move.astype(like.dtype), moves, like)
+
+
+def positive(name: str, **values: Scalar) -> None:
+    """Raises ValueError where a number is negative."""
+    for argument, value in values.items():
+        check.in_range(name, argument, value, 0)
+
+
+def share(name: str, **values: Scalar) -> None:
+    """Raises ValueError where a number isn't in [0, 1)."""
+    for argument, value in values.items():
+        check.in_range(name, argument, value, 0, 1)
+
+
+# Arithmetic of averages and roots, in at least float32
+
+
+def corrections(step: jax.Array, *decays: Scalar) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """The next step's number, and the sum of the weights in an average of each decay that started at zero."""
+    step = next_count(step)
+    t = step.astype(jnp.result_type(float))
+    return step, tuple(1 - jnp.asarray(decay, t.dtype) ** t for decay in decays)
+
+
+def averaged(decay: Scalar, old: PyTree, new: PyTree) -> PyTree:
+    """decay * old + (1 - decay) * new, in old's dtypes."""
+    part = jnp.asarray(decay, jnp.result_type(float))
+    return blended(part, old, 1 - part, new)
+
+
+def blended(a: Scalar, left: PyTree, b: Scalar, right: PyTree) -> PyTree:
+    """a * left + b * right, leaf by leaf, in left's dtypes."""
+    check_real("optimizer", "gradients", right, left)
+    return _blend_all(a, left, b, right)
+
+
+@traced_once
+def _blend_all(a: Scalar, left: PyTree, b: Scalar, right: PyTree) -> PyTree:
+    return jax.tree.map(lambda left, right: blend(a, left, b, right), left, right)
+
+
+def blend(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
+    """a * left + b * right, rounded once to left's dtype: a decay of 0.999 is 1 in bfloat16, and 1 - decay nothing."""
+    return weighed(a, left, b, right).astype(left.dtype)
+
+
+def weighed(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
+    """a * left + b * right in left's dtype, or float32 where that is shorter."""
+    left = wide(left)
+    if jnp.iscomplexobj(right) and not jnp.iscomplexobj(left):
+        raise TypeError(check.message("optimizer", "gradients must be real where params are", right.dtype, "take the real part"))
+    return cast(a, left) * left + cast(b, left) * right.astype(left.dtype)
+
+
+@traced_once
+def squares(tree: PyTree) -> PyTree:
+    """|x|^2, leaf by leaf."""
+    return jax.tree.map(abs_square, tree)
+
+
+def wide_zeros(params: Params) -> PyTree:
+    """Zeros in the shapes of params, at least float32."""
+    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=at_least_float32(p.dtype)), params)
+
+
+def no_squares(params: Params) -> PyTree:
+    """Zeros to add squares to: in float16 the square of 1e-4 is zero, and in bfloat16 an average of decay 0.999 stands still."""
+    return jax.tree.map(lambda p: jnp.zeros_like(p, jnp.finfo(at_least_float32(p.dtype)).dtype), params)
+
+
+@traced_once
+def corrected(averages: PyTree, total: Scalar) -> PyTree:
+    """Averages that started at zero, over the total of their weights so far, in at least float32."""
+    return jax.tree.map(lambda average: wide(average) / cast(total, wide(average)), averages)
+
+
+@traced_once
+def paced(steps: PyTree, v: PyTree, eps: Scalar, eps_root: Scalar) -> PyTree:
+    """steps / (sqrt(v + eps_root) + eps), in at least float32."""
+    return jax.tree.map(lambda step, v: divided(wide(step), v, eps, eps_root), steps, v)
+
+
+def divided(step: jax.Array, v: jax.Array, eps: Scalar, eps_root: Scalar) -> jax.Array:
+    """step / (sqrt(v + eps_root) + eps) of one leaf."""
+    return over(step, root(v + cast(eps_root, v)) + cast(eps, v))
+
+
+def over(step: jax.Array, size: jax.Array) -> jax.Array:
+    """step / size, and zero where size is, as where no gradient has been yet and eps is zero."""
+    zero = size == 0
+    return jnp.where(zero, jnp.zeros((), step.dtype), step / jnp.where(zero, jnp.ones((), size.dtype), size).astype(step.dtype))
+
+
+def rms(x: jax.Array) -> jax.Array:
+    """Root mean square of one leaf, shape ()."""
+    return root(jnp.mean(abs_square(x)))
+
+
+def with_mean_in(name: str, mu_dtype: jax.typing.DTypeLike | None, part: Part) -> Part:
+    """The part, whose state's mean is rounded to a dtype between steps alone: a step uses it before. Complex means stay as they are."""
+    if mu_dtype is None:
+        return part
+    assert part.init is not None
+    dtype, init = _floating(name, mu_dtype), part.init
+
+    def kept(state: Any) -> Any:
+        return state._replace(mean=jax.tree.map(lambda m: m if jnp.iscomplexobj(m) else m.astype(dtype), state.mean))
+
+    def widened(m: jax.Array, g: jax.Array) -> jax.Array:
+        dtypes = at_least_float32(m.dtype), jnp.finfo(g.dtype).dtype
+        return m if jnp.iscomplexobj(m) else m.astype(max(dtypes, key=lambda dtype: dtype.itemsize))
+
+    def update(moves: PyTree, state: Any, at: At) -> tuple[PyTree, Any]:
+        before = state._replace(mean=jax.tree.map(widened, state.mean, moves))
+        moves, state = part.update(moves, before, at)
+        return moves, kept(state)
+
+    return Part(update, lambda params: kept(init(params)), part.complex_too)
+
+
+def _floating(name: str, mu_dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    try:
+        dtype = jnp.dtype(mu_dtype)
+    except TypeError:
+        dtype = np.dtype(object)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(check.message(name, "mu_dtype must be a floating-point dtype", repr(mu_dtype), "such as 'bfloat16'"))
+    return dtype
