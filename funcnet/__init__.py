@@ -123,6 +123,8 @@ from funcnet.optimizers import optimizer as optimizer
 from funcnet.optimizers import radam as radam
 from funcnet.optimizers import rmsprop as rmsprop
 from funcnet.optimizers import sgd as sgd
+from funcnet.padded import Padded as Padded
+from funcnet.padded import pad as pad
 from funcnet.penalties import PENALTIES as PENALTIES
 from funcnet.penalties import l1 as l1
 from funcnet.penalties import l2 as l2
