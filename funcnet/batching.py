@@ -15,6 +15,7 @@ from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from funcnet import check
 from funcnet.padded import Padded
@@ -82,6 +83,8 @@ def _of_arrays(batch_fn: Callable[..., jax.Array], argnums: tuple[int, ...]) -> 
 
 
 def _batch_of_one(x: Any) -> Any:
+    if isinstance(x, Padded) and not check.is_traced(x.length):  # stays concrete under jit, to be checked
+        return Padded(_batch_of_one(x.values), np.asarray(x.length)[..., None])
     return jax.tree.map(_batch_of_one, x) if is_several(x) else jnp.asarray(x)[..., None]
 
 
