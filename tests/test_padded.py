@@ -190,7 +190,9 @@ def test_one_example_and_a_length_as_a_number():
     layer = fn.recurrent(3)
     params = layer.init(KEY, fn.Padded((TIME, 4), ()))
     (x, *_), values = sequences(), np.asarray(poisoned(sequences()).values)[0]
-    np.testing.assert_allclose(layer.apply(params, fn.Padded(values, 3)), layer.apply(params, jnp.asarray(x)), rtol=1e-6)
+    one = layer.apply(params, jnp.asarray(x))
+    np.testing.assert_allclose(layer.apply(params, fn.Padded(values, 3)), one, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(layer.apply, (None, 0))(params, poisoned(sequences()))[0], one, rtol=1e-6)
 
 
 TORCH_NAMES = {"input": "weight_ih_l0", "recurrent": "weight_hh_l0", "bias": "bias_ih_l0", "recurrent_bias": "bias_hh_l0"}
