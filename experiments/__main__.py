@@ -17,6 +17,7 @@ NAMES = (
     "activations",
     "depth",
     "architectures",
+    "transformer",
     "overfit_regression",
     "overfit_classification",
     "more_data",

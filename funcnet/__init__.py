@@ -142,6 +142,8 @@ from funcnet.optimizers import scale_by_rss as scale_by_rss
 from funcnet.optimizers import scale_by_trust_ratio as scale_by_trust_ratio
 from funcnet.optimizers import sgd as sgd
 from funcnet.optimizers import trace as trace
+from funcnet.padded import Padded as Padded
+from funcnet.padded import pad as pad
 from funcnet.penalties import PENALTIES as PENALTIES
 from funcnet.penalties import l1 as l1
 from funcnet.penalties import l2 as l2

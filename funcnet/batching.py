@@ -15,18 +15,22 @@ from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from funcnet import check
+from funcnet.padded import Padded
 from funcnet.tree import is_several
 
 P = ParamSpec("P")
 
 
-def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable[P, jax.Array]], Callable[P, jax.Array]]:
+def examples_last(*, argnums: tuple[int, ...], padded: bool = False) -> Callable[[Callable[P, jax.Array]], Callable[P, jax.Array]]:
     """Makes a one-example function of one written on a batch, and remembers the batch form.
 
     Args:
       argnums: which arguments, counted from 0, are arrays with the examples on their last axis; so is the result. They may
         be given by position or by name.
+      padded: whether the function takes a `Padded` there; the others refuse it.
 
     Returns:
       A decorator. The decorated function takes one example, without that axis.
@@ -42,7 +46,7 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable[P, jax.Arra
     """
 
     def decorate(batch_fn: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
-        form: Callable[..., jax.Array] = batch_fn
+        form: Callable[..., jax.Array] = batch_fn if padded else _of_arrays(batch_fn, argnums)
 
         @functools.wraps(batch_fn)
         def one(*given: P.args, **named: P.kwargs) -> jax.Array:
@@ -56,13 +60,31 @@ def examples_last(*, argnums: tuple[int, ...]) -> Callable[[Callable[P, jax.Arra
             result: jax.Array = jax.tree.map(lambda leaf: leaf[..., 0], form(*batch, **kwargs))
             return result
 
-        one.on_batch = batch_fn  # type: ignore[attr-defined]
+        one.on_batch = one.__wrapped__ = form  # type: ignore[attr-defined]
         return one
 
     return decorate
 
 
+def refused(where: str) -> TypeError:
+    """The error of a layer that takes no sequences of different lengths."""
+    fix = "a layer for each step is dense(width, leading_axes=1); recurrent(...) or global_avg_pool() makes one vector of a sequence"
+    return TypeError(check.message(where, "x must be an array", "a Padded, sequences of different lengths", fix))
+
+
+def _of_arrays(batch_fn: Callable[..., jax.Array], argnums: tuple[int, ...]) -> Callable[..., jax.Array]:
+    def form(*args: Any, **kwargs: Any) -> jax.Array:
+        if any(isinstance(args[i], Padded) for i in argnums if i < len(args)):
+            raise refused(batch_fn.__qualname__.partition(".")[0].strip("_"))
+        return batch_fn(*args, **kwargs)
+
+    form.__wrapped__ = batch_fn  # type: ignore[attr-defined]
+    return form
+
+
 def _batch_of_one(x: Any) -> Any:
+    if isinstance(x, Padded) and not check.is_traced(x.length):  # stays concrete under jit, to be checked
+        return Padded(_batch_of_one(x.values), np.asarray(x.length)[..., None])
     return jax.tree.map(_batch_of_one, x) if is_several(x) else jnp.asarray(x)[..., None]
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from funcnet import check, partition
 from funcnet.draws import bits, mixed
-from funcnet.tree import Scalar, is_several, wide_dtype
+from funcnet.padded import Padded, checked, is_padded
+from funcnet.tree import Scalar, examples_of, is_several, wide_dtype
 
 
 class Dataset(NamedTuple):
@@ -21,10 +22,12 @@ class Dataset(NamedTuple):
 
     What takes one takes lists, arrays of NumPy and JAX, arrays mapped from a file, frames of pandas and Polars and Arrow tables
     in it: numbers and bools, a missing one is an error. Where a model takes several inputs, x is a dict or a tuple of such arrays.
+    Sequences of different lengths are a `Padded`, as `pad` makes it of them: x, one of several inputs, or y; what stands after a length
+    becomes zero.
     """
 
-    x: Any  # shape (examples, *in_shape), or several in a dict or a tuple
-    y: Any  # shape (examples, *target)
+    x: Any  # shape (examples, *in_shape), or several in a dict or a tuple; or a Padded
+    y: Any  # shape (examples, *target), or a Padded
 
 
 class WeightedDataset(NamedTuple):
@@ -106,7 +109,7 @@ def split(
     dataset = as_dataset("split", dataset, cast="gently")
     check.in_range("split", "validation", validation, 0, 1)
     check.in_range("split", "test", test, 0, 1)
-    examples = len(dataset.y)
+    examples = examples_of(dataset.y)
     counts = {"validation": round(examples * validation), "test": round(examples * test)}
     for name, share in (("validation", validation), ("test", test)):
         if share > 0 and counts[name] == 0:
@@ -265,6 +268,8 @@ def mixup(key: jax.Array, batch: Dataset, alpha: Scalar = 0.2) -> Dataset:
     Source: Zhang et al. (2018), as in their code.
     """
     check.in_range("mixup", "alpha", alpha, 0, ends="()")
+    if any(map(is_padded, jax.tree.leaves(batch, is_leaf=is_padded))):
+        raise TypeError(check.message("mixup", "x and y must be arrays", "a Padded", "there is nothing between two lengths"))
     if len(batch) != 2:
         raise TypeError(check.message("mixup", "batch must be (x, y)", f"{len(batch)} arrays", "set batch_size where num_examples varies"))
     x, y = jax.tree.map(jnp.asarray, batch.x), jnp.asarray(batch.y)
@@ -361,7 +366,8 @@ def as_split(where: str, data: Any, cast: str = "always", least: int = 2) -> Spl
             for field in ("x", "y") if part else ():
                 own, train = (example_shape(getattr(other, field)) for other in (part, parts[0]))
                 if own != train:
-                    raise ValueError(check.message(f"{where}: {name}", f"each {field} must have the shape of train's, {train}", own))
+                    fix = "pad(sequences, size) makes both as long" if is_padded(own) and is_padded(train) else ""
+                    raise ValueError(check.message(f"{where}: {name}", f"each {field} must have the shape of train's, {train}", own, fix))
         return Split(*parts)  # type: ignore[arg-type]
     return Split(as_dataset(where, data, least=least, cast=cast))
 
@@ -385,26 +391,41 @@ def as_dataset(where: str, data: Any, least: int = 2, cast: str = "always") -> A
         raise TypeError(check.message(where, "data must be Dataset(x, y) or a Split", type(data).__name__, fix))
     if any(check.is_traced(leaf) for leaf in jax.tree.leaves(data)):
         return data if weighted else Dataset(*data)
-    y = as_numbers(where, "y", data[1], cast)
-    x = _as_inputs(where, "x", data[0], cast, len(y))
+    y = as_padded(where, "y", data[1], cast) if is_padded(data[1]) else as_numbers(where, "y", data[1], cast)
+    examples = examples_of(y)
+    x = _as_inputs(where, "x", data[0], cast, examples)
     lengths = sorted({len(leaf) for leaf in jax.tree.leaves(x)})
-    if lengths != [len(y)]:
+    if lengths != [examples]:
         raise ValueError(
-            check.message(where, "x and y must have one entry for each example", f"{' or '.join(map(str, lengths))} and {len(y)}")
+            check.message(where, "x and y must have one entry for each example", f"{' or '.join(map(str, lengths))} and {examples}")
         )
-    if len(y) < least:
-        raise ValueError(check.message(where, f"a data set must have at least {least} example{'s' if least > 1 else ''}", len(y)))
-    return WeightedDataset(x, y, _as_weights(where, data.weights, len(y))) if weighted else Dataset(x, y)
+    if examples < least:
+        raise ValueError(check.message(where, f"a data set must have at least {least} example{'s' if least > 1 else ''}", examples))
+    return WeightedDataset(x, y, _as_weights(where, data.weights, examples)) if weighted else Dataset(x, y)
 
 
 def _as_inputs(where: str, name: str, x: Any, cast: str, examples: int) -> Any:
-    """A checked array of numbers, or a dict or tuple of them."""
+    """A checked array of numbers, or a dict or tuple of them, or a `Padded`."""
+    if is_padded(x):
+        return as_padded(where, name, x, cast)
     if isinstance(x, Mapping) and x:
         return {key: _as_inputs(where, f"{name}[{key!r}]", value, cast, examples) for key, value in x.items()}
     if is_several(x) and not (len(x) == examples and np.ndim(x[0]) == 1 and len(x[0]) != examples):  # else a tuple of rows
         each = [_as_inputs(where, f"{name}[{i}]", value, cast, examples) for i, value in enumerate(x)]
         return type(x)(*each) if hasattr(x, "_fields") else tuple(each)
     return as_numbers(where, name, x, cast)
+
+
+def as_padded(where: str, name: str, x: Padded, cast: str = "always") -> Padded:
+    """Checked sequences as NumPy arrays, zero after their lengths; `cast` as in `as_dataset`."""
+    length = np.asarray(x.length)
+    values = _array(where, f"{name}.values", x.values)
+    checked(f"{where}: {name}", Padded(values, length), first=True)
+    outside = np.arange(values.shape[1])[None] >= length[:, None]
+    if np.any(values[outside] != 0):  # of NaN too
+        values = values.copy()
+        values[outside] = 0
+    return Padded(as_numbers(where, f"{name}.values", values, cast), length.astype(np.int32))
 
 
 def example_shape(x: Any) -> Any:
@@ -483,7 +504,12 @@ def _holds_datasets(data: Any) -> bool:
     """Whether a list or tuple is of data sets, which may be pairs of arrays; a pair of inputs and targets isn't."""
 
     def is_pair(part: Any) -> bool:
-        return isinstance(part, tuple) and len(part) == 2 and all(hasattr(own, "shape") and len(own.shape) > 0 for own in part)
+        return (
+            isinstance(part, tuple)
+            and not is_padded(part)
+            and len(part) == 2
+            and all(hasattr(own, "shape") and len(own.shape) > 0 for own in part)
+        )
 
     return any(isinstance(part, _DATASETS) for part in data) or (not isinstance(data, _DATASETS) and bool(data) and all(map(is_pair, data)))
 
@@ -495,7 +521,7 @@ def _array(where: str, name: str, values: Any) -> np.ndarray:
         raise TypeError(check.message(where, rule, f"a sparse {type(values).__name__}", "x.toarray() or x.todense() is dense"))
     if hasattr(values, "collect") and not hasattr(values, "shape"):
         raise TypeError(check.message(where, rule, f"a lazy {type(values).__name__}", "x.collect() is a table"))
-    ragged = check.message(where, rule, "rows of different lengths", "pad them to one length")
+    ragged = check.message(where, rule, "rows of different lengths", "pad(rows) makes sequences of them")
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -577,7 +603,7 @@ def part_digest(part: AnyDataset | None) -> str | None:
     if part is None:
         return None
     found = hashlib.sha256()
-    if is_several(part.x):
+    if is_several(part.x) or is_padded(part.y):
         found.update(str(jax.tree.structure(part)).encode())
     for array in map(np.ascontiguousarray, jax.tree.leaves(part)):
         found.update(f"{array.dtype.str} {array.shape} ".encode())

@@ -10,6 +10,7 @@ import numpy as np
 
 from funcnet import check, partition
 from funcnet.data import AnyDataset, Dataset, FirstExamples, Split, as_dataset, as_split, example_order, examples_at
+from funcnet.tree import examples_of
 
 Folds: TypeAlias = tuple[Split, ...]
 
@@ -49,7 +50,7 @@ def k_fold(
     Source: the promises of scikit-learn's KFold, StratifiedKFold, GroupKFold and StratifiedGroupKFold.
     """
     dataset = as_dataset("k_fold", dataset, cast="gently")
-    examples = len(dataset.y)
+    examples = examples_of(dataset.y)
     folds = check.whole("k_fold", "folds", folds, 2, examples)
     order = example_order("k_fold", key, examples, shuffle=shuffle)
     fold = _fold_of(folds, order, shuffle, stratify, groups)
@@ -86,7 +87,7 @@ def time_series_folds(
     Source: as scikit-learn's TimeSeriesSplit, whose test_size is validation_size here.
     """
     dataset = as_dataset("time_series_folds", dataset, cast="gently")
-    examples = len(dataset.y)
+    examples = examples_of(dataset.y)
     folds = check.whole("time_series_folds", "folds", folds, 2, examples - 1)
     given = examples // (folds + 1) if validation_size is None else validation_size
     size = check.whole("time_series_folds", "validation_size", given, 1)
@@ -147,8 +148,8 @@ def alike(folds: Sequence[Split]) -> Folds:
     """
     if len(folds) == 1:
         return tuple(folds)
-    train, validation = (max(len(part.y) for part in parts) for parts in ([fold.train for fold in folds], _validations(folds)))
-    weighs = len({len(part.y) for part in _validations(folds)}) > 1
+    train, validation = (max(examples_of(part.y) for part in parts) for parts in ([fold.train for fold in folds], _validations(folds)))
+    weighs = len({examples_of(part.y) for part in _validations(folds)}) > 1
     return tuple(
         Split(_filled(fold.train, train), _filled(part, validation, weighs=weighs))
         for fold, part in zip(folds, _validations(folds), strict=True)
@@ -160,12 +161,13 @@ def _validations(folds: Sequence[Split]) -> list[AnyDataset]:
 
 
 def _filled(part: AnyDataset, examples: int, *, weighs: bool = False) -> AnyDataset:
-    more = examples - len(part.y)
-    rows = np.concatenate([np.arange(len(part.y)), np.full(more, len(part.y) - 1)])
+    own = examples_of(part.y)
+    more = examples - own
+    rows = np.concatenate([np.arange(own), np.full(more, own - 1)])
     filled = examples_at(part, rows) if more else part
     if not weighs:
         return filled
-    counts = np.arange(examples) < len(part.y)
+    counts = np.arange(examples) < own
     if isinstance(filled, Dataset):
         return FirstExamples(*filled, counts.astype(jnp.result_type(float)))
     return filled._replace(weights=np.where(counts, filled.weights, 0).astype(filled.weights.dtype))

@@ -11,6 +11,7 @@ from funcnet.data import AnyDataset, Dataset, WeightedDataset, as_examples
 from funcnet.layers import Layer
 from funcnet.leaves import Where, chosen, is_weight, kept
 from funcnet.losses import LOSSES
+from funcnet.padded import is_padded
 from funcnet.penalties import Penalty
 from funcnet.train import Training, as_training, penalized
 from funcnet.tree import Params, PyTree, at_least_float32, is_several
@@ -72,10 +73,10 @@ def predict(training: Training, state: PyTree, x: Any) -> jax.Array:
     Args:
       training: a `Training` with a `predict`, as those of `training(...)` have.
       state: the training's.
-      x: shape (examples, *in_shape).
+      x: shape (examples, *in_shape), or a `Padded`.
 
     Returns:
-      Shape (examples, *out_shape).
+      Shape (examples, *out_shape); a `Padded` of a model that gives one, zero after the lengths.
 
     Raises:
       TypeError: the training can't predict.
@@ -136,7 +137,8 @@ def permutation_importance(
     x = whole.x
     if is_several(x):
         rule = "x must be one array, whose columns are shuffled one by one"
-        raise TypeError(check.message("permutation_importance", rule, f"{len(x)} inputs"))
+        got = "a Padded, sequences of different lengths" if is_padded(x) else f"{len(x)} inputs"
+        raise TypeError(check.message("permutation_importance", rule, got))
     if x.ndim < 2:
         fix = "x[:, None] gives every example one axis"
         raise ValueError(check.message("permutation_importance", "x must have shape (examples, features)", x.shape, fix))

@@ -4,9 +4,13 @@ Classification losses take logits, the net's outputs before any sigmoid or softm
 without its axis: prediction of shape (1,), target of shape (). A loss is computed in at least float32, and rounded to the
 prediction's dtype at the end; in training and evaluation predictions are made float32 first.
 
+Of a `Padded` prediction, a step at a time, a loss of this module is the mean over the real steps of an example, each with the target of
+its step. So every example counts alike, however long it is, and the mean over a set, and its weights, are of examples, as ever. The
+target is an array, (time, *target), whose entries after the length have no say, or a `Padded` of the same length.
+
 A loss of your own may also
 - have a parameter `key=None`: in training it is given a key of its own for each example and step, in evaluation none;
-- take a pytree of predictions, where that is what the model gives;
+- take a pytree of predictions, where that is what the model gives, and a `Padded`;
 - see the whole batch, if `batch_loss` marks it.
 """
 
@@ -14,7 +18,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +26,48 @@ import numpy as np
 
 from funcnet import check
 from funcnet.batching import examples_last, on_batch
+from funcnet.padded import Padded, agreed, check_steps, checked, count, filled, is_padded, map_values, real
 from funcnet.tree import Scalar, at_least_float32, root, wide_dtype
 
-both = examples_last(argnums=(0, 1))
+P = ParamSpec("P")
+
+
+def both(batch_fn: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
+    """A loss of one example from one written on a batch with the examples last; of sequences, the mean over their real steps."""
+
+    @examples_last(argnums=(0, 1), padded=True)
+    @functools.wraps(batch_fn)
+    def loss(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
+        if not any(map(is_padded, args)):
+            return batch_fn(*args, **kwargs)
+        return _over_steps(batch_fn, *args, **kwargs)
+
+    return loss
+
+
+def _over_steps(batch_fn: Callable[..., jax.Array], prediction: Any, target: Any, *others: Any, **named: Any) -> jax.Array:
+    """A loss of each step of a batch, and its mean over the real ones, shape (examples,): steps are so many examples more."""
+    where = batch_fn.__name__
+    if not is_padded(prediction):
+        fix = "end the model with a layer for each step, such as dense(width, leading_axes=1)"
+        raise TypeError(check.message(where, "a Padded target needs a Padded prediction", type(prediction).__name__, fix))
+    prediction = checked(where, prediction)
+    target = checked(where, target) if is_padded(target) else Padded(jnp.asarray(target), prediction.length)
+    time, examples = prediction.values.shape[0], prediction.values.shape[-1]
+    if target.values.ndim < 2 or target.values.shape[0] != time:
+        rule = f"target must have one entry for each of the {time} steps, shape ({time}, ...)"
+        raise ValueError(check.message(where, rule, target.values.shape[:-1]))
+
+    def by_step(x: Padded) -> jax.Array:
+        values = jnp.moveaxis(filled(x), 0, -2)
+        return values.reshape(*values.shape[:-2], time * examples)
+
+    each = batch_fn(by_step(prediction), by_step(target), *others, **named).reshape(time, examples)
+    wide = each.astype(at_least_float32(each.dtype))
+    total = jnp.sum(jnp.where(real(Padded(each, prediction.length)), wide, jnp.zeros((), wide.dtype)), axis=0)
+    mean = total / count(prediction).astype(wide.dtype)
+    values: jax.Array = agreed(where, [prediction, target], mean).values
+    return values.astype(each.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -482,11 +525,11 @@ def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array
     Raises:
       TypeError, ValueError: the loss doesn't take one example, or doesn't give one number.
     """
-    if is_known(loss) and not hasattr(prediction, "shape"):
+    if is_known(loss) and not hasattr(prediction, "shape") and not is_padded(prediction):
         fix = "a function of your own can pick one of them"
         raise TypeError(check.message("training", "a loss of LOSSES takes one array of predictions", type(prediction).__name__, fix))
     prediction = _widened(prediction)
-    examples = target.shape[-1]
+    examples = jax.tree.leaves(target)[0].shape[-1]
     named: dict[str, Any] = {} if key is None else {"key": key}
     try:
         values = on_batch(loss, argnums=(0, 1))(prediction, target, **named)
@@ -498,8 +541,8 @@ def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array
     except (TypeError, ValueError, IndexError) as error:
         if is_known(loss):
             raise
-        shapes = jax.tree.map(lambda leaf: leaf.shape[:-1], prediction)
-        one = f"a prediction of shape {shapes} and a target of shape {target.shape[:-1]}"
+        shapes, goal = (jax.tree.map(lambda leaf: leaf.shape[:-1], part) for part in (prediction, target))
+        one = f"a prediction of shape {shapes} and a target of shape {goal}"
         text = check.message("training", f"a loss must take one example, {one}", f"{type(error).__name__}: {error}", _ONE_EXAMPLE)
         raise (TypeError if isinstance(error, TypeError) else ValueError)(text) from error
     if getattr(values, "shape", None) != (examples,):
@@ -538,33 +581,38 @@ def sees_batch(loss: Callable[..., jax.Array]) -> bool:
 
 
 def _widened(predictions: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(wide_dtype(leaf)), predictions)
+    return map_values(lambda leaf: leaf.astype(wide_dtype(leaf)), predictions)
 
 
 _ONE_EXAMPLE = "a loss sees one example, without a batch axis; the mean over the batch is taken for it"
 
 
-def check_targets(loss: Callable[..., jax.Array], outputs: tuple[int, ...], y: np.ndarray) -> None:
+def check_targets(loss: Callable[..., jax.Array], outputs: Any, y: Any) -> None:
     """Checks concrete targets, one a row, against a loss and the model's output shape.
 
     Args:
       loss: one of this module's, or any other, which may carry a function `check_targets(outputs, y)` as an attribute. One
         without, such as a wrapped one, is tried on every target with a prediction of 0.5: where that is NaN for some, and
         isn't for others, or for targets of 0 or 1, the data is wrong.
-      outputs: shape of one prediction.
-      y: shape (examples, *target).
+      outputs: shape of one prediction; of a `Padded` one, `Padded((time, *outputs), ())`, of which only a loss of this module, or one
+        with such an attribute, is checked.
+      y: shape (examples, *target), or a `Padded` of them.
 
     Raises:
       ValueError: targets are out of range, or a shape is wrong.
       TypeError: labels are not integers, or the loss doesn't take one example.
     """
+    if is_padded(outputs) and is_padded(y) and is_known(loss):
+        return check_steps(functools.partial(check_targets, loss), outputs, y)
+    if is_known(loss) and (is_padded(outputs) or is_padded(y)):
+        return None
     own = next((checked for known, checked in _CHECKS if known is check.bare(loss)), None)
     if own is None:  # functools.wraps copies what isn't the wrapper's own
         parts = (part for part in check.unwrapped(loss) if hasattr(part, "check_targets") and not hasattr(part, "__wrapped__"))
         own = next((part.check_targets for part in parts), None)
     if own is not None:
         own(outputs, y)
-    elif not sees_batch(loss):  # of a batch it can't be seen which of its targets is wrong
+    elif not sees_batch(loss) and not is_padded(outputs) and not is_padded(y):  # of a batch it can't be seen which of its targets is wrong
         _try_targets(loss, outputs, y)
 
 

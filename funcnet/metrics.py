@@ -9,20 +9,66 @@ is a target that is none of these.
 Each takes `weights`, shape (examples,), >= 0: how much an example counts, as scikit-learn's `sample_weight`. One with a
 weight of zero counts as if it weren't there; where all have, a metric is NaN. Of no examples at all there is none: a
 ValueError. Sums and means are taken in at least float32.
+
+Of a `Padded` of predictions, values (examples, time, *outputs), each takes the real steps of all examples as so many examples: a long one
+has more to say than a short one, and every step has the weight of its example. The targets are an array, (examples, time, *target),
+or a `Padded` of the same lengths.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
+from funcnet.padded import Padded, agreed, check_steps, checked, filled, is_padded, real
 from funcnet.tree import at_least_float32, wide_dtype
 
 Metric: TypeAlias = Callable[..., jax.Array]
+P = ParamSpec("P")
+
+
+def _of_steps(fn: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
+    """A metric of examples, of sequences also: of their real steps."""
+    over: Callable[..., jax.Array] = functools.partial(_over_steps, fn)
+
+    @functools.wraps(fn)
+    def of_steps(*args: P.args, **kwargs: P.kwargs) -> jax.Array:
+        given: Any = (*args, *kwargs.values())
+        return over(*args, **kwargs) if any(map(is_padded, given)) else fn(*args, **kwargs)
+
+    return of_steps
+
+
+def _over_steps(
+    fn: Callable[..., jax.Array], predictions: Any, targets: Any, *args: Any, weights: jax.Array | None = None, **settings: Any
+) -> jax.Array:
+    """A metric of the real steps: the others weigh nothing."""
+    where = fn.__name__
+    if not is_padded(predictions):
+        fix = "end the model with a layer for each step, such as dense(width, leading_axes=1)"
+        raise TypeError(check.message(where, "Padded targets need Padded predictions", type(predictions).__name__, fix))
+    said = checked(where, predictions, first=True)
+    goal = checked(where, targets, first=True) if is_padded(targets) else Padded(jnp.asarray(targets), said.length)
+    examples, time = said.values.shape[:2]
+    if goal.values.shape[:2] != (examples, time):
+        rule = f"targets must have one entry for each step, shape ({examples}, {time}, ...)"
+        raise ValueError(check.message(where, rule, goal.values.shape))
+    said, goal = (x._replace(values=jnp.moveaxis(jnp.asarray(x.values), 0, -1)) for x in (said, goal))
+    counts = _weights(where, weights, examples)
+    inside = real(Padded(goal.values.reshape(time, -1, examples)[:, 0], said.length))
+    each = inside.astype(jnp.float32) if counts is None else inside.astype(counts.dtype) * counts[None]
+
+    def rows(x: Padded) -> jax.Array:
+        values = jnp.moveaxis(filled(x), -1, 1)
+        return values.reshape(time * examples, *values.shape[2:])
+
+    value = fn(rows(said), rows(goal), *args, weights=each.reshape(-1), **settings)
+    return value + jnp.sum(agreed(where, [said, goal], jnp.zeros(examples, value.dtype)).values)  # NaN where lengths differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +104,7 @@ def metric(fn: Metric, mode: str) -> DirectedMetric:
     return DirectedMetric(fn, mode)
 
 
+@_of_steps
 def accuracy(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Share of the examples whose class is right.
 
@@ -77,6 +124,7 @@ def accuracy(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array |
     return _share("accuracy", said == real, weights)
 
 
+@_of_steps
 def top_k_accuracy(predictions: jax.Array, targets: jax.Array, k: int = 2, *, weights: jax.Array | None = None) -> jax.Array:
     """Share of the examples whose class is among the k largest logits.
 
@@ -106,6 +154,7 @@ def top_k_accuracy(predictions: jax.Array, targets: jax.Array, k: int = 2, *, we
     return _share("top_k_accuracy", ~missed, weights)
 
 
+@_of_steps
 def precision(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
     """Of the examples said to be of a class, the share that is: true / (true + false positives).
 
@@ -130,6 +179,7 @@ def precision(predictions: jax.Array, targets: jax.Array, *, average: str = "mac
     return _averaged("precision", counts.hits, counts.said, counts, average)
 
 
+@_of_steps
 def recall(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
     """Of the examples of a class, the share that was found: true / (true positives + false negatives).
 
@@ -154,6 +204,7 @@ def recall(predictions: jax.Array, targets: jax.Array, *, average: str = "macro"
     return _averaged("recall", counts.hits, counts.real, counts, average)
 
 
+@_of_steps
 def f1(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
     """Harmonic mean of precision and recall: 2 true / (said + real).
 
@@ -180,6 +231,7 @@ def f1(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", we
     return _averaged("f1", 2 * counts.hits, counts.said + counts.real, counts, average)
 
 
+@_of_steps
 def balanced_accuracy(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Mean over the classes of the share that was found, so that a rare class counts as much as a frequent one.
 
@@ -205,6 +257,7 @@ def balanced_accuracy(predictions: jax.Array, targets: jax.Array, *, weights: ja
     return _where_known(counts, _mean_where(counts.real > 0, _ratio(counts.hits, counts.real)))
 
 
+@_of_steps
 def matthews_correlation(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Matthews' correlation of predicted and true classes; of several classes, Gorodkin's.
 
@@ -240,6 +293,7 @@ def matthews_correlation(predictions: jax.Array, targets: jax.Array, *, weights:
     return jnp.where(known, jnp.clip(jnp.where(varies, value, 0), -1, 1), jnp.nan)
 
 
+@_of_steps
 def log_loss(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Mean of -log p, where p is the probability of the true class: softmax of several logits, sigmoid of one.
 
@@ -261,6 +315,7 @@ def log_loss(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array |
     return weighted_mean("log_loss", jnp.where(real < 0, jnp.nan, -own), weights)
 
 
+@_of_steps
 def calibration_error(predictions: jax.Array, targets: jax.Array, *, bins: int = 15, weights: jax.Array | None = None) -> jax.Array:
     """Expected calibration error: how far the confidence is from the accuracy, in bins of equal width.
 
@@ -299,6 +354,7 @@ def calibration_error(predictions: jax.Array, targets: jax.Array, *, bins: int =
     return jnp.sum(jnp.abs(sums)) / (len(rows) if counts is None else jnp.sum(counts))
 
 
+@_of_steps
 def roc_auc(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
     """Area under the ROC curve: how probably an example of class 1 has a larger logit than one of class 0; a tie counts a half.
 
@@ -326,6 +382,7 @@ def roc_auc(predictions: jax.Array, targets: jax.Array, *, average: str = "macro
     return _ranked("roc_auc", _roc_area, predictions, targets, average, weights)
 
 
+@_of_steps
 def average_precision(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
     """Area under the precision-recall curve, a step each threshold: sum over thresholds of (R_n - R_(n-1)) P_n.
 
@@ -352,6 +409,7 @@ def average_precision(predictions: jax.Array, targets: jax.Array, *, average: st
     return _ranked("average_precision", _precision_area, predictions, targets, average, weights)
 
 
+@_of_steps
 def mean_squared_error(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Mean over examples and outputs of (prediction - target)^2.
 
@@ -371,6 +429,7 @@ def mean_squared_error(predictions: jax.Array, targets: jax.Array, *, weights: j
     return weighted_mean("mean_squared_error", (predictions - targets) ** 2, weights)
 
 
+@_of_steps
 def mean_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Mean over examples and outputs of |prediction - target|.
 
@@ -390,6 +449,7 @@ def mean_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights: 
     return weighted_mean("mean_absolute_error", jnp.abs(predictions - targets), weights)
 
 
+@_of_steps
 def median_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Median over examples of |prediction - target|, the mean over the outputs: a few far ones don't move it.
 
@@ -421,6 +481,7 @@ def median_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights
     return jnp.mean(jnp.where(missing, jnp.nan, (low + high) / 2))
 
 
+@_of_steps
 def r2(predictions: jax.Array, targets: jax.Array, *, multioutput: str = "uniform_average", weights: jax.Array | None = None) -> jax.Array:
     """Coefficient of determination, 1 - residual / total sum of squares, the mean over the outputs.
 
@@ -525,14 +586,18 @@ def direction(metric: str | Metric) -> str | None:
     return next(iter(said), None if name is None else MODES[name])
 
 
-def check_metric_targets(metric: Metric, outputs: tuple[int, ...], y: np.ndarray[Any, Any]) -> None:
-    """Checks concrete targets, one a row, against a metric of this module's and the model's output shape.
+def check_metric_targets(metric: Metric, outputs: Any, y: Any) -> None:
+    """Checks concrete targets, one a row, against a metric of this module's and the model's output shape; of a `Padded`, its steps.
 
     Raises:
       ValueError: the targets are no labels of the model's classes, or a shape is wrong.
     """
     name = known_name(metric)
     if name is None:
+        return
+    if is_padded(outputs) and is_padded(y):
+        return check_steps(functools.partial(check_metric_targets, metric), outputs, y)
+    if is_padded(outputs) or is_padded(y):
         return
     if name in _OF_NUMBERS:
         if y.shape[1:] != outputs and not {y.shape[1:], outputs} <= {(), (1,)}:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.data import AnyDataset, Dataset, Split, WeightedDataset, as_numbers, as_split
+from funcnet.data import AnyDataset, Dataset, Split, WeightedDataset, as_numbers, as_padded, as_split
 from funcnet.folds import are_folds
+from funcnet.padded import Padded, is_padded, steps_of
 from funcnet.tree import is_several
 
 
@@ -16,10 +17,10 @@ class Scaler(NamedTuple):
     """What scales raw rows as the training part was scaled, and takes predictions back to the target's unit.
 
     x <- (x - x_mean) / x_scale, and y likewise. `np.savez(path, **scaler._asdict())` keeps one beside a saved model, and
-    `Scaler(**np.load(path))` is the same again.
+    `Scaler(**np.load(path))` is the same again. Of a `Padded`, one mean and one scale serve all steps, which have the shape rest.
     """
 
-    x_mean: np.ndarray  # shape in_shape, float64
+    x_mean: np.ndarray  # shape in_shape, float64; rest, of a Padded
     x_scale: np.ndarray  # shape in_shape, float64; 1 where a feature doesn't vary
     y_mean: np.ndarray  # shape target, float64; 0 where the targets are left as they are
     y_scale: np.ndarray  # shape target, float64; 1 likewise
@@ -28,7 +29,7 @@ class Scaler(NamedTuple):
         """The same kind of thing, scaled.
 
         Args:
-          data: a `Split`, a `Dataset`, a `WeightedDataset`, or new rows alone, shape (rows, *in_shape).
+          data: a `Split`, a `Dataset`, a `WeightedDataset`, or new rows alone, shape (rows, *in_shape), or a `Padded`.
 
         Returns:
           x, and y where targets are scaled, in floating point; computed in float64 from what is given.
@@ -41,6 +42,8 @@ class Scaler(NamedTuple):
           >>> print(scale.apply(np.array([[5.0]])))
           [[3.]]
         """
+        if is_padded(data):
+            return _scaled("apply", "x", as_padded("apply", "x", data, cast="never"), self.x_mean, self.x_scale)
         if not isinstance(data, Split | Dataset | WeightedDataset):
             return _scaled("apply", "x", as_numbers("apply", "x", data, cast="never"), self.x_mean, self.x_scale)
         done = self._apply(as_split("apply", data, cast="never", least=1))
@@ -58,11 +61,11 @@ class Scaler(NamedTuple):
 
         return Split(*map(scaled, parts))  # type: ignore[arg-type]
 
-    def undo(self, y: Any) -> np.ndarray:
+    def undo(self, y: Any) -> Any:
         """Scaled targets or predictions in the unit of the targets that were given.
 
         Args:
-          y: shape (rows, *target); any shape where the target is one number.
+          y: shape (rows, *target); any shape where the target is one number; or a `Padded`, which stays one.
 
         Returns:
           y * y_scale + y_mean, float64: large targets, such as seconds since 1970, keep their values.
@@ -75,6 +78,10 @@ class Scaler(NamedTuple):
           >>> print(scale.undo(np.array([0.0, 1.0])).round(3))
           [20.    28.165]
         """
+        if is_padded(y):
+            values = np.asarray(y.values)
+            flat = self.undo(values.reshape(-1, *values.shape[2:]))
+            return _zeroed(flat.reshape(values.shape), y)
         given, scale, mean = np.asarray(y, np.float64), np.asarray(self.y_scale), np.asarray(self.y_mean)
         if mean.size == 1:  # (rows, 1) are predictions of targets (rows,)
             return np.asarray(given * scale.item() + mean.item())
@@ -85,7 +92,7 @@ class Scaler(NamedTuple):
 def scaler(data: Split | AnyDataset, *, targets: bool | None = None) -> Scaler:
     """The statistics of the training part: each feature's mean and standard deviation, in float64, and the target's.
 
-    What doesn't vary in training is only centred. Weights don't count here.
+    What doesn't vary in training is only centred. Weights don't count here. Of a `Padded`, the statistics of its real steps together.
 
     Args:
       data: a `Split`, or a `Dataset` taken as its own training part.
@@ -137,24 +144,46 @@ def standardize(data: Split | AnyDataset | Sequence[Split]) -> Any:
 
 
 def _scaler(parts: Split, targets: bool | None) -> Scaler:
-    if is_several(parts.train.x):
+    if is_several(parts.train.x) and not is_padded(parts.train.x):
         rule = "x must be one array of features"
         raise TypeError(check.message("scaler", rule, f"{len(parts.train.x)} inputs", "scale each by itself, such as Dataset(x['a'], y)"))
     y = parts.train.y
     if targets is None:
-        targets = jnp.issubdtype(y.dtype, jnp.floating) and len(np.unique(y)) > 2
-    of_targets = _statistics(y) if targets else (np.zeros(y.shape[1:]), np.ones(y.shape[1:]))
+        real = _rows(y)
+        targets = jnp.issubdtype(real.dtype, jnp.floating) and len(np.unique(real)) > 2
+    if targets and is_padded(parts.train.x) and not is_padded(y) and y.shape[1:2] == parts.train.x.values.shape[1:2]:
+        rule, fix = (
+            "targets of each step must be a Padded, so that those of real steps can be told",
+            "Padded(y, x.length), or targets=False",
+        )
+        raise TypeError(check.message("scaler", rule, f"an array of shape {y.shape}", fix))
+    of_targets = _statistics(y) if targets else (np.zeros(_rows(y).shape[1:]), np.ones(_rows(y).shape[1:]))
     return Scaler(*_statistics(parts.train.x), *of_targets)
 
 
 def _statistics(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    train = np.asarray(values, np.float64)
+    train = np.asarray(_rows(values), np.float64)
     mean, deviation = np.asarray(train.mean(0)), np.asarray(train.std(0))
     flat = deviation <= 1e-12 * np.abs(mean)
     return mean, np.where(flat, 1, deviation)
 
 
-def _scaled(where: str, name: str, values: Any, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _rows(values: Any) -> np.ndarray:
+    """What statistics are taken over: the rows, or the real steps of a `Padded`."""
+    return steps_of(values)[0] if is_padded(values) else values
+
+
+def _zeroed(values: np.ndarray, like: Padded) -> Padded:
+    """Scaled steps, zero after the lengths as ever."""
+    outside = np.arange(values.shape[1])[None] >= np.asarray(like.length)[:, None]
+    values[outside] = 0
+    return Padded(values, like.length)
+
+
+def _scaled(where: str, name: str, values: Any, mean: np.ndarray, scale: np.ndarray) -> Any:
+    if is_padded(values):
+        flat = values.values.reshape(-1, *values.values.shape[2:])
+        return _zeroed(_scaled(where, f"each step of {name}", flat, mean, scale).reshape(values.values.shape), values)
     _check_shape(where, name, values, mean)
     scaled: np.ndarray = ((np.asarray(values, np.float64) - mean) / scale).astype(jnp.result_type(float))
     return scaled

@@ -20,8 +20,9 @@ from funcnet.layers import Layer, Shapes, as_shapes, check_symbols, outline, out
 from funcnet.losses import LOSSES, check_targets, each_loss, is_known, sees_batch, whole_loss
 from funcnet.metrics import METRICS, Metric, check_metric_targets, direction, known_name, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates, taken
+from funcnet.padded import Padded, checked, is_padded
 from funcnet.penalties import Penalty
-from funcnet.tree import Params, PyTree, all_finite, finite_leaves, is_inexact, is_several, next_count, where
+from funcnet.tree import Params, PyTree, all_finite, examples_of, finite_leaves, is_inexact, is_several, next_count, where
 
 Metrics = dict[str, jax.Array]
 UNWEIGHTED = "unweighted_loss"  # beside "loss", of a part with weights
@@ -154,7 +155,8 @@ def training(
         With a parameter `key=None` it is given a key while training; predictions are a pytree where the model gives one; one
         that `batch_loss` marks sees the whole batch.
       optimizer: an `Optimizer`, or another library's gradient transformation; one with a line search or that looks at the loss too.
-      in_shape: shape of one example; of several inputs, theirs in a dict or tuple as x has it. Examples stored in float16 are trained on in float32; a model that is to compute in
+      in_shape: shape of one example; of several inputs, theirs in a dict or tuple as x has it; of
+        sequences of different lengths, `Padded((time, *rest), ())`. Examples stored in float16 are trained on in float32; a model that is to compute in
         float16 casts them itself.
       penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
       metrics: functions of (predictions, targets) over a whole set, written in jax.numpy, by the name they are reported
@@ -205,15 +207,19 @@ def training(
         x, y, *weights = tuple(dataset)
         prediction = _predictions(model, state.params, _inputs(x))
         values = {"loss": _mean_loss("evaluate", loss_fn, prediction, y, *weights)}
-        rows, y = _examples_first(prediction), jnp.asarray(y)
+        rows, y = _examples_first(prediction), jax.tree.map(jnp.asarray, y)
         return values | _measured(measures, rows, y, *weights)
 
     def predict(state: TrainState, x: Any) -> Any:
         x = _inputs(as_examples("predict", x))
         if example_shape(x) != shapes:
             fix = "x[None] makes a set of one example" if jax.tree.map(jnp.shape, x) == shapes else ""
+            fix = "pad(sequences, size) makes them as long" if is_padded(x) and is_padded(shapes) else fix
             raise ValueError(check.message("predict", f"each example of x must have shape {shapes}", example_shape(x), fix))
-        if _count(x) == 0:
+        for part in jax.tree.leaves(x, is_leaf=is_padded):
+            if is_padded(part):
+                checked("predict", part, first=True)
+        if examples_of(x) == 0:
             one = jax.eval_shape(predict, state, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), x))
             return jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape[1:]), leaf.dtype), one)
         return _examples_first(_predictions(model, state.params, x))
@@ -264,7 +270,7 @@ def fit(
     check.random_key("fit", key)
     check_length("fit", num_steps, num_epochs)
     parts = as_split("fit", data)
-    num_examples = len(parts.train.y)
+    num_examples = examples_of(parts.train.y)
     check_batch_size("fit", batch_size, num_examples)
     num_steps = steps_of(num_steps, num_epochs, num_examples, batch_size)
     eval_every = num_steps if eval_every is None else check.whole("fit", "eval_every", eval_every, 1)
@@ -479,9 +485,27 @@ def _check_data(
         if looks_up:
             check_symbols(f"training: {name}", model, jax.tree.map(np.asarray, part.x))
         if outputs is not None:
-            check_targets(loss, outputs, part.y)
+            y = _steps_wanted(name, outputs, part)
+            check_targets(loss, outputs, y)
             for metric in metrics.values():
-                check_metric_targets(metric, outputs, part.y)
+                check_metric_targets(metric, outputs, y)
+
+
+def _steps_wanted(name: str, outputs: Shapes, part: AnyDataset) -> Any:
+    """The targets of a part as the model's outputs need them: of a `Padded`, with the lengths of its sequences where they are known.
+
+    Raises:
+      ValueError: targets have other lengths than the inputs.
+    """
+    if not is_padded(outputs):
+        return part.y
+    sequences = [own for own in jax.tree.leaves(part.x, is_leaf=is_padded) if is_padded(own)]
+    known = bool(sequences) and all(np.array_equal(own.length, sequences[0].length) for own in sequences)
+    if known and is_padded(part.y) and not np.array_equal(part.y.length, sequences[0].length):
+        i = int(np.argmax(part.y.length != sequences[0].length))
+        got = f"{part.y.length[i]} and {sequences[0].length[i]} for example {i}"
+        raise ValueError(check.message(f"training: {name}", "y must have the lengths of x", got))
+    return Padded(part.y, sequences[0].length) if known and not is_padded(part.y) else part.y
 
 
 def _metric_fns(metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetric] | None) -> dict[str, Metric]:
@@ -549,7 +573,7 @@ def _batch(train: AnyDataset, rows: jax.Array | None, num_examples: jax.Array | 
 
 def examples_seen(dataset: AnyDataset, num_examples: jax.Array) -> WeightedDataset:
     """The data set in which only the first num_examples count."""
-    inside = jnp.arange(len(dataset.y), dtype=jnp.int32) < num_examples
+    inside = jnp.arange(examples_of(dataset.y), dtype=jnp.int32) < num_examples
     if isinstance(dataset, WeightedDataset):
         return dataset._replace(weights=jnp.where(inside, dataset.weights, 0))
     return FirstExamples(*dataset, inside.astype(jnp.result_type(float)))
@@ -563,11 +587,6 @@ def _inputs(x: Any) -> Any:
         return given.astype(jnp.float32) if given.dtype == jnp.float16 else given
 
     return jax.tree.map(one, x) if is_several(x) else one(x)
-
-
-def _count(x: Any) -> int:
-    """How many examples a set has, also of several inputs."""
-    return len(jax.tree.leaves(x)[0])
 
 
 def _examples_last(x: Any) -> Any:
@@ -593,7 +612,7 @@ def _mean_loss(
     """The mean loss of a set, shape (); prediction has the examples last, y first; key is the step's."""
     own = jax.random.fold_in(key, _LOSS_STREAM) if key is not None and "key" in check.parameters(loss) else None
     if sees_batch(loss):
-        return whole_loss(loss, _examples_first(prediction), jnp.asarray(y), weights, own)
+        return whole_loss(loss, _examples_first(prediction), jax.tree.map(jnp.asarray, y), weights, own)
     return weighted_mean(where, each_loss(loss, prediction, _examples_last(y), own), weights)
 
 
@@ -603,7 +622,7 @@ def _predictions(model: Layer, params: Params, x: Any) -> Any:
     A batch holds about as many numbers as the parameters: with fewer, to read the weights is most of the work; with more,
     what a small model computes on its way leaves the cache.
     """
-    examples, inputs = _count(x), jax.tree.leaves(x)
+    examples, inputs = examples_of(x), jax.tree.leaves(x)
     numbers, size = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, x))
     batches = math.ceil(examples / np.clip(numbers * examples // size, *_EVALUATION_BATCHES))
     if batches == 1:
@@ -627,7 +646,7 @@ def _predictions(model: Layer, params: Params, x: Any) -> Any:
 
 def _predictions_of_slices(model: Layer, params: Params, x: Any, size: int, batches: int) -> Any:
     """As `_predictions`, where the last slice overlaps the one before."""
-    examples = _count(x)
+    examples = examples_of(x)
     begins = np.minimum(np.arange(batches) * size, examples - size)
 
     def one(begin: jax.Array) -> Any:

@@ -7,6 +7,8 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 
+from funcnet.padded import Padded
+
 PyTree: TypeAlias = Any
 Params: TypeAlias = Any  # a pytree of floating-point or complex arrays
 Scalar: TypeAlias = float | jax.Array  # shape (), concrete or traced
@@ -150,18 +152,30 @@ def finite_leaves(tree: PyTree) -> jax.Array:
     return jnp.stack(leaves) if leaves else jnp.zeros(0, bool)
 
 
+def examples_of(tree: PyTree) -> int:
+    """How many examples a set has, of arrays with the examples first.
+
+    Example:
+      >>> examples_of({"age": jnp.ones(3), "image": jnp.ones((3, 4, 4))})
+      3
+    """
+    return len(jax.tree.leaves(tree)[0])
+
+
 def where(condition: jax.Array, left: PyTree, right: PyTree) -> PyTree:
     """left where the scalar condition holds, else right, for whole trees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), left, right)
 
 
 def is_several(x: Any) -> bool:
-    """Whether a model's input is several arrays, in a dict or a tuple: not one array, nor the numbers of one.
+    """Whether a model's input is several arrays, in a dict, a tuple or a `Padded`: not one array, nor the numbers of one.
 
     Example:
       >>> is_several({"age": jnp.ones(3)}), is_several((jnp.ones(3), jnp.ones((3, 2)))), is_several((1.0, 2.0))
       (True, True, False)
     """
+    if isinstance(x, Padded):
+        return True
     if isinstance(x, Mapping):
         return len(x) > 0
     return isinstance(x, tuple) and len(x) > 0 and all(is_several(part) or hasattr(part, "shape") for part in x)

@@ -12,7 +12,7 @@ import pytest
 import funcnet
 
 ROOT = pathlib.Path(funcnet.__file__).parent
-ORDER = "inner check lattice policy prune evolve tree leaves option batching draws activations layers losses penalties schedules optimizers metrics partition data folds scaling train inspection spaces suggest sweeps scales plot page sklearn __main__".split()
+ORDER = "inner check lattice policy prune evolve padded tree leaves option batching draws activations layers losses penalties schedules optimizers metrics partition data folds scaling train inspection spaces suggest sweeps scales plot page sklearn __main__".split()
 NEEDED = {"jax", "jaxlib", "numpy", "scipy", "chex"}
 EXTRAS = {"tqdm", "pandas", "matplotlib", "sklearn", "optuna", "cloudpickle", "dask"}  # imported inside the functions that use them
 EXCEPTED = {("sklearn",): {"sklearn"}}  # funcnet/sklearn.py is a part of scikit-learn's world, and loaded only where it is asked for

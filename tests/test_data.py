@@ -116,13 +116,13 @@ BAD = {
     "ragged": (
         ([[1.0], [1.0, 2.0]], [0, 1]),
         ValueError,
-        "x must be an array of numbers, got rows of different lengths; pad them to one length",
+        r"x must be an array of numbers, got rows of different lengths; pad\(rows\) makes sequences of them",
         ([[1.0], [1.0]], [0, 1]),
     ),
     "ragged arrays": (
         (RAGGED, [0, 1, 2]),
         ValueError,
-        "x must be an array of numbers, got rows of different lengths; pad them to one length",
+        r"x must be an array of numbers, got rows of different lengths; pad\(rows\) makes sequences of them",
         (np.array([np.pad(row, (0, 3 - len(row))) for row in RAGGED]), [0, 1, 2]),
     ),
     "ragged series": (

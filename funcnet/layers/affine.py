@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Initializer, Layer, Shape, check_shape, compute_dtype, initializer_fn, product, weight_initializer
+from funcnet.layers.steps import each_step
 from funcnet.tree import Params
 
 
@@ -20,7 +21,8 @@ def dense(width: int, *, initializer: str | Initializer = "glorot_uniform", lead
         their layout, (inputs, width); the bias starts at zero.
 
     Returns:
-      A `Layer`, (*leading, inputs) -> (*leading, width), with params {"weight": (width, inputs), "bias": (width,)}.
+      A `Layer`, (*leading, inputs) -> (*leading, width), with params {"weight": (width, inputs), "bias": (width,)}. With leading axes
+      it takes a `Padded`, whose time is the first of them, and gives one.
 
     Raises:
       ValueError: width is below 1, the initializer is unknown, or x has another shape than init was told.
@@ -36,13 +38,14 @@ def dense(width: int, *, initializer: str | Initializer = "glorot_uniform", lead
     width = check.whole("dense", "width", width, 1)
     leading_axes = check.whole("dense", "leading_axes", leading_axes, 0)
     draw = weight_initializer("dense", initializer)
+    step_axes = 1 if leading_axes else None
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        *_, inputs = check_shape("dense", in_shape, (1 + leading_axes,))
+        *_, inputs = check_shape("dense", in_shape, (1 + leading_axes,), step_axes=step_axes)
         weight = draw(key, (width, inputs), jnp.result_type(float))
         return {"weight": weight, "bias": jnp.zeros(width, weight.dtype)}
 
-    @examples_last(argnums=(1,))
+    @(each_step("dense", 1) if leading_axes else examples_last(argnums=(1,)))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         leading = x.shape[:-1][:leading_axes]
         check.shape_is("dense", "x", x.shape[:-1], (*leading, params["weight"].shape[1]))
@@ -64,7 +67,7 @@ def embedding(vocabulary: int, width: int, *, initializer: str | Initializer = "
 
     Returns:
       A `Layer` on integers, (*shape) -> (*shape, width), with params {"table": (vocabulary, width)}. A symbol out of
-      range gives NaN, never another symbol's vector.
+      range gives NaN, never another symbol's vector. It takes a `Padded` of symbols and gives one of vectors.
 
     Raises:
       TypeError: x doesn't hold integers.
@@ -80,11 +83,11 @@ def embedding(vocabulary: int, width: int, *, initializer: str | Initializer = "
     draw = initializer_fn("embedding", initializer)
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        check_shape("embedding", in_shape)
+        check_shape("embedding", in_shape, step_axes=0)
         check.random_key("init", key)
         return {"table": draw(key, (vocabulary, width), jnp.result_type(float))}
 
-    @examples_last(argnums=(1,))
+    @each_step("embedding")
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.integer):
             raise TypeError(check.message("embedding", "x must hold integers", x.dtype, "the symbols are numbered from 0"))

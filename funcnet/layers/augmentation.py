@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import check
+from funcnet.batching import refused
 from funcnet.layers.layer import Layer, no_params
+from funcnet.padded import is_padded
 from funcnet.tree import Params
 
 
@@ -47,6 +49,8 @@ def augment(augment_fn: Callable[[jax.Array, jax.Array], jax.Array]) -> Layer:
         raise TypeError(check.message("augment", "augment_fn must be a function (key, x) -> x", repr(augment_fn)[:80]))
 
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        if is_padded(x):
+            raise refused("augment")
         x = jnp.asarray(x)
         if key is None:
             return x

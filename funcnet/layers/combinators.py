@@ -13,6 +13,8 @@ from funcnet.batching import examples_last
 from funcnet.layers.affine import dense
 from funcnet.layers.layer import Initializer, Layer, Shape, Shapes, apply_batch, as_shapes, check_shape, no_params, one_example, shape_of
 from funcnet.layers.noise import dropout
+from funcnet.layers.steps import each_step
+from funcnet.padded import agreed, filled, is_padded, zeroed
 from funcnet.tree import Params, Scalar
 
 
@@ -23,7 +25,7 @@ def activation(name_or_fn: str | Callable[[jax.Array], jax.Array]) -> Layer:
       name_or_fn: a name in `ACTIVATIONS`, or a function that passes `check_activation`.
 
     Returns:
-      A `Layer` without parameters that keeps its input's shape.
+      A `Layer` without parameters that keeps its input's shape, a `Padded` too.
 
     Raises:
       ValueError: the name is unknown, or the function will not do.
@@ -34,11 +36,11 @@ def activation(name_or_fn: str | Callable[[jax.Array], jax.Array]) -> Layer:
     """
     fn = activation_fn(name_or_fn)
 
-    @examples_last(argnums=(1,))
+    @each_step("activation")
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         return fn(x)
 
-    return Layer(no_params("activation"), apply)
+    return Layer(no_params("activation", step_axes=0), apply)
 
 
 def serial(*layers: Layer) -> Layer:
@@ -69,7 +71,7 @@ def serial(*layers: Layer) -> Layer:
             params.append(own)
         return params
 
-    @examples_last(argnums=(1,))
+    @examples_last(argnums=(1,), padded=True)
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         _check_count("serial", params, layers)
         for i, (layer, own) in enumerate(zip(layers, params, strict=True)):
@@ -81,6 +83,8 @@ def serial(*layers: Layer) -> Layer:
 
 def parallel(*layers: Layer) -> Layer:
     """Layers side by side on the same input, their outputs joined along the first axis (features or channels).
+
+    Outputs that are a `Padded` are joined along the last axis, the features of each step.
 
     Args:
       *layers: at least one; their outputs agree in all axes but the first.
@@ -102,24 +106,27 @@ def parallel(*layers: Layer) -> Layer:
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
         check.random_key("init", key)
-        in_shape = check_shape("parallel", in_shape)
+        in_shape = as_shapes("parallel", in_shape) if is_padded(in_shape) else check_shape("parallel", in_shape)
         keys = [jax.random.fold_in(key, i) for i in range(len(layers))]
         own, shapes = zip(*(_init_and_shape("parallel", i, layer, keys[i], in_shape) for i, layer in enumerate(layers)), strict=True)
         _check_join("parallel", shapes)
         return list(own)
 
-    @examples_last(argnums=(1,))
-    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    @examples_last(argnums=(1,), padded=True)
+    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> Any:
         _check_count("parallel", params, layers)
         keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(layers))]
         each = enumerate(zip(layers, params, keys, strict=True))
-        return jnp.concatenate([_apply_one("parallel", i, layer, own, x, key) for i, (layer, own, key) in each])
+        return _joined("parallel", [_apply_one("parallel", i, layer, own, x, key) for i, (layer, own, key) in each])
 
     return Layer(init, apply)
 
 
 def branches(*layers: Layer, **named: Layer) -> Layer:
     """A layer for each of several inputs, their outputs joined along the first axis (features or channels).
+
+    Outputs that are a `Padded` are joined along the last axis, the features of each step; their lengths must be the same: where traced
+    ones of an example aren't, its values are NaN.
 
     Args:
       *layers: for inputs in a tuple; or
@@ -161,11 +168,11 @@ def branches(*layers: Layer, **named: Layer) -> Layer:
         _check_join("branches", [shape for _, shape in found.values()])
         return {name: params for name, (params, _) in found.items()} if named else [params for params, _ in found.values()]
 
-    @examples_last(argnums=(1,))
-    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> jax.Array:
+    @examples_last(argnums=(1,), padded=True)
+    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> Any:
         inputs, theirs = each("x", x), each("params", params)
         keys = dict(zip(own, [None] * len(own) if key is None else jax.random.split(key, len(own)), strict=True))
-        return jnp.concatenate([_apply_one("branches", name, own[name], theirs[name], inputs[name], keys[name]) for name in own])
+        return _joined("branches", [_apply_one("branches", name, own[name], theirs[name], inputs[name], keys[name]) for name in own])
 
     return Layer(init, apply)
 
@@ -191,9 +198,18 @@ def residual(layer: Layer) -> Layer:
     """
     _check_layers("residual", [layer])
 
-    @examples_last(argnums=(1,))
-    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        y = apply_batch(layer, params, x, key=key)
+    @examples_last(argnums=(1,), padded=True)
+    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> Any:
+        y: Any = apply_batch(layer, params, x, key=key)
+        if is_padded(x) and is_padded(y):
+            return agreed("residual", [x, y], zeroed(added(filled(x), y.values), x).values)
+        if is_padded(x) or is_padded(y):
+            raise TypeError(
+                check.message("residual", "the layer must give a Padded for a Padded", f"{type(y).__name__} for {type(x).__name__}")
+            )
+        return added(x, y)
+
+    def added(x: jax.Array, y: jax.Array) -> jax.Array:
         if y.shape != x.shape:
             raise ValueError(check.message("residual", f"the layer must keep the shape {x.shape[:-1]}", y.shape[:-1]))
         if not check.is_floating(x) and not check.is_floating(y):
@@ -256,21 +272,36 @@ def _check_count(where: str, params: Params, layers: Sequence[Layer]) -> None:
         raise ValueError(check.message(where, f"params must hold one entry for each of the {len(layers)} layers", len(params)))
 
 
-def _check_join(where: str, shapes: Sequence[Shape]) -> None:
+def _joined(where: str, outputs: Sequence[Any]) -> Any:
+    """Outputs of batches side by side."""
+    _check_join(where, list(map(shape_of, outputs)))
+    if is_padded(outputs[0]):
+        return agreed(where, outputs, jnp.concatenate([y.values for y in outputs], -2))
+    return jnp.concatenate(outputs)
+
+
+def _check_join(where: str, shapes: Sequence[Shapes]) -> None:
+    if any(map(is_padded, shapes)):
+        if not all(map(is_padded, shapes)):
+            fix = "recurrent(...) and global_avg_pool() make one vector of a sequence"
+            raise TypeError(check.message(where, "outputs must be all arrays, or all a Padded", f"shapes {shapes}", fix))
+        if len({shape.values[:-1] for shape in shapes}) > 1 or not all(len(shape.values) > 1 for shape in shapes):
+            raise ValueError(check.message(where, "outputs that are a Padded must agree in all axes but the last", f"shapes {shapes}"))
+        return
     if len({shape[1:] for shape in shapes}) > 1 or not all(shapes):
         raise ValueError(check.message(where, "outputs must agree in all axes but the first", f"shapes {shapes}"))
 
 
-def _init_and_shape(where: str, i: int | str, layer: Layer, key: jax.Array, in_shape: Shapes) -> tuple[Params, Shape]:
+def _init_and_shape(where: str, i: int | str, layer: Layer, key: jax.Array, in_shape: Shapes) -> tuple[Params, Shapes]:
     """One layer's params and output shape; whatever it objects to is said with its position."""
     try:
         params = layer.init(key, in_shape)
         apply = functools.partial(apply_batch, layer)
         try:
-            return params, shape_of(jax.eval_shape(apply, params, one_example(in_shape)))[:-1]
+            return params, shape_of(jax.eval_shape(apply, params, one_example(in_shape)))
         except (TypeError, ValueError) as error:
             try:  # an embedding takes whole numbers
-                return params, shape_of(jax.eval_shape(apply, params, one_example(in_shape, jnp.int32)))[:-1]
+                return params, shape_of(jax.eval_shape(apply, params, one_example(in_shape, jnp.int32)))
             except (TypeError, ValueError):
                 raise error from None  # what it said of the numbers that layers usually take
     except (TypeError, ValueError) as error:

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from funcnet import check, inner
-from funcnet.batching import examples_last
+from funcnet.batching import examples_last, refused
 from funcnet.layers.layer import Init, Initializer, Layer, Shape, check_shape, compute_dtype, no_params, weight_initializer
+from funcnet.padded import is_padded
 from funcnet.tree import Params, at_least_float32, wide_dtype
 
 Sizes: TypeAlias = int | Sequence[int]
@@ -268,8 +269,10 @@ def _pool(where: str, window: Sizes, stride: Sizes | None, padding: Padding, *, 
     stride = window if stride is None else stride
     _check_window(where, window, stride, padding)
 
-    @examples_last(argnums=(1,))
+    @examples_last(argnums=(1,), padded=True)
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        if is_padded(x):
+            raise refused(where)
         _check_image(where, x, 4 if 4 in _axes(window) else None, None)
         axes = x.ndim - 2
         sizes, steps = per_axis(where, "window", window, axes), per_axis(where, "stride", stride, axes)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check, inner
-from funcnet.batching import on_batch
+from funcnet.batching import on_batch, refused
+from funcnet.padded import Padded, filled_up, is_padded
 from funcnet.tree import Params, PyTree, at_least_float32
 
 Shape: TypeAlias = tuple[int, ...]
-Shapes: TypeAlias = Any  # a Shape; of several inputs, theirs in a dict or a tuple
+Shapes: TypeAlias = Any  # a Shape; of several inputs, theirs in a dict or a tuple; of sequences, Padded(Shape, ())
 Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype) -> array, as jax.nn.initializers makes them
 
 
@@ -36,6 +37,7 @@ class Layer(NamedTuple):
     apply(params, x, *, key=None) -> y: one example; passing a key means training (dropout is on), no key evaluation.
 
     A batch is `jax.vmap(layer.apply, (None, 0))(params, xs)`, or `apply_batch` with the examples last, which is faster.
+    Sequences of different lengths are a `Padded`, which a layer of yours is given as it is.
 
     Example:
       >>> double = Layer(lambda key, in_shape: (), lambda params, x, *, key=None: 2 * x)
@@ -76,12 +78,12 @@ def outputs_of(layer: Layer, params: Params, x: jax.Array, *, key: jax.Array | N
     return fn(params, x) if key is None else fn(params, x, key=key)
 
 
-def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None = None) -> Shape:
+def out_shape(layer: Layer, in_shape: Shapes, dtype: jax.typing.DTypeLike | None = None) -> Shapes:
     """The shape of one output for inputs of in_shape, found without computing anything.
 
     Args:
       layer: any `Layer`.
-      in_shape: shape of one example.
+      in_shape: shape of one example; of a sequence, `Padded((time, *rest), ())`, as is then the shape of an output that is one.
       dtype: of the example; floating point unless said otherwise (an embedding takes integers).
 
     Raises:
@@ -92,10 +94,11 @@ def out_shape(layer: Layer, in_shape: Shape, dtype: jax.typing.DTypeLike | None 
       >>> out_shape(dense(3), (5,))
       (3,)
     """
-    return shape_of(_traced(layer, check_shape("out_shape", in_shape), dtype)[0])[:-1]
+    shape = as_shapes("out_shape", in_shape) if is_padded(in_shape) else check_shape("out_shape", in_shape)
+    return shape_of(_traced(layer, shape, dtype)[0])
 
 
-def outline(layer: Layer, in_shape: Shapes, dtype: Any = None, params: Params = None) -> tuple[Shape | None, bool]:
+def outline(layer: Layer, in_shape: Shapes, dtype: Any = None, params: Params = None) -> tuple[Shapes | None, bool]:
     """The shape of one output, as `out_shape` says, and whether the layer looks anything up, as an embedding does.
 
     Args:
@@ -105,8 +108,8 @@ def outline(layer: Layer, in_shape: Shapes, dtype: Any = None, params: Params = 
       The shape, or None of a layer that gives a pytree of several arrays; and a bool.
     """
     y, looks_up = _traced(layer, in_shape, dtype, params)
-    several = not hasattr(y, "shape") and jax.tree.leaves(y)
-    return None if several else shape_of(y)[:-1], looks_up
+    several = not hasattr(y, "shape") and not is_padded(y) and jax.tree.leaves(y)
+    return None if several else shape_of(y), looks_up
 
 
 def _traced(layer: Layer, in_shape: Shapes, dtype: Any, params: Params = None) -> tuple[PyTree, bool]:
@@ -125,10 +128,13 @@ def one_example(in_shape: Shapes, dtype: Any = None) -> Any:
       in_shape: as `as_shapes` gives it.
       dtype: of all inputs; or one for each, in the same structure; None for floating point.
     """
+    if is_padded(in_shape):
+        own = dtype.values if is_padded(dtype) else dtype
+        return Padded(one_example(in_shape.values, own), jax.ShapeDtypeStruct((1,), jnp.int32))
     if is_shape(in_shape):
         return jax.ShapeDtypeStruct((*in_shape, 1), dtype or jnp.result_type(float))
-    shapes, structure = jax.tree.flatten(in_shape, is_leaf=is_shape)
-    dtypes = jax.tree.leaves(dtype) if type(dtype) is type(in_shape) else [dtype] * len(shapes)
+    shapes, structure = jax.tree.flatten(in_shape, is_leaf=lambda own: is_shape(own) or is_padded(own))
+    dtypes = jax.tree.leaves(dtype, is_leaf=is_padded) if type(dtype) is type(in_shape) else [dtype] * len(shapes)
     return jax.tree.unflatten(structure, list(map(one_example, shapes, dtypes)))
 
 
@@ -139,6 +145,10 @@ def is_shape(in_shape: Any) -> bool:
 
 def as_shapes(where: str, in_shape: Shapes) -> Shapes:
     """The checked shape of one example; of several inputs, theirs in the same structure."""
+    if is_padded(in_shape):
+        if in_shape.length != ():
+            raise ValueError(check.message(where, "in_shape of sequences must be Padded((time, *rest), ())", in_shape))
+        return Padded(steps_shape(where, in_shape, 0), ())
     if isinstance(in_shape, Mapping) and in_shape:
         return {name: as_shapes(where, own) for name, own in in_shape.items()}
     if isinstance(in_shape, tuple) and in_shape and all(isinstance(own, tuple | list | Mapping) for own in in_shape):
@@ -147,12 +157,23 @@ def as_shapes(where: str, in_shape: Shapes) -> Shapes:
     return check_shape(where, in_shape)
 
 
-def shape_of(y: Any) -> Shape:
-    """The shape of what a layer gives, which must be one array."""
+def steps_shape(where: str, in_shape: Padded, axes: int) -> Shape:
+    """The checked shape of a sequence, (time, *rest), of which a step has at least so many axes."""
+    shape = check_shape(where, in_shape.values)
+    if len(shape) < 1 + axes:
+        fix = "values[..., None] gives every step one" if axes == 1 else ""
+        raise ValueError(check.message(where, f"each step of a Padded must have at least {axes} axes", f"shape {shape}", fix))
+    return shape
+
+
+def shape_of(y: Any) -> Shapes:
+    """The shape of one example of what a layer gives for a batch, which must be one array or a `Padded`."""
+    if is_padded(y):
+        return Padded(shape_of(y.values), shape_of(y.length))
     if not hasattr(y, "shape"):
         fix = "join them with jnp.concatenate, or give one of them"
         raise TypeError(check.message("layer", "apply must return one array", type(y).__name__, fix))
-    return tuple(y.shape)
+    return tuple(y.shape[:-1])
 
 
 def check_symbols(where: str, layer: Layer, x: Any) -> None:
@@ -169,8 +190,10 @@ def check_symbols(where: str, layer: Layer, x: Any) -> None:
     Raises:
       ValueError: a symbol makes the output NaN.
     """
+    if is_padded(x):
+        return check_symbols(where, _of_whole(layer), filled_up(x))
     if not hasattr(x, "shape"):
-        leaves, structure = jax.tree.flatten(x)
+        leaves, structure = jax.tree.flatten(x, is_leaf=is_padded)
         for i in range(len(leaves)):
             check_symbols(where, _of_one_input(layer, leaves, structure, i), leaves[i])
         return
@@ -195,18 +218,23 @@ def check_symbols(where: str, layer: Layer, x: Any) -> None:
 
 def _of_one_input(layer: Layer, leaves: list[np.ndarray], structure: Any, i: int) -> Layer:
     """The layer as a function of one of its inputs, the others being those of a first example."""
-    shapes = jax.tree.unflatten(structure, [leaf.shape[1:] for leaf in leaves])
+    shapes = jax.tree.map(lambda leaf: leaf.shape[1:], jax.tree.unflatten(structure, leaves))
+    first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), leaves)
 
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> Any:
-        return layer.apply(
-            params,
-            jax.tree.unflatten(
-                structure,
-                [*map(lambda leaf: jnp.asarray(leaf[0]), leaves[:i]), x, *map(lambda leaf: jnp.asarray(leaf[0]), leaves[i + 1 :])],
-            ),
-        )
+        return layer.apply(params, jax.tree.unflatten(structure, [*first[:i], x, *first[i + 1 :]]))
 
     return Layer(lambda key, in_shape: layer.init(key, shapes), apply)
+
+
+def _of_whole(layer: Layer) -> Layer:
+    """The layer as a function of sequences all of whose steps are real."""
+
+    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> Any:
+        whole: Any = Padded(x, jnp.int32(x.shape[0]))
+        return layer.apply(params, whole)
+
+    return Layer(lambda key, in_shape: layer.init(key, Padded(in_shape, ())), apply)
 
 
 def _gives_nan(layer: Layer, params: Params, x: np.ndarray) -> np.ndarray:
@@ -222,8 +250,16 @@ def _gives_nan(layer: Layer, params: Params, x: np.ndarray) -> np.ndarray:
     return missing
 
 
-def check_shape(where: str, in_shape: Shape, axes: tuple[int, ...] = ()) -> Shape:
-    """Checks that in_shape is a shape, with one of the given numbers of axes."""
+def check_shape(where: str, in_shape: Shapes, axes: tuple[int, ...] = (), *, step_axes: int | None = None) -> Shape:
+    """Checks that in_shape is a shape, with one of the given numbers of axes.
+
+    Args:
+      step_axes: of a layer that takes a `Padded`, how many axes of a step it looks at as a whole; the shape is that of the sequence.
+    """
+    if is_padded(in_shape):
+        if step_axes is None:
+            raise refused(where)
+        in_shape = steps_shape(where, in_shape, step_axes)
     if not isinstance(in_shape, tuple | list) or not all(check.is_integer(size) for size in in_shape):
         raise TypeError(check.message(where, "in_shape must be a tuple of whole numbers", repr(in_shape), "one example's shape"))
     if any(size < 1 for size in in_shape):
@@ -305,11 +341,11 @@ def product(weight: jax.Array, x: jax.Array) -> jax.Array:
     return y.astype(x.dtype)
 
 
-def no_params(where: str, axes: tuple[int, ...] = ()) -> Init:
+def no_params(where: str, axes: tuple[int, ...] = (), *, step_axes: int | None = None) -> Init:
     """The `init` of a layer without parameters."""
 
-    def init(key: jax.Array, in_shape: Shape) -> tuple[()]:
-        check_shape(where, in_shape, axes)
+    def init(key: jax.Array, in_shape: Shapes) -> tuple[()]:
+        check_shape(where, in_shape, axes, step_axes=step_axes)
         return ()
 
     return init

@@ -11,6 +11,7 @@ from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.draws import bits
 from funcnet.layers.layer import Layer, Shape, apply_batch, no_params
+from funcnet.layers.steps import each_step
 from funcnet.tree import Params, Scalar, at_least_float32, traced_once
 
 
@@ -23,7 +24,7 @@ def dropout(rate: Scalar) -> Layer:
         the draws: a higher rate drops what a lower one drops, and more.
 
     Returns:
-      A `Layer` without parameters that keeps its input's shape; without a key it is the identity.
+      A `Layer` without parameters that keeps its input's shape, a `Padded` too; without a key it is the identity.
 
     Raises:
       ValueError: a concrete rate is out of range; a traced one cannot be checked.
@@ -37,11 +38,11 @@ def dropout(rate: Scalar) -> Layer:
     """
     check.in_range("dropout", "rate", rate, 0, 1)
 
-    @examples_last(argnums=(1,))
+    @each_step("dropout")
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         return x if key is None or _is_zero(rate) else drop(key, rate, x)
 
-    return Layer(no_params("dropout"), apply)
+    return Layer(no_params("dropout", step_axes=0), apply)
 
 
 def drop_connect(layer: Layer, rate: Scalar) -> Layer:
@@ -73,7 +74,7 @@ def drop_connect(layer: Layer, rate: Scalar) -> Layer:
     def init(key: jax.Array, in_shape: Shape) -> Params:
         return layer.init(key, in_shape)
 
-    @examples_last(argnums=(1,))
+    @examples_last(argnums=(1,), padded=True)
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         if key is None or _is_zero(rate):
             return apply_batch(layer, params, x, key=key)

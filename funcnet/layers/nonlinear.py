@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Layer, Shape, check_shape, compute_dtype, no_params
+from funcnet.layers.steps import each_step
 from funcnet.tree import Params, Scalar, at_least_float32
 
 
@@ -17,7 +18,7 @@ def prelu(initial: Scalar = 0.25, *, shared: bool = True) -> Layer:
       shared: whether one slope serves all; if not, each entry of x's first axis (features or channels) has its own.
 
     Returns:
-      A `Layer`, (*shape) -> the same, with params {"slope": (), or (channels,)}.
+      A `Layer`, (*shape) -> the same, with params {"slope": (), or (channels,)}. With one slope it takes a `Padded`, and gives one.
 
     Raises:
       ValueError: initial is no finite number, or x has other channels than init was told.
@@ -32,12 +33,12 @@ def prelu(initial: Scalar = 0.25, *, shared: bool = True) -> Layer:
     check.in_range("prelu", "initial", initial, -jnp.inf, ends="()")
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        in_shape = check_shape("prelu", in_shape)
+        in_shape = check_shape("prelu", in_shape, step_axes=0 if shared else None)
         if not shared and not in_shape:
             raise ValueError(check.message("prelu", "in_shape must have channels", in_shape, "shared=True needs none"))
         return {"slope": jnp.full(() if shared else in_shape[:1], initial, jnp.result_type(float))}
 
-    @examples_last(argnums=(1,))
+    @(each_step("prelu") if shared else examples_last(argnums=(1,)))
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         slope = params["slope"]
         dtype = compute_dtype(x, slope)
@@ -54,7 +55,7 @@ def softmax() -> Layer:
     """Shares that add up to one over an example's last axis: e^x / sum(e^x), computed in at least float32.
 
     Returns:
-      A `Layer` without parameters, (*shape, classes) -> the same. A model that is trained by `cross_entropy` ends without it: that
+      A `Layer` without parameters, (*shape, classes) -> the same, of a `Padded` too. A model that is trained by `cross_entropy` ends without it: that
       takes logits.
 
     Raises:
@@ -65,7 +66,7 @@ def softmax() -> Layer:
       [0.5 0.5]
     """
 
-    @examples_last(argnums=(1,))
+    @each_step("softmax", 1)
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         if x.ndim < 2:
             raise ValueError(check.message("softmax", "x must have at least one axis", x.shape[:-1]))
@@ -73,4 +74,4 @@ def softmax() -> Layer:
         y: jax.Array = jax.nn.softmax(x.astype(at_least_float32(dtype)), axis=-2)
         return y.astype(dtype)
 
-    return Layer(no_params("softmax"), apply)
+    return Layer(no_params("softmax", step_axes=1), apply)

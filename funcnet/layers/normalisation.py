@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Layer, Shape, apply_batch, check_shape, compute_dtype
+from funcnet.layers.steps import each_step
 from funcnet.tree import Params, Scalar, abs_square, at_least_float32, root
 
 
@@ -26,7 +27,7 @@ def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
       eps: shape (), added to the variance, > 0.
 
     Returns:
-      A `Layer`, (*shape, features) -> the same, with params {"scale": (features,), "bias": (features,)}.
+      A `Layer`, (*shape, features) -> the same, of a `Padded` too, with params {"scale": (features,), "bias": (features,)}.
 
     Raises:
       ValueError: eps is not positive, or x has another number of features than init was told.
@@ -42,11 +43,11 @@ def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
     check.in_range("layer_norm", "eps", eps, 0, ends="()")
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        in_shape = check_shape("layer_norm", in_shape, (1, 2, 3))
+        in_shape = check_shape("layer_norm", in_shape, (1, 2, 3), step_axes=1)
         dtype = jnp.result_type(float)
         return {"scale": jnp.ones(in_shape[-1], dtype), "bias": jnp.zeros(in_shape[-1], dtype)}
 
-    @examples_last(argnums=(1,))
+    @each_step("layer_norm", 1)
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         check.shape_is("layer_norm", "the last axis of x", x.shape[-2:-1], params["scale"].shape)
         dtype = compute_dtype(x, params["scale"])
@@ -68,7 +69,7 @@ def rms_norm(*, eps: Scalar = 1e-6) -> Layer:
       eps: shape (), added to the mean square, > 0.
 
     Returns:
-      A `Layer`, (*shape, features) -> the same, with params {"scale": (features,)}.
+      A `Layer`, (*shape, features) -> the same, of a `Padded` too, with params {"scale": (features,)}.
 
     Raises:
       ValueError: eps is not positive, or x has another number of features than init was told.
@@ -83,10 +84,10 @@ def rms_norm(*, eps: Scalar = 1e-6) -> Layer:
     check.in_range("rms_norm", "eps", eps, 0, ends="()")
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        in_shape = check_shape("rms_norm", in_shape, (1, 2, 3))
+        in_shape = check_shape("rms_norm", in_shape, (1, 2, 3), step_axes=1)
         return {"scale": jnp.ones(in_shape[-1], jnp.result_type(float))}
 
-    @examples_last(argnums=(1,))
+    @each_step("rms_norm", 1)
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         check.shape_is("rms_norm", "the last axis of x", x.shape[-2:-1], params["scale"].shape)
         dtype = compute_dtype(x, params["scale"])
@@ -178,7 +179,7 @@ def weight_norm(layer: Layer) -> Layer:
         weights = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(direction) if leaf.ndim >= 2]
         return {"direction": direction, "length": {name: _lengths(leaf).astype(leaf.dtype) for name, leaf in weights}}
 
-    @examples_last(argnums=(1,))
+    @examples_last(argnums=(1,), padded=True)
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         def weight(path: Any, direction: jax.Array) -> jax.Array:
             if direction.ndim < 2:

@@ -1,14 +1,16 @@
 """Pools whose windows follow from the input's size: one window for all of it, or as many as are asked for."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from funcnet import check
-from funcnet.batching import examples_last
+from funcnet.batching import examples_last, refused
 from funcnet.layers.convolution import Sizes, per_axis
-from funcnet.layers.layer import Layer, no_params
+from funcnet.layers.layer import Layer, Shapes, no_params
+from funcnet.padded import Padded, checked, count, is_padded, real
 from funcnet.tree import Params, wide_dtype
 
 _AXES = (2, 3, 4)  # channels, and one to three spatial axes
@@ -18,7 +20,8 @@ def global_avg_pool() -> Layer:
     """The mean of each channel, in at least float32.
 
     Returns:
-      A `Layer` without parameters, (channels, *spatial) -> (channels,).
+      A `Layer` without parameters, (channels, *spatial) -> (channels,). Of a `Padded` (time, *rest), where time comes first, the mean
+      over its real steps, (*rest,).
 
     Example:
       >>> print(global_avg_pool().apply((), jnp.arange(8.0).reshape(2, 2, 2)))
@@ -33,7 +36,8 @@ def global_max_pool() -> Layer:
     """The largest value of each channel.
 
     Returns:
-      A `Layer` without parameters, (channels, *spatial) -> (channels,).
+      A `Layer` without parameters, (channels, *spatial) -> (channels,). Of a `Padded` (time, *rest), where time comes first, the
+      largest over its real steps, (*rest,).
 
     Example:
       >>> print(global_max_pool().apply((), jnp.arange(8.0).reshape(2, 2, 2)))
@@ -86,8 +90,17 @@ def _pool(where: str, sizes: Sizes | None, *, largest: bool) -> Layer:
     for size in [] if sizes is None else sizes if isinstance(sizes, Sequence) else [sizes]:
         check.whole(where, "every size", size, 1)
 
-    @examples_last(argnums=(1,))
-    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    def init(key: jax.Array, in_shape: Shapes) -> Params:
+        if sizes is None and is_padded(in_shape):
+            return no_params(where, step_axes=0)(key, in_shape)
+        return no_params(where, _AXES)(key, in_shape)
+
+    @examples_last(argnums=(1,), padded=True)
+    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> Any:
+        if is_padded(x):
+            if sizes is not None:
+                raise refused(where)
+            return _over_steps(checked(where, x), largest)
         shape = x.shape[:-1]
         if len(shape) not in _AXES:
             fix = "for a batch, use jax.vmap" if len(shape) == max(_AXES) + 1 else "channels come first"
@@ -99,7 +112,20 @@ def _pool(where: str, sizes: Sizes | None, *, largest: bool) -> Layer:
             x = _windows(x, axis, size, reduce)
         return (x.reshape(x.shape[0], -1) if sizes is None else x).astype(dtype)
 
-    return Layer(no_params(where, _AXES), apply)
+    return Layer(init, apply)
+
+
+def _over_steps(x: Padded, largest: bool) -> jax.Array:
+    """The mean or the largest over the real steps of a batch."""
+    values, inside = x.values, real(x)
+    floating = check.is_floating(values)
+    if largest:
+        low = -jnp.inf if floating else jnp.iinfo(values.dtype).min
+        return jnp.max(jnp.where(inside, values, jnp.asarray(low, values.dtype)), axis=0)
+    wide = values.astype(wide_dtype(values))
+    steps = count(x).astype(wide.dtype).reshape(*(1,) * (wide.ndim - 2), -1)
+    mean: jax.Array = jnp.sum(jnp.where(inside, wide, jnp.zeros((), wide.dtype)), axis=0) / steps
+    return mean.astype(values.dtype if floating else jnp.result_type(float))
 
 
 def _windows(x: jax.Array, axis: int, size: int, reduce: Callable[..., jax.Array]) -> jax.Array:

@@ -1,11 +1,14 @@
 """Precision: what a layer computes in, which need not be what its parameters are kept in."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from funcnet import check
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Layer, Shape, apply_batch
+from funcnet.padded import is_padded, map_values
 from funcnet.tree import Params
 
 
@@ -45,11 +48,12 @@ def mixed_precision(layer: Layer, compute_dtype: jax.typing.DTypeLike = "bfloat1
     def init(key: jax.Array, in_shape: Shape) -> Params:
         return layer.init(key, in_shape)
 
-    @examples_last(argnums=(1,))
-    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        given = x.dtype if check.is_floating(x) else jnp.result_type(float)
-        y = apply_batch(layer, jax.tree.map(lambda leaf: _cast(leaf, dtype), params), _cast(x, dtype), key=key)
-        return _cast(y, given)
+    @examples_last(argnums=(1,), padded=True)
+    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> Any:
+        numbers = x.values if is_padded(x) else x
+        given = numbers.dtype if check.is_floating(numbers) else jnp.result_type(float)
+        short, x = (map_values(lambda leaf: _cast(leaf, dtype), part) for part in (params, x))
+        return map_values(lambda leaf: _cast(leaf, given), apply_batch(layer, short, x, key=key))
 
     return Layer(init, apply)
 

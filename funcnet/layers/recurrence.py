@@ -10,6 +10,7 @@ from funcnet import check
 from funcnet.activations import Activation, activation_fn
 from funcnet.batching import examples_last
 from funcnet.layers.layer import Initializer, Layer, Shape, apply_batch, check_shape, compute_dtype, product, weight_initializer
+from funcnet.padded import agreed, checked, count, filled, is_padded, real, zeroed
 from funcnet.tree import Params
 
 _UNROLL = 8  # steps written out in the loop's body: on a CPU each turn of a loop costs as much as a small product
@@ -76,7 +77,8 @@ def recurrent(
 
     Returns:
       A `Layer`, (time, inputs) -> (width,) or (time, width), with params {"input": (gates * width, inputs),
-      "recurrent": (gates * width, width), "bias": (gates * width,), "recurrent_bias": (gates * width,)}.
+      "recurrent": (gates * width, width), "bias": (gates * width,), "recurrent_bias": (gates * width,)}. Of a `Padded` it gives the
+      state after the last real step, or a `Padded`.
 
     Raises:
       ValueError: width is below 1, a name is unknown, or x has another shape than init was told.
@@ -104,7 +106,7 @@ def recurrent(
     draw_recurrent = weight_initializer("recurrent", recurrent_initializer)
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        _, inputs = check_shape("recurrent", in_shape, (2,))
+        _, inputs = check_shape("recurrent", in_shape, (2,), step_axes=1)
         check.random_key("init", key)
         input_key, recurrent_key = jax.random.split(key)
         dtype = jnp.result_type(float)
@@ -116,8 +118,16 @@ def recurrent(
         bias = jnp.zeros(gates * width, weight.dtype)
         return {"input": weight, "recurrent": each_gate(draw_recurrent, recurrent_key, width), "bias": bias, "recurrent_bias": bias}
 
-    @examples_last(argnums=(1,))
-    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    @examples_last(argnums=(1,), padded=True)
+    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> Any:
+        if not is_padded(x):
+            return read(params, x, None)
+        x = checked("recurrent", x)
+        y = read(params, filled(x), real(x).reshape(len(x.values), 1, -1))
+        return zeroed(y, x) if return_sequence else y
+
+    def read(params: Params, x: jax.Array, inside: jax.Array | None) -> jax.Array:
+        """Of arrays; where inside, (time, 1, examples), is False, the state stays."""
         inputs = params["input"].shape[1]
         if x.ndim != 3 or x.shape[1] != inputs:
             fix = "for a batch, use jax.vmap" if x.ndim == 4 else "time comes first"
@@ -127,14 +137,20 @@ def recurrent(
         steps, _, examples = x.shape
         split = (gates, width, examples)
 
-        def one_step(carry: Carry, x: jax.Array) -> tuple[Carry, Any]:
+        def one_step(carry: Carry, step_input: tuple[jax.Array, jax.Array | None]) -> tuple[Carry, Any]:
+            x, here = step_input
+            before = carry
+            if here is not None:  # a first step once more, as finite as the first one was
+                carry = tuple(jnp.where(here, one, zero) for one, zero in zip(carry, start, strict=True))
             from_input = product(weights["input"], x) + weights["bias"][:, None]
             from_hidden = product(weights["recurrent"], carry[0]) + weights["recurrent_bias"][:, None]
             carry = step(carry, from_input.reshape(split), from_hidden.reshape(split), fn)
+            if here is not None:
+                carry = tuple(jnp.where(here, new, old) for new, old in zip(carry, before, strict=True))
             return carry, carry[0] if return_sequence else None
 
         start = (jnp.zeros((width, examples), dtype),) * carries
-        carry, sequence = jax.lax.scan(one_step, start, x.astype(dtype), unroll=min(steps, _UNROLL))
+        carry, sequence = jax.lax.scan(one_step, start, (x.astype(dtype), inside), unroll=min(steps, _UNROLL))
         return sequence if return_sequence else carry[0]
 
     return Layer(init, apply)
@@ -151,7 +167,7 @@ def bidirectional(layer: Layer) -> Layer:
 
     Returns:
       A `Layer`, (time, inputs) -> (time, 2 * width) or (2 * width,), with params {"forward": the layer's, "backward": the same}.
-      Layers are stacked as in `recurrent`.
+      Of a `Padded` each sequence is turned round within its length. Layers are stacked as in `recurrent`.
 
     Raises:
       ValueError: the layer doesn't fit its input, or gives something else.
@@ -168,21 +184,39 @@ def bidirectional(layer: Layer) -> Layer:
     check.callables("bidirectional", layer, ("init", "apply"), "wrap a Layer such as recurrent(10)")
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        in_shape = check_shape("bidirectional", in_shape, (2,))
+        check_shape("bidirectional", in_shape, (2,), step_axes=1)
         check.random_key("init", key)
         forward, backward = jax.random.split(key)
         return {"forward": layer.init(forward, in_shape), "backward": layer.init(backward, in_shape)}
 
-    @examples_last(argnums=(1,))
-    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    @examples_last(argnums=(1,), padded=True)
+    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> Any:
+        x = checked("bidirectional", x) if is_padded(x) else x
         keys = (None, None) if key is None else jax.random.split(key)
-        forward = apply_batch(layer, params["forward"], x, key=keys[0])
-        backward = apply_batch(layer, params["backward"], jnp.flip(x, 0), key=keys[1])
-        if forward.ndim not in (2, 3):
-            got = f"shape {forward.shape[:-1]}"
-            raise ValueError(check.message("bidirectional", "the layer must give (time, width) or (width,)", got))
+        forward: Any = apply_batch(layer, params["forward"], x, key=keys[0])
+        backward: Any = apply_batch(layer, params["backward"], _reversed(x), key=keys[1])
+        if is_padded(forward):
+            _check_part(forward.values)
+            return agreed("bidirectional", [forward, backward], jnp.concatenate([forward.values, _reversed(backward).values], -2))
+        _check_part(forward)
         if forward.ndim == 3:
-            backward = jnp.flip(backward, 0)
+            backward = _reversed(backward)
         return jnp.concatenate([forward, backward], -2)
 
     return Layer(init, apply)
+
+
+def _reversed(x: Any) -> Any:
+    """A batch of sequences from their ends to their starts; of a `Padded`, each within its length."""
+    if not is_padded(x):
+        return jnp.flip(x, 0)
+    steps, values = count(x), filled(x)
+    place = steps[None] - 1 - jax.lax.broadcasted_iota(jnp.int32, (len(values), len(steps)), 0)
+    place = jnp.where(place < 0, 0, place).reshape(len(values), *(1,) * (values.ndim - 2), -1)
+    return zeroed(jnp.take_along_axis(values, place, 0), x)
+
+
+def _check_part(y: jax.Array) -> None:
+    if y.ndim not in (2, 3):
+        got = f"shape {y.shape[:-1]}"
+        raise ValueError(check.message("bidirectional", "the layer must give (time, width) or (width,)", got))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from funcnet.layers.layer import (
     product,
     weight_initializer,
 )
+from funcnet.layers.steps import each_step
+from funcnet.padded import checked, filled, is_padded, real, zeroed
 from funcnet.tree import Params, Scalar, at_least_float32
 
 
@@ -40,12 +43,13 @@ def attention(
       width: of all heads together and of the output, a multiple of heads; None for the number of features of x.
       causal: whether a place sees only itself and what comes before it.
       mask: which places (columns) each place (rows) sees, shape (time, time) or (1, time), bool; or a function of an example x that
-        says so, such as one that finds the padding in it. A place that sees nothing takes zeros from all.
+        says so, such as one that finds the padding in it; of a `Padded`, of its values. A place that sees nothing takes zeros from all.
       initializer: of the four weights, by name or function; the biases start at zero.
 
     Returns:
       A `Layer`, (time, features) -> (time, width), with params {"query", "key", "value": (width, features), "out": (width, width)}
-      and for each a bias, {"query_bias", ...: (width,)}. Time may be another than init was told.
+      and for each a bias, {"query_bias", ...: (width,)}. Time may be another than init was told. Of a `Padded` it gives one: no place sees what stands
+      after the length.
 
     Raises:
       ValueError: heads is below 1, the width is no multiple of it, or x or the mask has a shape that doesn't fit.
@@ -64,7 +68,7 @@ def attention(
     draw = weight_initializer("attention", initializer)
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        _, features = check_shape("attention", in_shape, (2,))
+        _, features = check_shape("attention", in_shape, (2,), step_axes=1)
         check.random_key("init", key)
         own = features if width is None else width
         _check_width(own, heads)
@@ -74,13 +78,22 @@ def attention(
         params = {name: draw(keys[i], (own, size), dtype) for i, (name, size) in enumerate(inputs.items())}
         return params | {f"{name}_bias": jnp.zeros(own, weight.dtype) for name, weight in params.items()}
 
-    @examples_last(argnums=(1,))
-    def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+    @examples_last(argnums=(1,), padded=True)
+    def apply(params: Params, x: Any, *, key: jax.Array | None = None) -> Any:
+        if not is_padded(x):
+            return attend(params, x, None)
+        x = checked("attention", x)
+        return zeroed(attend(params, filled(x), real(x).reshape(1, len(x.values), -1)), x)
+
+    def attend(params: Params, x: jax.Array, inside: jax.Array | None) -> jax.Array:
+        """Of arrays; inside says which places may be seen at all, (1, time, examples)."""
         own, features = params["query"].shape
         if x.ndim != 3 or x.shape[1] != features:
             fix = "for a batch, use jax.vmap" if x.ndim == 4 else "time comes first"
             raise ValueError(check.message("attention", f"x must have shape (time, {features})", x.shape[:-1], fix))
         seen = _seen(mask, x, causal)
+        if inside is not None:
+            seen = inside if seen is None else seen & inside
         dtype = compute_dtype(x, params["query"])
         weights = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
         x = x.astype(dtype)
@@ -143,7 +156,7 @@ def positional_encoding(*, max_wavelength: Scalar = 10000.0) -> Layer:
       max_wavelength: shape (), length of the longest wave over 2 pi, in steps, > 1; may be traced.
 
     Returns:
-      A `Layer` without parameters, (time, features) -> the same.
+      A `Layer` without parameters, (time, features) -> the same, of a `Padded` too.
 
     Raises:
       ValueError: max_wavelength is out of range, or x has not two axes.
@@ -157,7 +170,7 @@ def positional_encoding(*, max_wavelength: Scalar = 10000.0) -> Layer:
     """
     check.in_range("positional_encoding", "max_wavelength", max_wavelength, 1, ends="()")
 
-    @examples_last(argnums=(1,))
+    @each_step("positional_encoding", 1)
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         _check_sequence("positional_encoding", x)
         dtype = x.dtype if check.is_floating(x) else jnp.result_type(float)
@@ -169,7 +182,7 @@ def positional_encoding(*, max_wavelength: Scalar = 10000.0) -> Layer:
         wave = jnp.where((jnp.arange(features) % 2 == 0)[None], jnp.sin(angle), jnp.cos(angle))
         return (x.astype(wide) + wave[..., None]).astype(dtype)
 
-    return Layer(no_params("positional_encoding", (2,)), apply)
+    return Layer(no_params("positional_encoding", (2,), step_axes=1), apply)
 
 
 def positional_embedding(*, initializer: str | Initializer = "normal") -> Layer:
@@ -179,7 +192,7 @@ def positional_embedding(*, initializer: str | Initializer = "normal") -> Layer:
       initializer: of the table, by name or function.
 
     Returns:
-      A `Layer`, (time, features) -> the same, with params {"table": (time, features)}. A shorter sequence takes the first of them.
+      A `Layer`, (time, features) -> the same, of a `Padded` too, with params {"table": (time, features)}. A shorter sequence takes the first of them.
 
     Raises:
       ValueError: x is longer than init was told, or has other features.
@@ -195,11 +208,11 @@ def positional_embedding(*, initializer: str | Initializer = "normal") -> Layer:
     draw = initializer_fn("positional_embedding", initializer)
 
     def init(key: jax.Array, in_shape: Shape) -> Params:
-        in_shape = check_shape("positional_embedding", in_shape, (2,))
+        in_shape = check_shape("positional_embedding", in_shape, (2,), step_axes=1)
         check.random_key("init", key)
         return {"table": draw(key, in_shape, jnp.result_type(float))}
 
-    @examples_last(argnums=(1,))
+    @each_step("positional_embedding", 1)
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         _check_sequence("positional_embedding", x)
         time, features = params["table"].shape

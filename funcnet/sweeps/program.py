@@ -25,7 +25,7 @@ from funcnet.sweeps.mixed import ALIKE
 from funcnet.sweeps.recent import Recent, signature
 from funcnet.sweeps.trial import Arguments, Constants, Trial, training_of, uncollected
 from funcnet.train import Draws, Metrics, RunKeys, Training, draw, metrics_of, take_step
-from funcnet.tree import finite_leaves
+from funcnet.tree import examples_of, finite_leaves
 
 Options: TypeAlias = tuple[tuple[str, Any], ...]  # the compiler's, by name
 
@@ -250,7 +250,7 @@ def _compile(trial: Trial, kind: Kind) -> list[Compiling]:
         return _compilers().submit(_executable, lowered, key, device.platform, options, time.perf_counter() - began)
 
     limits = kind.lanes.num_examples
-    functions = lane_functions(trial, len(kind.data.train.y), kind.shared, limits_each=limits is not None and limits.ndim == 1)
+    functions = lane_functions(trial, examples_of(kind.data.train.y), kind.shared, limits_each=limits is not None and limits.ndim == 1)
     of_init, of_step, *of_evaluate = trial.key
     constants, lanes, key, data = shapes(trial.constants), shapes(kind.lanes), shapes(kind.key), shapes(kind.data)
     step = shapes(jax.ShapeDtypeStruct((), jnp.int32))

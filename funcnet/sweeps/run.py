@@ -29,6 +29,7 @@ from funcnet.sweeps.remote import Remote
 from funcnet.sweeps.result import Lineage, SweepResult
 from funcnet.sweeps.store import Store
 from funcnet.train import check_length
+from funcnet.tree import examples_of
 
 
 class SweepInterrupted(BaseException):
@@ -252,7 +253,7 @@ def prepare(
     plan = make_plan(
         recipe,
         variants,
-        [len(fold.train.y) for fold in folds],
+        [examples_of(fold.train.y) for fold in folds],
         has_folds=are_folds(data),
         **own,
         eval_every=eval_every,
