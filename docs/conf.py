@@ -11,7 +11,7 @@ from pathlib import Path
 from jupyter_client import KernelManager
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 # For the pages' kernels: this tree's funcnet whatever is installed, quiet, on the CPU, and nothing compiled twice.
 os.environ |= {
     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
@@ -31,10 +31,19 @@ logging.getLogger("traitlets").setLevel("WARNING")
 
 project, author, copyright = "funcnet", "the developers of funcnet", "the developers of funcnet"
 version = release = funcnet.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "names"]
 exclude_patterns = ["_build"]
 
+autosummary_generate = False
+autodoc_typehints = "none"  # a docstring says shapes, units and ranges
+autodoc_member_order = "bysource"
+napoleon_use_ivar = True
+napoleon_attr_annotations = False
+python_maximum_signature_line_length = 100
+
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_title = f"funcnet {release}"
 html_copy_source = html_show_copyright = False
 
