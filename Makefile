@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VENV = $(patsubst %/bin,%,$(BIN))
 
-.PHONY: demo test tpu lint clean
+.PHONY: demo test tpu lint docs clean
 
 demo: $(VENV)/experiments
 	$(BIN)/python -m experiments.digits_sweep
@@ -16,13 +16,17 @@ test: $(VENV)/experiments $(VENV)/test
 tpu: $(VENV)/tpu $(VENV)/test
 	JAX_PLATFORMS=cpu FUNCNET_NEEDS_LIBTPU=1 $(BIN)/python -m pytest -q tests/sweeps/test_tpu.py
 
+# The guide, whose code runs as it is built: docs/_build/html/index.html.
+docs: $(VENV)/experiments $(VENV)/bench $(VENV)/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -E -j 2 $(OPTIONS) -d docs/_build/doctrees docs docs/_build/html
+
 lint: $(VENV)/experiments $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-newest .venv-tpu .pytest_cache results
+	rm -rf .venv .venv-newest .venv-tpu .pytest_cache docs/_build results
 
 # A file of each extra's name says that it is installed for the pyproject.toml of now.
 $(VENV)/%: pyproject.toml

@@ -103,7 +103,7 @@ def test_what_compiles_for_tpus_is_kept_away_from_the_rest(machine):
     assert not (machine.project / ".venv").exists()
 
 
-FIRST = ["make .venv/bench", "make lint", "make test", "make tpu BIN=.venv-tpu/bin"]
+FIRST = ["make .venv/bench", "make lint", "make test", "make docs", "make tpu BIN=.venv-tpu/bin"]
 
 
 @pytest.mark.parametrize(
