@@ -17,7 +17,7 @@ tpu: $(VENV)/tpu $(VENV)/test
 	JAX_PLATFORMS=cpu FUNCNET_NEEDS_LIBTPU=1 $(BIN)/python -m pytest -q tests/sweeps/test_tpu.py
 
 # The guide, whose code runs as it is built: docs/_build/html/index.html.
-docs: $(VENV)/experiments $(VENV)/bench $(VENV)/docs
+docs: $(VENV)/experiments $(VENV)/bench $(VENV)/cluster $(VENV)/docs
 	$(BIN)/python -m sphinx -W --keep-going -q -E -j 2 $(OPTIONS) -d docs/_build/doctrees docs docs/_build/html
 
 lint: $(VENV)/experiments $(VENV)/test

@@ -11,7 +11,7 @@ from pathlib import Path
 from jupyter_client import KernelManager
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 # For the pages' kernels: this tree's funcnet whatever is installed, quiet, on the CPU, and nothing compiled twice.
 os.environ |= {
     "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
@@ -31,10 +31,19 @@ logging.getLogger("traitlets").setLevel("WARNING")
 
 project, author, copyright = "funcnet", "the developers of funcnet", "the developers of funcnet"
 version = release = funcnet.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "names"]
 exclude_patterns = ["_build"]
 
+autosummary_generate = False
+autodoc_typehints = "none"  # a docstring says shapes, units and ranges
+autodoc_member_order = "bysource"
+napoleon_use_ivar = True
+napoleon_attr_annotations = False
+python_maximum_signature_line_length = 100
+
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_title = f"funcnet {release}"
 html_copy_source = html_show_copyright = False
 
@@ -45,7 +54,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_in_temp = True  # what a page writes is gone
 nb_execution_timeout = 120
-nb_execution_raise_on_error = True
+nb_execution_raise_on_error = False  # it warns, with the traceback, which is an error too, and goes on to the other pages
 nb_execution_show_tb = True
 nb_output_stderr = "error"
 nb_merge_streams = True

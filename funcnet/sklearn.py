@@ -353,8 +353,8 @@ class SweepClassifier(ClassifierMixin, _SweepEstimator):  # type: ignore[misc]
       mode: "min" or "max"; None for what is known of the metric.
       refit: whether the best is trained again on everything, with as many epochs (with keep_best: as many steps as were best).
       random_state: a number, a RandomState or None, as scikit-learn's own.
-      eval_every, replicates, keep_best, prune, evolve, max_seconds, randomness, chunk_size, memory_budget, store, executor,
-        callback, progress: as in `sweep`.
+      eval_every, replicates, keep_best, prune, evolve, max_seconds, randomness: as in `sweep`.
+      chunk_size, memory_budget, store, executor, callback, progress: as in `sweep`.
 
     Attributes:
       classes_: (classes,): the labels that were seen.
@@ -432,12 +432,11 @@ class SweepRegressor(RegressorMixin, _SweepEstimator):  # type: ignore[misc]
       recipe: recipe(**hyperparameters) -> `Training`, whose model gives one number a target. If it has parameters `in_shape` and
         `num_outputs`, it gets (features,) and the number of targets. None for `regressor_recipe`, a perceptron.
       variants, num_epochs, num_steps, batch_size, validation, standardize, metric, mode, refit, random_state: as `SweepClassifier`.
-      eval_every, replicates, keep_best, prune, evolve, max_seconds, randomness, chunk_size, memory_budget, store, executor,
-        callback, progress: as in `sweep`.
+      eval_every, replicates, keep_best, prune, evolve, max_seconds, randomness: as in `sweep`.
+      chunk_size, memory_budget, store, executor, callback, progress: as in `sweep`.
 
     Attributes:
-      n_features_in_, feature_names_in_, best_params_, best_index_, best_score_, cv_results_, result_, n_iter_: as
-        `SweepClassifier`.
+      n_features_in_, feature_names_in_, best_params_, best_index_, best_score_, cv_results_, result_, n_iter_: as `SweepClassifier`.
 
     Example:
       >>> x = np.linspace(-1, 1, 100)[:, None]
