@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`. Each sets up .venv the first time.
+# `make demo`, `make test` and `make docs` do everything on a fresh machine. Each sets up .venv the first time.
 # Another Python has its own: make test BIN=.venv-newest/bin PYTHON=python3.13
 PYTHON ?= python3
 BIN := .venv/bin

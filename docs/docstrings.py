@@ -9,13 +9,14 @@ import types
 
 SECTION = re.compile(r"(Args|Returns|Raises|Warns|Example|Attributes|Source):")
 FORMULA = re.compile(r"\S[^.:;]{0,40}?\s(<-|=)\s")
+SIGNATURE = re.compile(r"\w+\(.*?\) -> ")
 FIELD = re.compile(r"    (\w+): [^#]+?(?:  # (.+))?$", re.MULTILINE)
 
 
 def as_rst(app, what, name, value, options, lines):
     """Makes a docstring, lines of plain text, reStructuredText in place."""
     if inspect.isclass(value) and issubclass(value, tuple) and hasattr(value, "_fields") and "Attributes:" not in lines:
-        lines += ["", "Attributes:", *fields(value)]
+        lines += fields(value)
     module = getattr(inspect.unwrap(value) if callable(value) else value, "__module__", None) or ""
     if module.startswith("jax"):
         lines[:] = [lines[0], "", "JAX's own function."]
@@ -32,7 +33,8 @@ def as_rst(app, what, name, value, options, lines):
         elif paragraph[0] == "Attributes:":
             text += [plain(line, own) for entry in paragraph for line in each_attribute(entry)]
         else:
-            text += [plain(line, own) for line in paragraph]
+            for i, line in enumerate(paragraph):  # what is said of one function each begins a paragraph
+                text += [*([""] if i and SIGNATURE.match(line) else []), plain(line, own)]
         text.append("")
     lines[:] = text
 
@@ -87,4 +89,4 @@ def linked(code, own):
 def fields(value):
     """A NamedTuple's fields, with the comments that stand beside them."""
     said = dict(FIELD.findall(inspect.getsource(value)))
-    return [f"  {field}: {said.get(field, '')}" for field in value._fields]
+    return ["", "Attributes:", *(f"  {field}: {said[field]}" for field in value._fields)] if any(said.values()) else []

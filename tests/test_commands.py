@@ -103,6 +103,14 @@ def test_what_compiles_for_tpus_is_kept_away_from_the_rest(machine):
     assert not (machine.project / ".venv").exists()
 
 
+def test_the_guide_is_built_with_what_its_pages_use(machine):
+    machine.has(machine.path / "python3", 11)
+    calls, _ = machine.run("make", "docs", "OPTIONS=-D nb_execution_mode=cache")
+    assert calls[:-1] == ["python -m venv .venv", *map(install, ("experiments", "bench", "cluster", "docs"))]
+    built = "-D nb_execution_mode=cache -d docs/_build/doctrees docs docs/_build/html"
+    assert calls[-1] == f"python -m sphinx -W --keep-going -q -E -j 2 {built}"
+
+
 FIRST = ["make .venv/bench", "make lint", "make test", "make docs", "make tpu BIN=.venv-tpu/bin"]
 
 

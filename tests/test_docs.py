@@ -150,6 +150,12 @@ def test_a_tuple_shows_what_its_fields_say():
     assert "  x: shape (examples, \\*in_shape)" in shown(fn.Dataset)
 
 
+def test_what_is_said_of_one_function_each_is_a_paragraph():
+    text = shown(fn.Layer)
+    assert "\n\ninit(key, in_shape) -> params: " in text and "\n\napply(params, x, \\*, key=None) -> y: " in text
+    assert "Attributes:" not in text  # its fields have no words of their own
+
+
 def test_jax_is_left_its_own_words():
     assert shown(fn.relu) == "Rectified linear unit activation function.\n\nJAX's own function."
 
