@@ -80,7 +80,8 @@ def l2(strength: Scalar, *, where: Where = is_weight) -> Penalty:
       of biases too where they are among the parameters). AdamW's is no penalty: it is `adamw(..., weight_decay=)` here.
     - scikit-learn, `alpha` of Ridge: n * strength beside `squared_error`, and n * outputs * strength for several outputs, as its
       squares are summed.
-    - scikit-learn, `C` of LogisticRegression: 1 / (2 * n * strength) beside `cross_entropy` or `binary_cross_entropy`.
+    - scikit-learn, `C` of LogisticRegression: 1 / (2 * n * strength) beside `cross_entropy` of three classes or more, or
+      `binary_cross_entropy`; of two classes by `cross_entropy`, which has two outputs for scikit-learn's one, 1 / (n * strength).
     - scikit-learn, `alpha` of MLPClassifier: 2 * n * strength; of MLPRegressor, which halves the square: n * strength beside
       `squared_error`. n is there the number of examples in a minibatch.
     - scikit-learn, `alpha` of SGDClassifier: 2 * strength; of SGDRegressor, which halves the square: strength.

@@ -12,8 +12,12 @@ from registries import PENALTIES, VARIANTS, penalty_params, stacked, variant
 from funcnet import penalties
 from funcnet.data import Dataset
 from funcnet.layers import dense
+<<<<<<< HEAD
 from funcnet.losses import binary_cross_entropy, squared_error
 from funcnet.optimizers import adam, momentum, rmsprop, sgd
+=======
+from funcnet.losses import binary_cross_entropy, cross_entropy, squared_error
+>>>>>>> cook
 from funcnet.penalties import is_weight, l1, l2, l3, l4, lp, penalty
 from funcnet.train import fit, penalized, training
 
@@ -183,6 +187,7 @@ _RNG = np.random.default_rng(7)
 X = _RNG.normal(size=(N, 4))
 Y = X @ _RNG.normal(size=(4, 2)) + 0.3 * _RNG.normal(size=(N, 2))
 SIDES = (Y[:, 0] > 0).astype(int)
+THIRDS = np.digitize(Y[:, 0], np.quantile(Y[:, 0], [1 / 3, 2 / 3]))
 
 
 def slope(loss, weight, bias, y):
@@ -206,6 +211,10 @@ def test_l2_is_scikit_learns_alpha_and_c():
             (factor, squared_error, several.coef_, several.intercept_, Y),
             (factor, binary_cross_entropy, logistic.coef_, logistic.intercept_, SIDES[:, None]),
         ]
+        softmax = linear_model.LogisticRegression(C=1 / (2 * N * factor * STRENGTH), tol=1e-10, max_iter=10_000).fit(X, THIRDS)
+        of_two = linear_model.LogisticRegression(C=1 / (N * factor * STRENGTH), tol=1e-10, max_iter=10_000).fit(X, SIDES)
+        halves = [np.concatenate([-part, part]) / 2 for part in (of_two.coef_, of_two.intercept_)]
+        cases += [(factor, cross_entropy, softmax.coef_, softmax.intercept_, THIRDS), (factor, cross_entropy, *halves, SIDES)]
     for factor, *case in cases:
         steepest = max(float(np.max(np.abs(part))) for part in jax.tree.leaves(slope(*case)))
         assert steepest < 1e-6 if factor == 1 else steepest > 1e-3

@@ -23,8 +23,9 @@ class Statistics(NamedTuple):
 
 
 def default_metric(metrics: Sequence[str]) -> str:
-    """What variants are ranked by unless said otherwise: the validation loss where there is one."""
+    """What variants are ranked by unless said otherwise: the loss, or else what is reported first, of the validation part where there is one."""
     wanted = [name for name in ("validation/loss", "train/loss") if name in metrics]
+    wanted += [name for name in metrics if name.startswith("validation/")]
     return [*wanted, *metrics, "validation/loss"][0]
 
 

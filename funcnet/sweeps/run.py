@@ -118,7 +118,8 @@ def sweep(
       keep: how many final states to keep, those of the best variants (with replicates, of each one's best run); None keeps all.
       keep_best: of each run keep the state at its best evaluation rather than the last, show the metrics there (and the column
         "best_step"), and rank by them; runs that were pruned or not finished are then ranked too.
-      metric: what variants are ranked by, shown and kept; by default the validation loss (training loss without validation).
+      metric: what variants are ranked by, shown and kept; by default the validation loss (training loss without validation), or what a
+        training that reports no loss reports first.
       mode: whether a small ("min") or a large ("max") value of it is good; may be left out where that is known: for losses,
         `METRICS`, and what a training says of its own metrics.
       prune: a rule that stops poor variants early, such as `funcnet.prune.successive_halving(100)`; a variant's replicates go

@@ -188,6 +188,21 @@ def test_the_sweeps_metric_and_mode_are_the_default(tmp_path):
     assert fn.load_result(tmp_path).best().variant == 1
 
 
+def test_a_training_without_a_loss_is_ranked_by_what_it_reports_first_of_the_validation_part():
+    def recipe(slope):
+        def evaluate(state, part):
+            return {"error": jnp.abs(slope - part.y[0]), "other": jnp.zeros(())}
+
+        return fn.Training(lambda key: jnp.zeros(()), lambda state, batch, key: (state, {}), evaluate, modes={"error": "min"})
+
+    one, two = (fn.Dataset(np.zeros((2, 1)), np.full(2, y)) for y in (1.0, 2.0))
+    settings = SETTINGS | dict(num_steps=1, batch_size=None, eval_every=None)
+    result = fn.sweep(recipe, fn.grid(slope=[1.0, 2.0]), fn.Split(one, two), **settings)
+    assert result.metric == "validation/error" and result.best().hyperparameters == {"slope": 2.0}
+    alone = fn.sweep(recipe, fn.grid(slope=[1.0, 2.0]), one, **settings)
+    assert alone.metric == "train/error" and alone.best().hyperparameters == {"slope": 1.0}
+
+
 def test_a_file_from_before_there_was_a_default_still_loads(tmp_path):
     result = made(LUCKY)
     result.save(tmp_path)

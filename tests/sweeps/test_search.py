@@ -387,6 +387,6 @@ def test_a_strategy_with_a_mode_needs_a_metric_with_one():
         init, step, evaluate = bowl(rate)
         return init, step, lambda state, dataset: {"unsaid": evaluate(state, dataset)["unsaid"]}
 
-    with pytest.raises(ValueError, match="search: must know which way 'train/unsaid' is better, got no mode; give search mode="):
+    with pytest.raises(ValueError, match="search: must know which way 'validation/unsaid' is better, got no mode; give search mode="):
         searched(Listed(*ROUNDS, mode="min"), unsaid)
     assert len(searched(Listed(*ROUNDS, mode="min"), unsaid, mode="min")) == len(searched(Listed(*ROUNDS), unsaid)) == 12
