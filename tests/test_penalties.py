@@ -12,12 +12,8 @@ from registries import PENALTIES, VARIANTS, penalty_params, stacked, variant
 from funcnet import penalties
 from funcnet.data import Dataset
 from funcnet.layers import dense
-<<<<<<< HEAD
-from funcnet.losses import binary_cross_entropy, squared_error
-from funcnet.optimizers import adam, momentum, rmsprop, sgd
-=======
 from funcnet.losses import binary_cross_entropy, cross_entropy, squared_error
->>>>>>> cook
+from funcnet.optimizers import adam, momentum, rmsprop, sgd
 from funcnet.penalties import is_weight, l1, l2, l3, l4, lp, penalty
 from funcnet.train import fit, penalized, training
 
