@@ -48,9 +48,9 @@ def root_of_square(x):
 def _rooted():
     @each_step("rooted")
     def apply(params, x, *, key=None):
-        return root_of_square(x)
+        return root_of_square(params["scale"] * x)
 
-    return fn.Layer(lambda key, in_shape: (), apply)
+    return fn.Layer(lambda key, in_shape: {"scale": jnp.ones(())}, apply)
 
 
 def _by_hand():
@@ -104,8 +104,8 @@ LAYERS = {
 }
 
 
-# Of an array these see channels first; alone, a sequence is a Padded without padding.
-POOLED = {"mean", "largest", "parallel_of_vectors", "by_hand", "transformer"}
+# Of an array these pool, or join, along another axis; a sequence alone is a Padded without padding.
+POOLED = {"mean", "largest", "parallel", "parallel_of_vectors", "by_hand", "transformer"}
 
 
 def test_the_layers_are_all_that_take_sequences():
@@ -590,7 +590,7 @@ MISTAKES = {
         r"a length must be in \[1, 5\].*got 6 for example 0; the values are cut off",
         lambda: _run_of(5),
     ),
-    "length 1.5": (lambda: _run_of(1.5), TypeError, "the lengths of a Padded must be whole numbers, got float32", lambda: _run_of(1)),
+    "length 1.5": (lambda: _run_of(1.5), TypeError, "the lengths of a Padded must be whole numbers, got float", lambda: _run_of(1)),
     "axes": (
         lambda: fn.layer_norm().init(KEY, fn.Padded((5,), ())),
         ValueError,
