@@ -47,7 +47,7 @@ html_css_files = ["wide.css"]
 html_title = f"funcnet {release}"
 html_copy_source = html_show_copyright = False
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence"]  # no maths: MathJax would be fetched from elsewhere by who reads
 myst_heading_anchors = 3
 
 # The cache looks at a page's cells alone, and not at funcnet; for writing: make docs OPTIONS="-D nb_execution_mode=cache"

@@ -8,8 +8,8 @@ import re
 import types
 
 SECTION = re.compile(r"(Args|Returns|Raises|Warns|Example|Attributes|Source):")
-FORMULA = re.compile(r"\S[^.:;]{0,40}?\s(<-|=)\s")
-SIGNATURE = re.compile(r"\w+\(.*?\) -> ")
+FORMULA = re.compile(r"[\w']+\s+(<-|=)\s|[^A-Z].* <- ")
+SIGNATURE = re.compile(r"\w+(\(.*?\) -> |: \{)")
 FIELD = re.compile(r"    (\w+): [^#]+?(?:  # (.+))?$", re.MULTILINE)
 
 
@@ -51,8 +51,11 @@ def paragraphs(lines):
 
 
 def is_formula(paragraph):
+    """Whether each of its lines is one, or what hangs from one; a list isn't."""
+    if SECTION.match(paragraph[0]) or paragraph[0].startswith((" ", "- ")):
+        return False
     indented = [line.startswith(" ") for line in paragraph]
-    return not SECTION.match(paragraph[0]) and not indented[0] and (any(indented) or all(FORMULA.match(line) for line in paragraph))
+    return any(indented) or all(FORMULA.match(line) for line in paragraph)
 
 
 def each_attribute(line):

@@ -93,9 +93,12 @@ def static(value: Any) -> Any:
 def traced(value: Any) -> Any:
     """Says of a whole number or a name, or of a distribution or a list of them, that its values share a program.
 
-    A number must be one that a recipe computes with; one that decides a shape or a branch can't be traced. A name must be
-    an activation's or an optimizer's (sgd, momentum, adagrad, rmsprop or adam), which the recipe only hands on. None among
-    them stays as it is.
+    A number is one that a recipe computes with. A whole number that decides a shape, such as a width, can be traced too: all its
+    sizes then share the program of the largest, which is filled up with zeros, and their numbers are those of a program for each, to
+    rounding. That is tried before anything trains: where the numbers would differ (as with a mean over units in `layer_norm`, or an
+    activation that is not zero at zero), where a store or evolve= forbids it, or where one program would take longer than compiling one
+    for each, each has its own; `plan` and Python's logging say which, and why. A name must be an activation's or an optimizer's (sgd,
+    momentum, adagrad, rmsprop or adam), which the recipe only hands on. None among them stays as it is.
 
     Example:
       >>> traced(3)

@@ -127,6 +127,8 @@ def test_a_formula_is_a_block_and_what_looks_like_markup_is_not():
         velocity <- decay * velocity + |gradient|
         params   <- params - rate * velocity
 
+        With norm, params <- params - rate.
+
         A rule of `fn.adam`'s kind: 2 * x, |x|, names_ and `rate`.
 
         Returns:
@@ -139,15 +141,19 @@ def test_a_formula_is_a_block_and_what_looks_like_markup_is_not():
 
     text = shown(rule)
     assert "::\n\n    velocity <- decay * velocity + |gradient|\n    params   <- params" in text
+    assert "\nWith norm, params <- params - rate.\n" in text
     assert r"A rule of :py:obj:`fn.adam <funcnet.adam>`'s kind: 2 \* x, \|x\|, names\_ and ``rate``." in text
     assert ":returns: An :py:obj:`Optimizer <funcnet.Optimizer>`: (params) -> state." in text
     assert ">>> 2 * 3\n  6" in text
 
 
 def test_a_tuple_shows_what_its_fields_say():
-    text = shown(fn.Split)
-    assert "Attributes:\n  train: " in text
+    assert "Attributes:\n  row: the variant's best run\n" in shown(fn.Best)
     assert "  x: shape (examples, \\*in_shape)" in shown(fn.Dataset)
+
+
+def test_a_list_stays_a_list():
+    assert "\n- torch, ``weight_decay`` of SGD" in shown(fn.l2) and "\n  of biases too" in shown(fn.l2)
 
 
 def test_what_is_said_of_one_function_each_is_a_paragraph():

@@ -10,10 +10,12 @@ from properties import assert_close, assert_quarantined, check_gradient, check_m
 from registries import PENALTIES, VARIANTS, penalty_params, stacked, variant
 
 from funcnet import penalties
+from funcnet.data import Dataset
 from funcnet.layers import dense
 from funcnet.losses import binary_cross_entropy, cross_entropy, squared_error
+from funcnet.optimizers import adam, momentum, rmsprop, sgd
 from funcnet.penalties import is_weight, l1, l2, l3, l4, lp, penalty
-from funcnet.train import penalized
+from funcnet.train import fit, penalized, training
 
 every_penalty = pytest.mark.parametrize("name", PENALTIES)
 
@@ -238,3 +240,42 @@ def test_l2_is_half_of_torchs_weight_decay():
     grads = slope(squared_error, weight, bias, Y)
     np.testing.assert_allclose(parts[0].detach().numpy(), weight - np.asarray(grads["weight"]), rtol=1e-9)
     np.testing.assert_allclose(parts[1].detach().numpy(), bias - np.asarray(grads["bias"]), rtol=1e-9)
+
+
+def test_descent_ends_at_ridges_solution():
+    """Not only is the slope zero there: gradient descent from anywhere comes there."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    expected = linear_model.Ridge(alpha=N * 2 * STRENGTH).fit(X, Y)
+    with jax.enable_x64(True):
+        line = training(dense(2), squared_error, sgd(0.3), in_shape=(4,), penalty=l2(STRENGTH))
+        state = fit(line, Dataset(X, Y), key=jax.random.key(0), num_steps=2000, batch_size=None).state
+        np.testing.assert_allclose(state.params["weight"], expected.coef_, rtol=1e-8)
+        np.testing.assert_allclose(state.params["bias"], expected.intercept_, rtol=1e-8)
+
+
+RULES = {
+    "sgd": (lambda rate: sgd(rate), lambda torch, parts, rate: torch.optim.SGD(parts, lr=rate)),
+    "momentum": (lambda rate: momentum(rate), lambda torch, parts, rate: torch.optim.SGD(parts, lr=rate, momentum=0.9)),
+    "adam": (lambda rate: adam(rate), lambda torch, parts, rate: torch.optim.Adam(parts, lr=rate)),
+    "rmsprop": (lambda rate: rmsprop(rate), lambda torch, parts, rate: torch.optim.RMSprop(parts, lr=rate, alpha=0.9)),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_l2_is_half_of_torchs_weight_decay_step_after_step(name):
+    torch = pytest.importorskip("torch")
+    ours, theirs = RULES[name]
+    weight, bias = _RNG.normal(size=(2, 4)), _RNG.normal(size=2)
+    parts = [torch.tensor(part, requires_grad=True) for part in (weight, bias)]
+    optimizer = theirs(torch, [{"params": parts[:1], "weight_decay": 2 * STRENGTH}, {"params": parts[1:]}], 0.05)
+    with jax.enable_x64(True):
+        line = training(dense(2), squared_error, ours(0.05), in_shape=(4,), penalty=l2(STRENGTH))
+        first = line.init(jax.random.key(0))
+        state = first._replace(params={"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)})
+        for _ in range(25):
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(torch.nn.functional.linear(torch.tensor(X), *parts), torch.tensor(Y)).backward()
+            optimizer.step()
+            state, _ = line.step(state, Dataset(X, Y), jax.random.key(0))
+        for part, ours_now in zip(parts, (state.params["weight"], state.params["bias"]), strict=True):
+            np.testing.assert_allclose(ours_now, part.detach().numpy(), rtol=1e-6)

@@ -190,3 +190,70 @@ def test_bad_weights_are_refused(weights, match):
 def test_three_arrays_are_told_apart_from_a_weighted_set():
     with pytest.raises(TypeError, match=r"split: data must be Dataset\(x, y\) or a Split, got tuple; WeightedDataset\(x, y, weights\)"):
         fn.split((X, Y, WEIGHTS), key=KEY)
+
+
+# scikit-learn's losses with sample_weight, of predictions as a net makes them: (the loss's name, predictions, targets, scikit-learn's).
+SCORES, MARGINS, SIDES = RNG.normal(size=(60, 3)), RNG.normal(size=(60, 1)), RNG.integers(0, 2, 60)
+COUNTS, VALUES, GUESSES = RNG.poisson(2.0, 60), RNG.normal(size=(60, 2)), RNG.normal(size=(60, 2))
+
+
+def shares(scores):
+    return np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+
+
+def halved_deviance(metrics, counts, log_rates, weights):
+    """The Poisson deviance is twice what the loss lies above the loss of the best rates, the counts themselves."""
+    best = np.where(counts > 0, counts - counts * np.log(np.maximum(counts, 1)), 0)
+    return metrics.mean_poisson_deviance(counts, np.exp(log_rates), sample_weight=weights) / 2 + np.average(best, weights=weights)
+
+
+REFERENCES = {
+    "squared_error": (GUESSES, VALUES, lambda metrics, weights: metrics.mean_squared_error(VALUES, GUESSES, sample_weight=weights)),
+    "absolute_error": (GUESSES, VALUES, lambda metrics, weights: metrics.mean_absolute_error(VALUES, GUESSES, sample_weight=weights)),
+    "cross_entropy": (SCORES, Y, lambda metrics, weights: metrics.log_loss(Y, shares(SCORES), sample_weight=weights)),
+    "binary_cross_entropy": (
+        MARGINS,
+        SIDES[:, None],
+        lambda metrics, weights: metrics.log_loss(SIDES, 1 / (1 + np.exp(-MARGINS[:, 0])), sample_weight=weights),
+    ),
+    "hinge": (SCORES, Y, lambda metrics, weights: metrics.hinge_loss(Y, SCORES, sample_weight=weights)),
+    "poisson": (MARGINS, COUNTS[:, None], lambda metrics, weights: halved_deviance(metrics, COUNTS, MARGINS[:, 0], weights)),
+}
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["weights", "mask"])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_weighted_loss_is_scikit_learns_with_sample_weight(name, masks):
+    metrics = pytest.importorskip("sklearn.metrics")
+    predictions, targets, reference = REFERENCES[name]
+    weights = (WEIGHTS > 0.7).astype(float) if masks else WEIGHTS
+    given = fn.Layer(lambda key, in_shape: (), lambda params, x, *, key=None: x)
+    with jax.enable_x64(True):
+        training = fn.training(given, name, fn.sgd(0.1), in_shape=predictions.shape[1:])
+        found = training.evaluate(training.init(KEY), fn.WeightedDataset(predictions, targets, weights))
+        np.testing.assert_allclose(found["loss"], reference(metrics, weights), rtol=1e-9)
+        some = weights > 0
+        if masks:  # a mask is the set without the others
+            alone = training.evaluate(training.init(KEY), fn.Dataset(predictions[some], targets[some]))
+            np.testing.assert_allclose(found["loss"], alone["loss"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("loss", sorted(fn.LOSSES))
+def test_a_weighted_loss_is_the_weighted_mean_of_what_each_example_loses(loss):
+    """Of every loss there is, in training and in evaluation, and of its gradient."""
+    targets = {"cross_entropy": Y, "focal": Y, "hinge": Y, "kl_divergence": shares(SCORES[::-1])}.get(loss, np.abs(SCORES[::-1].copy()))
+    targets = (targets > 0.5).astype(float) if loss == "binary_cross_entropy" else targets
+    with jax.enable_x64(True):
+        training = fn.training(fn.dense(3), loss, fn.sgd(1.0), in_shape=(4,))
+        state, batch = training.init(KEY), fn.WeightedDataset(X.astype(float), targets, WEIGHTS)
+
+        def mean(params):
+            each = jax.vmap(lambda x, y: fn.LOSSES[loss](fn.dense(3).apply(params, x), y))(jnp.asarray(batch.x), jnp.asarray(targets))
+            return jnp.average(each, weights=jnp.asarray(WEIGHTS))
+
+        value, slope = jax.value_and_grad(mean)(state.params)
+        after, metrics = training.step(state, batch, KEY)
+        for found in (metrics["loss"], training.evaluate(state, batch)["loss"]):
+            np.testing.assert_allclose(found, value, rtol=1e-9)
+        for name in ("weight", "bias"):
+            np.testing.assert_allclose(state.params[name] - after.params[name], slope[name], rtol=1e-7, atol=1e-10)

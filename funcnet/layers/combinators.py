@@ -206,7 +206,7 @@ def residual(layer: Layer) -> Layer:
 def mlp(
     widths: Sequence[int],
     activation: str | Callable[[jax.Array], jax.Array] = "relu",
-    drop: Scalar = 0.0,
+    dropout: Scalar = 0.0,
     *,
     initializer: str | Initializer = "glorot_uniform",
 ) -> Layer:
@@ -215,17 +215,17 @@ def mlp(
     Args:
       widths: of every dense layer, the output last: (64, 10) has one hidden layer.
       activation: between the layers, by name or function; none follows the last.
-      drop: shape (), dropout rate of the hidden neurons, in [0, 1); may be traced.
+      dropout: shape (), share of the hidden neurons dropped, in [0, 1); may be traced.
       initializer: of the weights.
 
     Returns:
       A `Layer`, (inputs,) -> (widths[-1],).
 
     Raises:
-      ValueError: there are no widths, one is below 1, the activation is unknown, or drop is out of range.
+      ValueError: there are no widths, one is below 1, the activation is unknown, or dropout is out of range.
 
     Example:
-      >>> model = mlp((64, 10), "relu", drop=0.2)
+      >>> model = mlp((64, 10), "relu", dropout=0.2)
       >>> params = model.init(jax.random.key(0), (64,))
       >>> model.apply(params, jnp.ones(64)).shape
       (10,)
@@ -235,13 +235,15 @@ def mlp(
     if not widths:
         raise ValueError(check.message("mlp", "widths must name at least the output", repr(widths), "such as (64, 10)"))
     *hidden, outputs = [check.whole("mlp", "every width", width, 1) for width in widths]
-    check.in_range("mlp", "drop", drop, 0, 1)
+    check.in_range("mlp", "dropout", dropout, 0, 1)
     bend = _activation(activation)
-    blocks = [(dense(width, initializer=initializer), bend, dropout(drop)) for width in hidden]
+    blocks = [(dense(width, initializer=initializer), bend, _dropout(dropout)) for width in hidden]
     return serial(*(layer for block in blocks for layer in block), dense(outputs, initializer=initializer))
 
 
-_activation = activation  # mlp's argument has the same name
+# mlp's arguments have the same names.
+_activation = activation
+_dropout = dropout
 
 
 def _check_layers(where: str, layers: Sequence[Layer]) -> None:

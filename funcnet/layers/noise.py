@@ -87,7 +87,8 @@ def drop_connect(layer: Layer, rate: Scalar) -> Layer:
 def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
     """Zeroes entries of x with probability rate, shape (), to the nearest 1 / 65,536, and scales the others so that the mean stays.
 
-    Sixteen bits are enough to tell rates apart, so each word serves twice: for the first half of x's rows and for the second.
+    Sixteen bits are enough to tell rates apart, so each word serves for two rows of x, one after the other: those of fewer rows are the
+    first of those of more, so that a net draws alike whatever it is filled up with.
     """
     threshold = jnp.minimum(jnp.round(jnp.asarray(rate, jnp.float32) * 65536), 65535)  # NaN stays NaN
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
@@ -100,10 +101,11 @@ def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
 @functools.partial(traced_once, static=("shape",))
 def _draws(key: jax.Array, *, shape: Shape) -> jax.Array:
     """int32 in [0, 65536)."""
-    rows = shape[0] if shape else 1
+    rows, *rest = shape or (1,)
     half = (rows + 1) // 2
-    words = bits(key, half * (math.prod(shape) // max(rows, 1))).reshape(half, *shape[1:])
-    return jnp.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)])[:rows].reshape(shape).astype(jnp.int32)
+    words = bits(key, half * math.prod(rest)).reshape(half, 1, *rest)
+    both = (words >> np.array([0, 16], np.uint32).reshape(1, 2, *[1] * len(rest))) & np.uint32(0xFFFF)
+    return both.reshape(2 * half, *rest)[:rows].reshape(shape).astype(jnp.int32)
 
 
 def _is_zero(rate: Scalar) -> bool:

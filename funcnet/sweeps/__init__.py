@@ -10,6 +10,7 @@ fold        one of the parts that data is cut into, in turn what a run validates
 row         one run: a variant in a replicate, on a fold; a row of the result's table
 assignment  the values of a variant's hyperparameters: static ones pick a program, numbers and names are its arguments
 group       the rows that share a program
+size        the value of a traced number that decides a shape, such as a width; the sizes of a group are filled up to the largest
 lot         rows of a group that may train in one chunk: they have the same names and fold, and where they share it one key
 lane        a place in a chunk, for one row
 chunk       rows that train together, in one call of a program, as many as it has lanes

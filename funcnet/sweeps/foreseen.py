@@ -52,6 +52,7 @@ class Plan:
       measured: whether `seconds.train` is from steps that were timed on the device. If not it is a roofline's: operations at the
         chip's peak or bytes at its memory's bandwidth, and no measurement.
       at_most: whether the sweep has a rule that may end runs early; all counts are those of one that doesn't.
+      notes: of traced numbers that decide shapes, such as a width: whether their sizes share a program, and why.
     """
 
     programs: tuple[PlannedProgram, ...]
@@ -63,6 +64,7 @@ class Plan:
     seconds: Seconds
     measured: bool
     at_most: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def lane_widths(self) -> list[int]:
@@ -120,6 +122,7 @@ class Plan:
             ("work", f"{at_most}{_scaled(self.flops, 'FLOP')}, {_scaled(self.bytes_moved, 'B')} moved"),
             ("time", f"{at_most}{_duration(seconds.total)}: {parts}, {_duration(seconds.train)} to train, {how}"),
         ]
+        facts += [("sizes", note) for note in self.notes]
         names = list(dict.fromkeys(name for program in self.programs for name in program.static))
         batches = len({program.batch_size for program in self.programs}) > 1
         headers = [*names, *(["batch_size"] if batches else []), "runs", "lanes", "chunks", "memory", "FLOP", "moved", "a chunk's time"]

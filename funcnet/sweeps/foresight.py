@@ -372,6 +372,7 @@ def _foreseen(
         Seconds(rehearsed, _until_all_end(compiling, os.cpu_count() or 1), _until_all_end(itertools.chain(*seconds), len(slots))),
         place.chip is None,
         ready.policy is not None,
+        ready.rehearsal.notes,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from funcnet import check
 from funcnet.spaces import MISSING, Variants
 from funcnet.sweeps.assignment import RESERVED, Variant, assign, brief, program_of
+from funcnet.sweeps.mixed import Mixed, Sizes
 from funcnet.train import Training, evaluation_steps
 
 # Names that the tables of the result have for themselves.
@@ -36,6 +37,7 @@ class Group(NamedTuple):
     limits_examples: bool  # whether its rows see only their first so many examples
     rows: list[int]
     names: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # of each hyperparameter that is a name, all that its variants have
+    sizes: Sizes | None = None  # where some of its numbers decide shapes
 
 
 class Plan(NamedTuple):
@@ -51,6 +53,10 @@ class Plan(NamedTuple):
     examples: tuple[int, ...]  # by fold: how many there are to train on
     has_folds: bool  # or else one split of the data, which counts as fold 0
     looks: tuple[int, ...] = ()  # steps at which every run is evaluated, beside its own evaluations
+
+    def recipe_of(self, group: Group) -> Recipe:
+        """The recipe as a group's program has it."""
+        return self.recipe if group.sizes is None else Mixed(self.recipe, group.sizes)
 
     def of_row(self, row: int) -> Variant:
         """The variant of a row."""
@@ -108,20 +114,37 @@ def make_plan(
         where = f"sweep: variant {i} {brief(setting)}"
         assigned.append(assign(where, setting, declared, wants, num_steps, num_epochs, batch_size, min(examples)))
     rows = list(itertools.starmap(Row, itertools.product(range(len(assigned)), range(replicates), range(len(examples)))))
-    unequal = len(set(examples)) > 1
+    return _grouped(Plan(recipe, assigned, rows, [], eval_every, replicates, [], tuple(examples), has_folds))
+
+
+def with_static(plan: Plan, group: Group, names: Sequence[str]) -> Plan:
+    """The plan in which these numbers of a group's variants pick a program each."""
+    variants = list(plan.variants)
+    for i in {plan.rows[row].variant for row in group.rows}:
+        own = variants[i]
+        picks = {name: own.numbers[name] for name in names}
+        variants[i] = own._replace(
+            static=own.static | picks, numbers={name: own.numbers[name] for name in own.numbers if name not in picks}
+        )
+    return _grouped(plan._replace(variants=variants))
+
+
+def _grouped(plan: Plan) -> Plan:
+    """The plan with its rows grouped by program."""
+    unequal = len(set(plan.examples)) > 1
     groups: dict[Any, Group] = {}
-    for i, row in enumerate(rows):
-        variant = assigned[row.variant]
+    for i, row in enumerate(plan.rows):
+        variant = plan.variants[row.variant]
         new = Group(variant.static, variant.batch_size, unequal or variant.num_examples is not None, [], {})
         groups.setdefault(program_of(variant), new).rows.append(i)
     for group in groups.values():
-        own = [assigned[rows[row].variant].names for row in group.rows]
+        own = [plan.of_row(row).names for row in group.rows]
         group.names.update({name: tuple(sorted({names[name] for names in own})) for name in own[0]})
-    group_of = [0] * len(rows)
+    group_of = [0] * len(plan.rows)
     for i, group in enumerate(groups.values()):
         for place in group.rows:
             group_of[place] = i
-    return Plan(recipe, assigned, rows, list(groups.values()), eval_every, replicates, group_of, tuple(examples), has_folds)
+    return plan._replace(groups=list(groups.values()), group_of=group_of)
 
 
 def _check_signature(recipe: Recipe, variants: Variants) -> tuple[set[str], set[str]]:

@@ -21,6 +21,7 @@ import numpy as np
 from funcnet import inner
 from funcnet.data import Split
 from funcnet.sweeps.lanes import Lanes, keys_of
+from funcnet.sweeps.mixed import ALIKE
 from funcnet.sweeps.recent import Recent, signature
 from funcnet.sweeps.trial import Arguments, Constants, Trial, training_of, uncollected
 from funcnet.train import Draws, Metrics, RunKeys, Training, draw, metrics_of, take_step
@@ -108,6 +109,7 @@ def clear_caches() -> None:
     """
     _programs.clear()
     _executables.clear()
+    ALIKE.clear()
     jax.clear_caches()
 
 

@@ -1,19 +1,25 @@
 """What is checked before anything trains: the recipe is called with every variant's values, and each group is traced once."""
 
 import functools
-from collections.abc import Callable, Collection
+import operator
+import os
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from funcnet import check
+from funcnet import check, inner
 from funcnet.data import Dataset, FirstExamples, Split
 from funcnet.folds import Folds
+from funcnet.option import Option
 from funcnet.spaces import Variants
 from funcnet.sweeps.assignment import Variant, brief
-from funcnet.sweeps.planning import Group, Plan, Recipe
-from funcnet.sweeps.trial import Trial, measured, state_of, try_out, unknown
+from funcnet.sweeps.cost import flops
+from funcnet.sweeps.mixed import ALIKE, Mixed, Sizes, Unlike, check_alike, seconds_each_way, sizes_of
+from funcnet.sweeps.planning import Group, Plan, Recipe, with_static
+from funcnet.sweeps.trial import Arguments, Trial, measured, state_of, try_out, unknown
+from funcnet.sweeps.width import core_lanes
 from funcnet.train import Training, as_training, check_data
 
 
@@ -23,27 +29,104 @@ class Rehearsal(NamedTuple):
     trials: list[Trial]  # one a group
     metrics: tuple[str, ...]  # the names of what is measured, as "validation/loss"
     modes: dict[str, str]  # "min" or "max" by the last part of a metric's name, where that is known
+    notes: tuple[str, ...] = ()  # of each group whose traced numbers decide shapes: what became of them, and why
 
 
-def rehearse(plan: Plan, variants: Variants, data: Folds, key: jax.Array) -> Rehearsal:
+def rehearse(plan: Plan, variants: Variants, data: Folds, key: jax.Array, *, apart: str = "") -> tuple[Plan, Rehearsal]:
     """Calls the recipe with each variant's concrete values, and traces what each group of them computes.
+
+    Args:
+      apart: why traced numbers that decide shapes must have a program each; empty where they may share one.
+
+    Returns:
+      The plan, in which such numbers pick a program where they share none; and what is known of it.
 
     Raises:
       ValueError, TypeError: the recipe objects to a value or gives no training, or the data doesn't fit it; the message
         names the variant.
     """
     firsts = [plan.rows[group.rows[0]].variant for group in plan.groups]
-    trainings = _call_each(plan, variants, set(firsts))
+    trainings = _call_each(plan, variants, range(len(plan.variants)), set(firsts))
+    plan, notes = _with_sizes(plan, data[0], key, apart)
+    firsts = [plan.rows[group.rows[0]].variant for group in plan.groups]
+    more = [first for first in firsts if first not in trainings]
+    trainings |= _call_each(plan, variants, more, set(more))
     trials = []
     for group, first in zip(plan.groups, firsts, strict=True):
-        own = functools.partial(_try_group, plan.recipe, trainings[first], group, plan.variants[first], data, key)
+        own = functools.partial(_try_group, plan.recipe_of(group), trainings[first], group, plan.variants[first], data, key)
         trials.append(_named_after(variants, first, own))
     modes = {name: mode for first in sorted(firsts) for name, mode in trainings[first].modes.items()}
-    return Rehearsal(trials, _metric_names(trials, data[0]), modes)
+    return plan, Rehearsal(trials, _metric_names(trials, data[0]), modes, notes)
 
 
-def _call_each(plan: Plan, variants: Variants, firsts: set[int]) -> dict[int, Training]:
-    """Calls the recipe with every variant's concrete values, so that every factory's own checks see them.
+def _with_sizes(plan: Plan, data: Split, key: jax.Array, apart: str) -> tuple[Plan, tuple[str, ...]]:
+    """The plan in which traced numbers that a recipe must have in Python, as a width, share a program or pick one each; and why."""
+    notes = []
+    for group in plan.groups:
+        first = plan.of_row(group.rows[0])
+        names = _shaping(plan.recipe, group, first, data, key) if any(isinstance(value, int) for value in first.numbers.values()) else []
+        if not names:
+            continue
+        sizes, note = _shared(plan, group, names, data, key, apart)
+        if sizes is None:
+            plan = with_static(plan, group, names)
+        else:
+            plan = plan._replace(groups=[own._replace(sizes=sizes) if own.rows == group.rows else own for own in plan.groups])
+        notes += [note] if note else []
+    return plan, tuple(notes)
+
+
+def _shared(plan: Plan, group: Group, names: list[str], data: Split, key: jax.Array, apart: str) -> tuple[Sizes | None, str]:
+    """The sizes of a group if they are to share a program, else None; and why, in words."""
+    kind = jax.ShapeDtypeStruct((), key.dtype)
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for row in group.rows:
+        rows.setdefault(tuple(int(plan.of_row(row).numbers[name]) for name in names), []).append(row)
+    if len(rows) == 1:
+        return None, ""
+    largest = ", ".join(str(max(column)) for column in zip(*rows, strict=True))
+    what, each = f"{' and '.join(names)} in {len(rows)} sizes up to {largest}", "a program for each"
+    if apart:
+        return None, f"{what}: {each}, since {apart}"
+    first = plan.of_row(group.rows[0])
+    arguments = unknown({name: value for name, value in first.numbers.items() if name not in names}, group.names)
+
+    def training(arguments: Arguments, values: dict[str, int]) -> Training:
+        named = {name: Option(name, group.names[name], index) for name, index in arguments.names.items()}
+        return as_training("sweep", plan.recipe(**group.static, **arguments.numbers, **named, **values))
+
+    try:
+        sizes = sizes_of(training, names, list(rows), arguments, kind)
+        mixed = Mixed(plan.recipe, sizes)
+        trial = _trial_or_reason(mixed, group, first, data, key)
+        counts = [(len(rows[at]), sum(plan.of_row(row).num_steps for row in rows[at])) for at in sizes.settings]
+        one, many = seconds_each_way(sizes, counts, flops(trial.step.jaxpr), core_lanes(trial.step_bytes), os.cpu_count() or 1)
+        if one > many:
+            return None, f"{what}: {each}, about {many:.2g} s where one filled up to the largest would take {one:.2g} s"
+        for at in {min(sizes.settings, key=operator.itemgetter(i)) for i in range(len(names))}:
+            own = plan.of_row(rows[at][0])
+            alone = _tries(plan.recipe, group, own, data, key)[0](names)
+            tried = {**own.static, **own.numbers}, group.names, data, group.batch_size, group.limits_examples, key
+            remembered = inner.digest((trial.key, alone.key, trial.constants, alone.constants)), inner.trace_context()
+            ALIKE.get(remembered, functools.partial(check_alike, mixed, *tried))
+    except Unlike as reason:
+        return None, f"{what}: {each}, since {reason}"
+    return sizes, f"{what}: one program, filled up to the largest, about {one:.2g} s where {each} would take {many:.2g} s"
+
+
+def _shaping(recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> list[str]:
+    """The whole numbers that a recipe must have in Python, as a width; none where it needs others too, or fails all the same."""
+    trial, works = _tries(recipe, group, first, data, key)
+    try:
+        trial(())
+    except Exception:
+        guilty = _looked_at(works, first)
+        return guilty if all(isinstance(first.numbers[name], int) for name in guilty) else []
+    return []
+
+
+def _call_each(plan: Plan, variants: Variants, which: Sequence[int], firsts: set[int]) -> dict[int, Training]:
+    """Calls the recipe with concrete values of these variants, so that every factory's own checks see them.
 
     Args:
       firsts: the first variant of each group.
@@ -60,7 +143,7 @@ def _call_each(plan: Plan, variants: Variants, firsts: set[int]) -> dict[int, Tr
         if i in firsts:
             trainings[i] = training
 
-    for i in range(len(plan.variants)):
+    for i in which:
         _named_after(variants, i, functools.partial(call, i))
     return trainings
 
@@ -73,7 +156,7 @@ def _try_group(recipe: Recipe, training: Training, group: Group, first: Variant,
     except Exception as error:
         failed = _for_its_weights(error, recipe, group, first, data[0], key)
     for fold in data:
-        check_data(training, fold, None if failed else state_of(trial))
+        check_data(training, fold, None if failed or group.sizes else state_of(trial))
     if failed:
         raise failed
     return trial
@@ -95,7 +178,29 @@ def _for_its_weights(error: Exception, recipe: Recipe, group: Group, first: Vari
 
 def _trial_or_reason(recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> Trial:
     """The trial of a group; where the recipe looks at a number that its lanes differ in, the error names that number."""
+    trial, works = _tries(recipe, group, first, data, key)
+    try:
+        return trial(())
+    except jax.errors.UnexpectedTracerError as error:
+        rule = "a state must hold arrays, and no function made from a hyperparameter"
+        fix = "keep optimizers and other functions in the recipe, as flax's TrainState doesn't, or make the hyperparameter static(...)"
+        raise TypeError(check.message("recipe", rule, "a traced number that left its trace", fix)) from error
+    except Exception as error:
+        guilty = _looked_at(works, first)
+        if not guilty:
+            trial(list(first.numbers))  # what fails with plain numbers too is told of these
+            raise
+        names = " and ".join(map(repr, guilty))
+        rule = f"the recipe must not look at {names} in Python, since variants that differ in it share a program"
+        got = type(error).__name__ + ("" if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError) else f": {error}")
+        fix = f"static(...) gives each value of {guilty[0]} a program of its own; jax.numpy.where(...) chooses within one"
+        raise TypeError(check.message("recipe", rule, got, fix)) from error
 
+
+def _tries(
+    recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array
+) -> tuple[Callable[[Collection[str]], Trial], Callable[[Collection[str]], bool]]:
+    """Two functions of some of a group's numbers, which the recipe then has in Python: its trial, and whether that works."""
     kind = jax.ShapeDtypeStruct((), key.dtype)
 
     def trial(concrete: Collection[str]) -> Trial:
@@ -110,25 +215,19 @@ def _trial_or_reason(recipe: Recipe, group: Group, first: Variant, data: Split, 
             return False
         return True
 
-    try:
-        return trial(())
-    except jax.errors.UnexpectedTracerError as error:
-        rule = "a state must hold arrays, and no function made from a hyperparameter"
-        fix = "keep optimizers and other functions in the recipe, as flax's TrainState doesn't, or make the hyperparameter static(...)"
-        raise TypeError(check.message("recipe", rule, "a traced number that left its trace", fix)) from error
-    except Exception as error:
-        guilty = list(first.numbers)
-        if not guilty or not works(guilty):
-            raise
-        for name in list(guilty):
-            rest = [other for other in guilty if other != name]
-            if works(rest):
-                guilty = rest
-        names = " and ".join(map(repr, guilty))
-        rule = f"the recipe must not look at {names} in Python, since variants that differ in it share a program"
-        got = type(error).__name__ + ("" if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError) else f": {error}")
-        fix = f"static(...) gives each value of {guilty[0]} a program of its own; jax.numpy.where(...) chooses within one"
-        raise TypeError(check.message("recipe", rule, got, fix)) from error
+    return trial, works
+
+
+def _looked_at(works: Callable[[Collection[str]], bool], first: Variant) -> list[str]:
+    """The fewest of a group's numbers that its recipe must have in Python to work; none where it fails all the same."""
+    guilty = list(first.numbers)
+    if not guilty or not works(guilty):
+        return []
+    for name in list(guilty):
+        rest = [other for other in guilty if other != name]
+        if works(rest):
+            guilty = rest
+    return guilty
 
 
 def _named_after(variants: Variants, i: int, call: Callable[[], Any]) -> Any:

@@ -251,7 +251,7 @@ class Remote:
             computes, _ = _digests.get(trial.key, lambda: inner.digest(trial.key))
             holds = inner.digest(trial.constants)
             brief = Brief(
-                self._plan.recipe,
+                self._plan.recipe_of(group),
                 group.static,
                 numbers,
                 group.names,

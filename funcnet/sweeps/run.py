@@ -19,6 +19,7 @@ from funcnet.sweeps.judge import Facts, Judge, check_policy, facts_of
 from funcnet.sweeps.kept import Rank
 from funcnet.sweeps.ledger import UNFINISHED, Ledger, new_ledger
 from funcnet.sweeps.loop import Loop, Settings
+from funcnet.sweeps.mixed import cut
 from funcnet.sweeps.pack import key_kind, one_key_for_all
 from funcnet.sweeps.planning import Plan, Recipe, make_plan
 from funcnet.sweeps.progress import Progress, Reporter, reporter
@@ -86,7 +87,7 @@ def sweep(
     """Trains every variant of a recipe, many at once.
 
     Variants that differ in floats alone share a program and train in its lanes; any other hyperparameter (int, bool, str,
-    tuple, function) picks a program, unless `static` or `traced` says otherwise. Before anything is compiled, the recipe
+    tuple, function) picks a program, unless `static` or `traced` says otherwise (widths may share one: see `traced`). Before anything is compiled, the recipe
     is called once with each variant's values, so that its own checks see them. `plan`, called alike, says what it will take.
 
     Args:
@@ -259,7 +260,8 @@ def prepare(
         replicates=replicates,
     )
     folds = alike(folds)
-    rehearsal = rehearse(plan, variants, folds, key)
+    apart = "a store may grow by others" if store is not None else "numbers that evolve must leave shapes as they are" if evolve else ""
+    plan, rehearsal = rehearse(plan, variants, folds, key, apart=apart)
     rank = _rank(rehearsal, metric, mode, needed=keep is not None or keep_best)
     if prune is not None and evolve is not None:
         raise ValueError(check.message("sweep", "must have one policy", "prune and evolve", "leave out one of them"))
@@ -284,6 +286,8 @@ def _carried_out(
         store.restore(loop)
         loop.checkpoint, loop.event = store.save, store.event
     loop.event("begun" if store is None or not store.resumed else "resumed", runs=len(plan.rows), programs=len(plan.groups))
+    for note in rehearsal.notes:
+        loop.event("sizes", of=note)
     goes_on = ""
     try:
         loop.run()
@@ -339,7 +343,7 @@ def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResul
         [variant.hyperparameters for variant in plan.variants],
         outcome,
         ledger.curves(),
-        {row: jax.tree.unflatten(structures[row], leaves) for row, leaves in loop.kept.states.items()},
+        {row: jax.tree.unflatten(structures[row], _of_its_size(plan, row, leaves)) for row, leaves in loop.kept.states.items()},
         plan.recipe,
         list(taken),
         timing,
@@ -350,6 +354,12 @@ def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResul
         options=[names[variant] for variant in range(len(plan.variants))],
         lineage=Lineage(ledger.generations, ledger.parents, ledger.history) if loop.judge is not None and loop.judge.copies else None,
     )
+
+
+def _of_its_size(plan: Plan, row: int, leaves: list[Any]) -> list[Any]:
+    """A row's state without what it was filled up with, if it shared a program with larger ones."""
+    sizes = plan.groups[plan.group_of[row]].sizes
+    return leaves if sizes is None else cut(leaves, sizes.of(plan.of_row(row).numbers))
 
 
 def interruption_of(error: BaseException) -> type[SweepInterrupted]:

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from experiments import cluster_scale as scale
+from experiments.bench import cluster_scale as scale
 from funcnet.sweeps import worker
 
 

@@ -1,6 +1,6 @@
 """The measurement of how a sweep grows: its figures, and what is asked of them."""
 
-from experiments import scale
+from experiments.bench import scale
 
 
 def test_a_small_one_is_measured():

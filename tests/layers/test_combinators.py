@@ -190,10 +190,10 @@ def branching(params, x, *, key=None):
             lambda: mlp((64, 10)),
         ),
         "drop of one": (
-            lambda: mlp((3, 2), drop=1.0),
+            lambda: mlp((3, 2), dropout=1.0),
             ValueError,
-            r"^mlp: drop must be in \[0, 1\), got 1.0$",
-            lambda: mlp((3, 2), drop=0.9),
+            r"^mlp: dropout must be in \[0, 1\), got 1.0$",
+            lambda: mlp((3, 2), dropout=0.9),
         ),
         "shape no tuple": (
             init(lambda: mlp((3, 2)), 4),

@@ -46,14 +46,6 @@ def counts(learning_rate, scale):
     return made(learning_rate, width=int(10 * scale))
 
 
-def loops(learning_rate, depth):
-    return fn.training(fn.mlp((3,) * depth + (1,), "tanh"), fn.squared_error, fn.sgd(learning_rate), in_shape=(4,))
-
-
-def widens(learning_rate, width):
-    return made(learning_rate, width)
-
-
 def converts(learning_rate, l2):
     return made(learning_rate, penalty=fn.l2(np.asarray(l2)))
 
@@ -77,11 +69,9 @@ LOOKS = {
     "if": (branches, {"l2": [0.0, 0.1]}, "'l2'"),
     "if, of one value": (branches, {"l2": [0.1]}, "'l2'"),
     "int()": (counts, {"scale": [0.3, 0.5]}, "'scale'"),
-    "a traced integer as a length": (loops, {"depth": [fn.traced(1), fn.traced(2)]}, "'depth'"),
     "np.asarray": (converts, {"l2": [0.1, 0.2]}, "'l2'"),
     "two numbers": (both, {"l2": [0.0, 0.1]}, "'learning_rate' and 'l2'"),
     "in the step": (late, {"l2": [0.0, 0.1]}, "'l2'"),
-    "a length of its own check": (widens, {"width": [fn.traced(1), fn.traced(2)]}, "'width'"),
     "in evaluate": (in_evaluation, {"l2": [0.0, 0.1]}, "'l2'"),
 }
 

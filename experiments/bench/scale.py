@@ -1,6 +1,6 @@
 """How a sweep grows: its time a variant, its peak memory and the cost of storing it, from hundreds of variants to thousands.
 
-python -m experiments.scale [--variants 256 1024 4096 16384] [--repeats 3]
+python -m experiments.bench.scale [--variants 256 1024 4096 16384] [--repeats 3]
 """
 
 import argparse
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VARIANTS = (256, 1024, 4096, 16384)
 
 
@@ -63,7 +63,7 @@ def measure(variants: int, repeats: int) -> dict[str, Any]:
 
 def in_process(variants: int, repeats: int) -> dict[str, Any]:
     """The same in a process of its own, whose peak is nobody else's."""
-    code = "import json, sys; from experiments.scale import measure; print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]))))"
+    code = "import json, sys; from experiments.bench.scale import measure; print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]))))"
     done = subprocess.run([sys.executable, "-c", code, str(variants), str(repeats)], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(
@@ -93,7 +93,7 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.scale", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--variants", type=int, nargs="+", default=VARIANTS, help="how many, upwards (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement, whose median counts (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder to write to (default: %(default)s)")

@@ -1,6 +1,6 @@
 """What sending a task costs the process that sends it, and so how many workers one such process can keep busy.
 
-python -m experiments.cluster_scale [--tasks 10000] [--workers 1 2 4 8] [--in-flight 8 100 1000 10000] [--pairs 21]
+python -m experiments.bench.cluster_scale [--tasks 10000] [--workers 1 2 4 8] [--in-flight 8 100 1000 10000] [--pairs 21]
 
 The workers do nothing: each trains the first chunk that it is given, and from then on answers every order at once with that reply.
 So messages, pickling, pipes and the loop's bookkeeping are those of a real sweep, and what is left is what the driver takes. For
@@ -406,7 +406,7 @@ def picture(real: Sequence[Cost], many: Sequence[Cost], model: Model) -> matplot
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.cluster_scale", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench.cluster_scale", description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=10_000, help="of each measurement (%(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=(1, 2, 4, 8), help="processes (%(default)s)")
     parser.add_argument("--in-flight", type=int, nargs="+", default=(8, 100, 1000, 10_000), help="tasks on their way (%(default)s)")

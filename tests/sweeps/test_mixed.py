@@ -1,0 +1,331 @@
+"""Sizes that are traced: variants of many widths in one program have the numbers of a program for each."""
+
+import contextlib
+import logging
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import funcnet as fn
+from funcnet.sweeps import mixed
+
+RNG = np.random.default_rng(0)
+DATA = fn.split(fn.Dataset(RNG.normal(size=(60, 6)).astype(np.float32), RNG.integers(0, 3, 60)), key=jax.random.key(0))
+IMAGES = fn.split(fn.Dataset(RNG.normal(size=(40, 1, 5, 5)).astype(np.float32), RNG.integers(0, 3, 40)), key=jax.random.key(0))
+WORDS = fn.split(fn.Dataset(RNG.integers(0, 7, (40, 4)), RNG.integers(0, 3, 40)), key=jax.random.key(0))
+SETTINGS = dict(key=jax.random.key(1), num_steps=9, batch_size=16, eval_every=4, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def compiling_is_slow(monkeypatch):
+    """So that one program for all sizes is always the faster way."""
+    monkeypatch.setattr(mixed, "_COMPILE", 1e3)
+
+
+def made(model, optimizer=None, in_shape=(6,), **settings):
+    return fn.training(model, fn.cross_entropy, optimizer or fn.adam(1e-2), in_shape=in_shape, metrics=["accuracy"], **settings)
+
+
+def net(width, learning_rate=1e-2, activation="relu"):
+    return made(fn.mlp((width, 3), activation), fn.adam(learning_rate))
+
+
+def dropping(width, rate=0.3):
+    return made(fn.mlp((width, width, 3), "tanh", rate), fn.momentum(0.1), penalty=fn.l2(1e-3))
+
+
+def two(width, second):
+    return made(fn.mlp((width, second, 3), "gelu"), fn.rmsprop(1e-2), penalty=fn.penalty(l1=1e-3, l3=1e-3))
+
+
+def skipping(width):
+    inner = fn.serial(fn.dense(width), fn.activation("silu"), fn.dense(width))
+    return made(fn.serial(fn.dense(width), fn.residual(inner), fn.dropout(0.2), fn.dense(3)), fn.adamw(1e-2))
+
+
+def pictures(width):
+    model = fn.serial(fn.conv(width, (3, 3)), fn.activation("relu"), fn.max_pool((2, 2)), fn.global_avg_pool(), fn.dense(3))
+    return made(model, fn.sgd(0.1), in_shape=(1, 5, 5))
+
+
+def flat(width):
+    return made(fn.serial(fn.conv(width, (3, 3)), fn.flatten(), fn.dense(3)), in_shape=(1, 5, 5))
+
+
+def words(width):
+    mean = fn.Layer(lambda key, in_shape: (), lambda params, x, *, key=None: x.mean(0))
+    return made(fn.serial(fn.embedding(7, width), mean, fn.dense(3)), fn.adagrad(0.1), in_shape=(4,))
+
+
+def own_layer(width):
+    def init(key, in_shape):
+        return {"w": jax.random.normal(key, (width, *in_shape)), "g": jnp.ones(width)}
+
+    return made(
+        fn.serial(fn.Layer(init, lambda params, x, *, key=None: params["g"] * jnp.tanh(params["w"] @ x)), fn.dense(3)), fn.lion(1e-2)
+    )
+
+
+def clipped(width):
+    return made(fn.mlp((width, 3), "relu"), fn.chain(fn.clip_by_global_norm(0.1), fn.adam(1e-2)))
+
+
+def with_optax(width):
+    return made(fn.mlp((width, 3), "relu"), optax.chain(optax.clip_by_global_norm(0.1), optax.adam(1e-2)))
+
+
+def scheduled(width, rate=0.05):
+    return made(fn.mlp((width, 3), "relu"), fn.lamb(fn.cosine_decay(rate, 9)))
+
+
+def with_a_key(width):
+    """Its state has a random key and a count beside the net's."""
+    plain = net(width)
+
+    def init(key):
+        return plain.init(key), key, 0
+
+    def step(state, batch, key):
+        inner, own, count = state
+        inner, metrics = plain.step(inner, batch, jax.random.fold_in(own, count))
+        return (inner, own, count + 1), metrics
+
+    return fn.Training(init, step, lambda state, part: plain.evaluate(state[0], part))
+
+
+WIDTHS = [3, 9, 5, 17, 4]
+SHARED = {
+    "dense": (net, DATA, dict(width=WIDTHS, learning_rate=[1e-2, 3e-2])),
+    "traced activations": (net, DATA, dict(width=WIDTHS, activation=fn.traced(["relu", "tanh"]))),
+    "dropout and momentum": (dropping, DATA, dict(width=WIDTHS, rate=[0.2, 0.5])),
+    "two sizes": (two, DATA, dict(width=[3, 8], second=[2, 7, 4])),
+    "residual and adamw": (skipping, DATA, dict(width=WIDTHS)),
+    "channels": (pictures, IMAGES, dict(width=WIDTHS)),
+    "flattened channels": (flat, IMAGES, dict(width=WIDTHS)),
+    "vectors of words": (words, WORDS, dict(width=WIDTHS)),
+    "a layer of one's own": (own_layer, DATA, dict(width=WIDTHS)),
+    "a random key in the state": (with_a_key, DATA, dict(width=WIDTHS)),
+    "clipping by the norm": (clipped, DATA, dict(width=WIDTHS)),
+    "optax": (with_optax, DATA, dict(width=WIDTHS)),
+    "a schedule, and trust ratios": (scheduled, DATA, dict(width=WIDTHS, rate=[0.01, 0.05])),
+}
+
+
+def traced(values):
+    return {name: fn.traced(own) if isinstance(own[0], int) else own for name, own in values.items()}
+
+
+def assert_same_numbers(one, other):
+    assert one.table.keys() == other.table.keys()
+    for name, column in other.table.items():
+        if column.dtype.kind == "f":
+            np.testing.assert_allclose(one.table[name], column, rtol=2e-4, atol=2e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(one.table[name], column, err_msg=name)
+    for row in range(len(one)):
+        ours, theirs = one.state(row), other.state(row)
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(mixed._bare(a), mixed._bare(b), rtol=1e-3, atol=1e-4), ours, theirs)
+
+
+def programs(result):
+    return len(result.timing["lane_widths"])
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_sizes_in_one_program_have_the_numbers_of_a_program_for_each(name):
+    recipe, data, values = SHARED[name]
+    if name == "optax":  # which adds whole numbers to floats
+        usual = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+    else:
+        usual = ()
+    with contextlib.ExitStack() as stack:
+        for setting in usual:
+            stack.enter_context(setting)
+        _both_agree(recipe, data, values)
+
+
+def _both_agree(recipe, data, values):
+    together = fn.sweep(recipe, fn.grid(**traced(values)), data, **SETTINGS)
+    apart = fn.sweep(recipe, fn.grid(**values), data, **SETTINGS)
+    assert programs(together) == 1 and programs(apart) > 1
+    assert_same_numbers(together, apart)
+
+
+def test_a_state_is_of_its_own_size_wherever_it_goes(tmp_path):
+    result = fn.sweep(net, fn.grid(width=fn.traced(WIDTHS)), DATA, **SETTINGS, replicates=2, keep=3)
+    best = result.best("validation/loss")
+    assert best.state.params[0]["weight"].shape == (best.hyperparameters["width"], 6)
+    evaluated = result.evaluate(best.row, DATA.validation)
+    np.testing.assert_allclose(evaluated["loss"], best.metrics["validation/loss"], rtol=1e-5)
+    assert result.predict(best.row, DATA.validation.x).shape == (len(DATA.validation.y), 3)
+    result.save(tmp_path / "saved")
+    again = fn.load_result(tmp_path / "saved", net)
+    jax.tree.map(np.testing.assert_array_equal, again.state(best.row), best.state)
+    jax.eval_shape(again.training(best.row).step, best.state, DATA.train, jax.random.key(0))
+
+
+WAYS = {
+    "replicates of their own randomness": (DATA, dict(replicates=2, randomness="independent")),
+    "all examples at once": (DATA, dict(batch_size=None)),
+    "narrow chunks": (DATA, dict(chunk_size=2)),
+    "folds of several sizes": ([DATA, fn.split(fn.Dataset(*DATA.train), key=jax.random.key(3))], {}),
+    "a rule that stops runs": (DATA, dict(prune=fn.prune.median())),
+    "the best state of each": (DATA, dict(keep_best=True)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_else_is_asked_of_the_sweep(way):
+    data, more = WAYS[way]
+    together = fn.sweep(dropping, fn.grid(width=fn.traced(WIDTHS), rate=[0.2, 0.5]), data, **SETTINGS | more)
+    apart = fn.sweep(dropping, fn.grid(width=WIDTHS, rate=[0.2, 0.5]), data, **SETTINGS | more)
+    assert programs(together) == 1 and programs(apart) == len(WIDTHS)
+    assert_same_numbers(together, apart)
+
+
+def test_fewer_examples_than_there_are():
+    variants = dict(width=[3, 9, 5], num_examples=[20, 40])
+    together, apart = (
+        fn.sweep(net, fn.grid(**own), DATA, **SETTINGS) for own in (variants | {"width": fn.traced(variants["width"])}, variants)
+    )
+    assert programs(together) == 1
+    assert_same_numbers(together, apart)
+
+
+def test_on_workers():
+    variants = fn.grid(width=fn.traced(WIDTHS))
+    here = fn.sweep(net, variants, DATA, **SETTINGS, chunk_size=2)
+    with ThreadPoolExecutor(1) as pool:
+        there = fn.sweep(net, variants, DATA, **SETTINGS, chunk_size=2, executor=pool)
+    np.testing.assert_array_equal(there.table["validation/loss"], here.table["validation/loss"])
+
+
+def test_a_second_sweep_compiles_nothing():
+    variants = fn.grid(width=fn.traced(WIDTHS), learning_rate=[1e-2, 2e-2])
+    fn.sweep(net, variants, DATA, **SETTINGS)
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixed, "_both_ways", None)  # not called either
+        again = fn.sweep(net, fn.grid(width=fn.traced(WIDTHS), learning_rate=[3e-2, 4e-2]), DATA, **SETTINGS)
+    assert again.timing["programs"] == 0
+
+
+def normalised(width):
+    return made(fn.serial(fn.dense(width), fn.layer_norm(), fn.dense(3)))
+
+
+def recurrent(width):
+    return made(fn.serial(fn.embedding(7, 4), fn.recurrent(width, cell="gru"), fn.dense(3)), in_shape=(4,))
+
+
+def by_width(width):
+    return made(fn.mlp((width, 3), "relu"), fn.sgd(0.1 / width))
+
+
+def shifted(width):
+    shift = fn.Layer(lambda key, in_shape: jnp.zeros(()), lambda params, x, *, key=None: jnp.tanh(x + params))
+    return made(fn.serial(fn.dense(width), shift, fn.dense(3)))
+
+
+def deep(width):
+    return made(fn.mlp((*[4] * width, 3), "relu"))
+
+
+UNLIKE = {
+    "a mean over units": (normalised, DATA, "would"),
+    "an activation that is not zero at zero": (lambda width: net(width, activation="sigmoid"), DATA, "would not stay zero"),
+    "such a one before a norm that is small as yet": (
+        lambda width: made(fn.mlp((width, 3), "softplus"), fn.chain(fn.clip_by_global_norm(1e9), fn.sgd(0.1))),
+        DATA,
+        "would not stay zero",
+    ),
+    "a shift of all units that begins at zero": (shifted, DATA, "would not stay zero"),
+    "a mean over a weight's gradients": (lambda width: made(fn.mlp((width, 3), "relu"), fn.adafactor(1e-2)), DATA, "would"),
+    "a mean that only large gradients meet": (
+        lambda width: made(fn.mlp((width, 3), "relu"), optax.chain(optax.clip_by_block_rms(1.0), optax.sgd(0.1))),
+        DATA,
+        "would",
+    ),
+    "gates side by side": (recurrent, WORDS, "would"),
+    "a size in a rate": (by_width, DATA, "would"),
+    "a depth": (deep, DATA, "differ in structure"),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_sizes_that_would_change_the_numbers_have_a_program_each_and_the_log_says_why(name, caplog):
+    recipe, data, why = UNLIKE[name]
+    widths = [2, 3, 5]
+    with caplog.at_level(logging.INFO, "funcnet"):
+        together = fn.sweep(recipe, fn.grid(width=fn.traced(widths)), data, **SETTINGS)
+    said = [record.getMessage() for record in caplog.records if "sizes, of" in record.getMessage()]
+    assert len(said) == 1 and re.search(rf"width in 3 sizes up to 5: a program for each, since .*({why})", said[0]), said
+    apart = fn.sweep(recipe, fn.grid(width=widths), data, **SETTINGS)
+    assert programs(together) == programs(apart) == 3
+    for metric in ("train/loss", "validation/loss"):
+        np.testing.assert_array_equal(together.table[metric], apart.table[metric])
+
+
+@pytest.mark.parametrize("more, why", [("store", "a store may grow"), ("evolve", "numbers that evolve")])
+def test_what_can_not_be_filled_up_has_a_program_each(more, why, tmp_path):
+    given = {"store": tmp_path / "store"} if more == "store" else {"evolve": fn.population()}
+    variants = fn.grid(width=fn.traced([3, 5]), learning_rate=[1e-2, 1e-3])
+    planned = fn.plan(net, variants, DATA, **{**SETTINGS, "progress": None} | given)
+    assert len(planned.programs) == 2 and why in planned.notes[0] and why in repr(planned)
+    result = fn.sweep(net, variants, DATA, **SETTINGS | given)
+    assert programs(result) == 2
+    if more == "store":
+        more_variants = variants + fn.grid(width=fn.traced([9]), learning_rate=[1e-2])
+        assert programs(fn.sweep(net, more_variants, DATA, **SETTINGS | given)) == 3
+
+
+def test_one_size_alone_picks_its_program_without_a_word():
+    planned = fn.plan(net, fn.grid(width=fn.traced([4]), learning_rate=[1e-2, 1e-3]), DATA, **SETTINGS)
+    assert planned.notes == () and planned.programs[0].static == {"width": 4}
+
+
+def test_a_plan_says_what_it_does_with_sizes():
+    planned = fn.plan(net, fn.grid(width=fn.traced(WIDTHS)), DATA, **SETTINGS)
+    assert len(planned.programs) == 1
+    assert "sizes" in repr(planned) and "width in 5 sizes up to 17: one program, filled up to the largest, about" in repr(planned)
+
+
+def test_the_planner_fills_up_only_where_that_is_faster(monkeypatch):
+    monkeypatch.undo()
+    shapes = tuple(((width, width),) for width in (10, 20, 100))
+    sizes = mixed.Sizes(("width",), ((10,), (20,), (100,)), shapes, (100,), ((100, 100),))
+    long = [(5, 5_000_000)] * 3
+    one, many = mixed.seconds_each_way(sizes, [(5, 500)] * 3, 2e4, 16, 1)
+    assert one < many  # next to nothing is trained: compiling decides
+    one, many = mixed.seconds_each_way(sizes, long, 2e7, 16, 1)
+    assert one > many  # two thirds of the work would be for nothing
+    alike = mixed.Sizes(
+        ("width",), tuple((width,) for width in range(81, 101)), tuple(((width, width),) for width in range(81, 101)), (100,), ((100, 100),)
+    )
+    one, many = mixed.seconds_each_way(alike, [(1, 10_000)] * 20, 2e4, 16, 1)
+    assert one < many  # chunks of one lane each would not be faster
+
+
+def test_a_whole_number_that_is_computed_with_stays_an_argument():
+    def recipe(length):
+        return made(fn.mlp((4, 3), "relu"), fn.sgd(fn.cosine_decay(0.1, length)))
+
+    planned = fn.plan(recipe, fn.grid(length=fn.traced([5, 9, 20])), DATA, **SETTINGS)
+    assert len(planned.programs) == 1 and planned.notes == ()
+
+
+def test_what_the_recipe_computes_now_is_tried_again():
+    slope = {"activation": "relu"}
+
+    def recipe(width):
+        return made(fn.mlp((width, 3), slope["activation"]))
+
+    variants = fn.grid(width=fn.traced([3, 4, 5]))
+    assert programs(fn.sweep(recipe, variants, DATA, **SETTINGS)) == 1
+    slope["activation"] = "sigmoid"
+    assert programs(fn.sweep(recipe, variants, DATA, **SETTINGS)) == 3
