@@ -80,7 +80,7 @@ def composed(name: str, parts: Sequence[Part], learning_rate: ScalarOrSchedule =
             params = as_arrays(name, "params", params, complex_too)
             check_real(name, "gradients", grads, params)
         kept = state.state if scheduled else state
-        before = iter((kept,) if len(inits) == 1 else kept)
+        before = iter((kept,) if len(inits) == 1 else kept if inits else ())
         at = At(grads, params, _rate(name, learning_rate, state))
         moves, after = grads, []
         for part in parts:
@@ -89,7 +89,8 @@ def composed(name: str, parts: Sequence[Part], learning_rate: ScalarOrSchedule =
             else:
                 moves, own = part.update(moves, next(before), at)
                 after.append(own)
-        kept = after[0] if len(after) == 1 else tuple(after)
+        if after:  # what keeps nothing gives any state back, as that of another library
+            kept = after[0] if len(after) == 1 else tuple(after)
         return rounded(moves, grads), ScheduledState(next_count(state.step), kept) if scheduled else kept
 
     return only(name, where, Functions(init, update))
