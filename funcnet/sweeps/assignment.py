@@ -100,7 +100,10 @@ def brief(setting: Mapping[str, Any]) -> str:
     """Hyperparameters as an error shows them."""
 
     def short(value: Any) -> str:
-        return f"{float(value):.4g}" if isinstance(value, float) else getattr(value, "__name__", repr(value))
+        if not isinstance(value, float):
+            return str(getattr(value, "__name__", repr(value)))
+        digits = f"{float(value):.4g}"
+        return f"{digits}.0" if digits.lstrip("-").isdigit() else digits  # a width of 8.0 is not one of 8
 
     return "(" + ", ".join(f"{name}={short(value)}" for name, value in plain(setting).items()) + ")"
 

@@ -430,7 +430,14 @@ REFUSED = {
         [{"drop": 0.5}, {"drop": 1.0}],
         {},
         ValueError,
-        r"sweep: variant 1 \(drop=1\): mlp: dropout must be in \[0, 1\), got 1.0",
+        r"sweep: variant 1 \(drop=1\.0\): mlp: dropout must be in \[0, 1\), got 1.0",
+    ),
+    "width of a float": (
+        recipe,
+        [{"width": 8.0}],
+        {},
+        TypeError,
+        r"variant 0 \(width=8\.0\): mlp: every width must be a whole number, got 8\.0",
     ),
     "width": (recipe, [{"width": 0}], {}, ValueError, r"variant 0 \(width=0\): mlp: every width must be at least 1, got 0"),
     "activation": (
