@@ -91,8 +91,10 @@ def test_rules_take_the_steps_that_they_say_and_never_beat_the_whole_sweep(small
 
 def test_a_competing_sweep_goes_on_with_other_variants(small):
     told = []
-    ours.compete(small, "successive_halving", lambda **said: told.append(said), turns=iter([0, 1, 0]))
-    assert told[0] == told[2] and told[0]["steps"] == 162 and told[1]["answer"] != told[0]["answer"]
+    ours.compete(small, "successive_halving", lambda **said: told.append(said), turns=iter([0, 1, 2, 0]))
+    first, *others, again = told
+    assert first == again and first["steps"] == 162
+    assert any(other["answer"] != first["answer"] for other in others)  # two sweeps may well read as many digits
 
 
 # Claims and figures on numbers made by hand.
