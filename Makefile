@@ -10,7 +10,7 @@ demo: $(VENV)/experiments
 	$(BIN)/python -m experiments.digits_sweep
 
 test: $(VENV)/experiments $(VENV)/test
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(TESTS)
 
 # The sweep's programs compiled for TPUs, which takes none; to be run with an environment of its own, as BIN=.venv-tpu/bin.
 tpu: $(VENV)/tpu $(VENV)/test
