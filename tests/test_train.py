@@ -305,7 +305,7 @@ def test_healthy_training_raises_nothing_under_debug_nans(name):
     rows = {"binary_cross_entropy": np.eye(3)[label], "kl_divergence": np.eye(3)[label], "poisson": np.floor(np.exp(X[:, :3]))}
     y = {"cross_entropy": label, "hinge": label, "focal": label, **rows}.get(name, X[:, :3])
     metrics = ["accuracy", "top_k_accuracy", "f1"] if y.ndim == 1 else ["r2", "mean_absolute_error"]
-    model = fn.serial(fn.mlp((8, 3), drop=0.2), fn.layer_norm())
+    model = fn.serial(fn.mlp((8, 3), dropout=0.2), fn.layer_norm())
     one = fn.training(model, name, fn.adam(1e-2), in_shape=(4,), metrics=metrics)
     with jax.debug_nans(True):
         fitted = fn.fit(one, fn.Dataset(X, y), key=KEY, num_steps=3, batch_size=8, eval_every=2)
