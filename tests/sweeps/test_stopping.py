@@ -29,7 +29,7 @@ def recipe(learning_rate, optimizer="adam", activation="relu", width=8, drop=0.2
 
 RULES = {
     "patience": (prune.patience(1), 27),
-    "threshold": (prune.threshold(above=1.0), 27),
+    "threshold": (prune.threshold(above=1.1), 27),
     "median": (prune.median(), 27),
     "percentile": (prune.percentile(0.3), 27),
     "successive_halving": (prune.successive_halving(6), None),
