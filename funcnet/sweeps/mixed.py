@@ -272,9 +272,9 @@ def seconds_each_way(sizes: Sizes, counts: Sequence[tuple[int, int]], step_flops
 
 
 # Seconds, as measured on two cores of an AMD EPYC; on a GPU a step costs less, and a program more.
-_COMPILE = 0.9  # of a program
-_INIT = 0.03  # of one more size's initial state, in a program
-_TRY = 0.8  # of a trial of one size
+_COMPILE = 1.9  # of a program
+_INIT = 0.12  # of one more size's initial state, in a program
+_TRY = 2.0  # of a trial of one size
 _FLOPS = 2e10  # a second, of one core that trains
 _STEP = 5e-5  # of a chunk's step, whatever it computes
 
