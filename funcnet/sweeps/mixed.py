@@ -24,7 +24,7 @@ from funcnet.data import Split
 from funcnet.option import Option
 from funcnet.sweeps.recent import Recent
 from funcnet.train import Training, as_training, examples_seen
-from funcnet.tree import PyTree
+from funcnet.tree import PyTree, examples_of
 
 Recipe: TypeAlias = Callable[..., Any]
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]  # of a state's leaves
@@ -168,7 +168,7 @@ def check_alike(
     own_size = tuple(int(hyperparameters[name]) for name in sizes.names)
     every = dict(zip(sizes.settings, sizes.shapes, strict=True)) | {sizes.largest: sizes.filled}
     two = sorted({own_size, sizes.largest})
-    few = min(_TRIED, len(data.train.y) if batch_size is None else batch_size)
+    few = min(_TRIED, examples_of(data.train.y) if batch_size is None else batch_size)
     part = jax.tree.map(lambda leaf: np.asarray(leaf[:few]), data.train)
     if limited:
         part = examples_seen(part, jnp.int32(few))

@@ -61,7 +61,7 @@ def rehearse(plan: Plan, variants: Variants, data: Folds, key: jax.Array, *, apa
 
 def _with_sizes(plan: Plan, data: Split, key: jax.Array, apart: str) -> tuple[Plan, tuple[str, ...]]:
     """The plan in which traced numbers that a recipe must have in Python, as a width, share a program or pick one each; and why."""
-    notes = []
+    notes, sharing = [], {}
     for group in plan.groups:
         first = plan.of_row(group.rows[0])
         names = _shaping(plan.recipe, group, first, data, key) if any(isinstance(value, int) for value in first.numbers.values()) else []
@@ -69,11 +69,11 @@ def _with_sizes(plan: Plan, data: Split, key: jax.Array, apart: str) -> tuple[Pl
             continue
         sizes, note = _shared(plan, group, names, data, key, apart)
         if sizes is None:
-            plan = with_static(plan, group, names)
+            plan = with_static(plan, group, names)  # which groups all rows once more
         else:
-            plan = plan._replace(groups=[own._replace(sizes=sizes) if own.rows == group.rows else own for own in plan.groups])
+            sharing[group.rows[0]] = sizes
         notes += [note] if note else []
-    return plan, tuple(notes)
+    return plan._replace(groups=[group._replace(sizes=sharing.get(group.rows[0])) for group in plan.groups]), tuple(notes)
 
 
 def _shared(plan: Plan, group: Group, names: list[str], data: Split, key: jax.Array, apart: str) -> tuple[Sizes | None, str]:
@@ -111,6 +111,8 @@ def _shared(plan: Plan, group: Group, names: list[str], data: Split, key: jax.Ar
             ALIKE.get(remembered, functools.partial(check_alike, mixed, *tried))
     except Unlike as reason:
         return None, f"{what}: {each}, since {reason}"
+    except Exception as error:  # what is wrong with the recipe itself is found by the trials of its own sizes
+        return None, f"{what}: {each}, since filled up to the largest it fails: {type(error).__name__}: {error}"
     return sizes, f"{what}: one program, filled up to the largest, about {one:.2g} s where {each} would take {many:.2g} s"
 
 

@@ -189,6 +189,23 @@ def test_whatever_else_is_asked_of_the_sweep(way):
     assert_same_numbers(together, apart)
 
 
+def test_sequences_with_a_label_at_each_step(monkeypatch):
+    lengths = RNG.integers(2, 5, 40)
+    x = fn.pad([RNG.normal(size=(length, 2)).astype(np.float32) for length in lengths])
+    data = fn.split(fn.Dataset(x, fn.pad([RNG.integers(0, 3, length) for length in lengths])), key=jax.random.key(0))
+
+    def recipe(width):
+        model = fn.serial(fn.dense(width, leading_axes=1), fn.activation("tanh"), fn.dense(3, leading_axes=1))
+        return made(model, in_shape=fn.Padded((4, 2), ()))
+
+    tried, both_ways = [], mixed._both_ways
+    monkeypatch.setattr(mixed, "_both_ways", lambda *given: tried.append(len(given[-1].y.length)) or both_ways(*given))
+    settings = SETTINGS | {"batch_size": None}
+    together, apart = (fn.sweep(recipe, fn.grid(width=own), data, **settings) for own in (fn.traced(WIDTHS), WIDTHS))
+    assert programs(together) == 1 and programs(apart) == len(WIDTHS) and tried == [32]
+    assert_same_numbers(together, apart)
+
+
 def test_fewer_examples_than_there_are():
     variants = dict(width=[3, 9, 5], num_examples=[20, 40])
     together, apart = (
@@ -269,6 +286,39 @@ def test_sizes_that_would_change_the_numbers_have_a_program_each_and_the_log_say
     assert programs(together) == programs(apart) == 3
     for metric in ("train/loss", "validation/loss"):
         np.testing.assert_array_equal(together.table[metric], apart.table[metric])
+
+
+def test_some_kinds_share_a_program_and_others_have_one_for_each():
+    variants = dict(activation=["relu", "sigmoid", "tanh"], width=WIDTHS)
+    planned = fn.plan(net, fn.grid(**variants | {"width": fn.traced(WIDTHS)}), DATA, **SETTINGS)
+    assert len(planned.programs) == 2 + len(WIDTHS) and len(planned.notes) == 3
+    together, apart = (fn.sweep(net, fn.grid(**own), DATA, **SETTINGS) for own in (variants | {"width": fn.traced(WIDTHS)}, variants))
+    assert programs(together) == 2 + len(WIDTHS)
+    assert_same_numbers(together, apart)
+
+
+def narrowing(width, second):
+    if second >= width:
+        raise ValueError(f"narrowing: second must be below width, got {second} and {width}")
+    return made(fn.mlp((width, second, 3), "relu"))
+
+
+def test_a_largest_that_the_recipe_refuses_is_no_reason_to_refuse_the_others(caplog):
+    variants = [dict(width=fn.traced(width), second=fn.traced(second)) for width, second in ((3, 2), (9, 8), (9, 3), (12, 11))]
+    variants.append(dict(width=fn.traced(5), second=fn.traced(4)))
+    assert programs(fn.sweep(narrowing, variants, DATA, **SETTINGS)) == 1  # (12, 11) is one of them
+    crossed = [dict(width=fn.traced(width), second=fn.traced(second)) for width, second in ((-2, -3), (9, 8), (9, 3))]
+    with pytest.raises(ValueError, match=r"variant 0 \(width=-2, second=-3\): mlp: every width must be at least 1, got -2"):
+        fn.sweep(narrowing, crossed, DATA, **SETTINGS)
+
+    def apart(width, second):
+        if width * second > 20:
+            raise ValueError("too large")
+        return made(fn.mlp((width, second, 3), "relu"))
+
+    with caplog.at_level(logging.INFO, "funcnet"):
+        result = fn.sweep(apart, [dict(width=fn.traced(a), second=fn.traced(b)) for a, b in ((2, 9), (9, 2), (4, 4))], DATA, **SETTINGS)
+    assert programs(result) == 3 and "filled up to the largest it fails: ValueError: too large" in caplog.text
 
 
 @pytest.mark.parametrize("more, why", [("store", "a store may grow"), ("evolve", "numbers that evolve")])
