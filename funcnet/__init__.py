@@ -1,4 +1,4 @@
-"""funcnet: layers, losses, penalties and optimizers as pure functions on JAX, and sweeps that train a thousand at once."""
+"""funcnet: layers, losses, penalties and optimizers as pure functions on JAX, and sweeps that train a thousand variants at once."""
 
 import typing as _typing
 

@@ -14,7 +14,7 @@ _ENDED_WELL = ("finished", "out of time")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carries out a command line; returns the exit code: 0, 1 with a message on standard error, or 2 for a wrong command line."""
+    """Runs a command line. Returns the exit code: 0; 1 with a message on standard error; argparse exits with 2 for a wrong one."""
     parser = argparse.ArgumentParser(prog="python -m funcnet", description="Looks at what sweeps have stored.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     shown = commands.add_parser(
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a letter
     try:
         return _show(asked.store, asked.html, asked.follow)
-    except BrokenPipeError:  # who reads has had enough, such as `head`
+    except BrokenPipeError:  # the reader has closed its end, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -1,8 +1,7 @@
 """Activation functions: y = f(W x) bends the line y = W x.
 
-Each is a function of one array that acts on every element alone and keeps shape and dtype. JAX's own are used where it
-has them, but for gelu. `check_activation` tries whether a function of your own will do: it must be differentiable, or the error
-cannot travel back.
+Each takes one array, acts on every element separately and keeps shape and dtype. All but gelu and arctan_sigmoid are JAX's own.
+`check_activation` tests a function of your own: it must be differentiable, or no gradient flows back through it.
 """
 
 import contextlib
@@ -33,9 +32,10 @@ identity = jax.nn.identity
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x times about the chance that a standard normal number is below x: x * sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+    """Gaussian error linear unit: x * sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
 
-    That is x (1 + tanh u) / 2, jax.nn.gelu's form, which for negative x subtracts numbers near to each other and loses digits.
+    This is about x times the probability that a standard normal number is below x. It equals x (1 + tanh u) / 2, the form of
+    jax.nn.gelu, which subtracts two nearly equal numbers for negative x and so loses digits.
 
     Args:
       x: any shape, floating point.
@@ -53,7 +53,7 @@ def gelu(x: jax.Array) -> jax.Array:
 
 
 def arctan_sigmoid(x: jax.Array) -> jax.Array:
-    """The sigmoid that approaches its ends slowly: arctan(x) / (pi / 2), in (-1, 1).
+    """A sigmoid that saturates slowly: arctan(x) / (pi / 2), in (-1, 1).
 
     Args:
       x: any shape, floating point.
@@ -70,9 +70,9 @@ def arctan_sigmoid(x: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _arctan(x: jax.Array) -> jax.Array:
-    """arctan to three units in the last place of float32; on a CPU XLA's own takes seventeen times as long.
+    """arctan, right to three units in the last place of float32; XLA's own takes seventeen times as long on a CPU.
 
-    arctan(x) = pi / 4 + arctan((x - 1) / (x + 1)) brings an x >= 0 into [-1, tan(pi / 8)], a polynomial does the rest.
+    For x >= 0, arctan(x) = pi / 4 + arctan((x - 1) / (x + 1)) maps x into [-1, tan(pi / 8)], where a polynomial is accurate.
 
     Source: Moshier, Cephes mathematical library, atanf.
     """
@@ -92,7 +92,7 @@ def _arctan(x: jax.Array) -> jax.Array:
 @_arctan.defjvp
 def _arctan_slope(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (tangent,) = primals, tangents
-    wide = x.astype(at_least_float32(x.dtype))  # in bfloat16 the square of a large x would be infinite early
+    wide = x.astype(at_least_float32(x.dtype))  # in float16 the square of 256 is already infinite
     return _arctan(x), tangent * (1 / (1 + wide * wide)).astype(x.dtype)
 
 
@@ -114,7 +114,7 @@ _checked: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def activation_fn(name_or_fn: str | Activation, where: str = "activation") -> Activation:
-    """The activation of that name, or the function itself once `check_activation` has let it pass."""
+    """Looks up an activation by its name; a function is returned as it is, once `check_activation` has accepted it."""
     if isinstance(name_or_fn, Option):
         return name_or_fn.elementwise([activation_fn(name, where) for name in name_or_fn.names])
     fn = check.lookup(where, "activation", name_or_fn, ACTIVATIONS)
@@ -124,7 +124,7 @@ def activation_fn(name_or_fn: str | Activation, where: str = "activation") -> Ac
     if any(map(check.is_traced, jax.tree.leaves(cells))):
         return fn  # a traced hyperparameter has no value to try; the sweep has tried it with concrete ones
     state = cells or getattr(fn, "__defaults__", None) or getattr(fn, "__kwdefaults__", None) or hasattr(fn, "__self__")
-    seen = fn if state else getattr(fn, "__code__", fn)  # a recipe may write the same lambda anew for every variant
+    seen = fn if state else getattr(fn, "__code__", fn)  # a recipe may make the same lambda again for every variant
     try:
         known = seen in _checked
     except TypeError:
@@ -137,11 +137,11 @@ def activation_fn(name_or_fn: str | Activation, where: str = "activation") -> Ac
 
 
 def check_activation(fn: Activation) -> None:
-    """Checks that a custom activation will train.
+    """Checks that a net with a custom activation can be trained.
 
-    It must keep shape and dtype (float32 and bfloat16), act on each element alone, have finite values and gradients for
-    inputs from -10,000 to 10,000, and a gradient that accounts for its values: a function with a jump, such as a step,
-    has a gradient, zero, that tells nothing of the jump.
+    The function must keep shape and dtype (float32 and bfloat16), act on each element separately, and have finite values and
+    gradients for inputs from -10,000 to 10,000. Its gradient must explain how its values change: a step function is refused,
+    because its gradient is zero while its value jumps.
 
     Args:
       fn: array -> array.
@@ -170,7 +170,7 @@ def check_activation(fn: Activation) -> None:
 
 
 def _measured(fn: Activation, points: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Values at all points together, values and gradients at each alone: one program, as compiling is what takes the time."""
+    """Values at all points in one call, and values and gradients at each point separately. One program, since compiling is slow."""
 
     def one(x: jax.Array) -> jax.Array:
         return fn(x[None])[0]
@@ -206,7 +206,7 @@ def _refuse(where: str, rule: str, good: np.ndarray, points: np.ndarray, values:
 
 
 def _check_no_jump(where: str, name: str, points: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> None:
-    """The gradient must account for the values: on each small step, trapezoid rule, kinks allowed."""
+    """Raises where the values change by more than the gradient explains (trapezoid rule on small steps); kinks are allowed."""
     near = np.flatnonzero((np.abs(points[:-1]) < 8) & (np.abs(points[1:]) < 8))
     step = points[near + 1] - points[near]
     left, right = slopes[near], slopes[near + 1]

@@ -1,12 +1,12 @@
-"""One example or many: a function is written once, on a batch whose examples lie on the last axis.
+"""Functions of one example and of a batch, written once: for a batch whose examples are on the last axis.
 
-Layers and losses speak of one example; `jax.vmap` makes them speak of many. But vmap's rules move axes about, and on a
-CPU the transposes cost more than half of a small net's speed. So funcnet's own layers and losses are written on a batch
-with the examples last, where a layer is one matrix product `weight @ x`, and the one-example form is the same function
-on a batch of one. A function that knows only one example is vmapped: both kinds mix freely.
+Layers and losses take one example, and `jax.vmap` extends them to a batch. But vmap transposes arrays, which costs a small net
+more than half of its speed on a CPU. So funcnet's own layers and losses are written for a batch with the examples last, where
+a layer is one matrix product `weight @ x`. Their one-example form is the same function on a batch of one. A function that is
+written for one example is vmapped, so that both kinds can be combined.
 """
 
-from __future__ import annotations  # these decorators run for every layer that a recipe makes: nothing is computed for their sake
+from __future__ import annotations  # these decorators run for every layer that a recipe makes: no time goes to evaluating annotations
 
 import functools
 import inspect
@@ -25,12 +25,12 @@ P = ParamSpec("P")
 
 
 def examples_last(*, argnums: tuple[int, ...], padded: bool = False) -> Callable[[Callable[P, jax.Array]], Callable[P, jax.Array]]:
-    """Makes a one-example function of one written on a batch, and remembers the batch form.
+    """Turns a function written for a batch into a function of one example, which keeps the batch form for `on_batch`.
 
     Args:
-      argnums: which arguments, counted from 0, are arrays with the examples on their last axis; so is the result. They may
-        be given by position or by name.
-      padded: whether the function takes a `Padded` there; the others refuse it.
+      argnums: positions, from 0, of the arguments that have the examples on their last axis, as the result does. Callers may
+        pass them by position or by name.
+      padded: whether these arguments may be a `Padded`; otherwise one is refused.
 
     Returns:
       A decorator. The decorated function takes one example, without that axis.
@@ -89,10 +89,10 @@ def _batch_of_one(x: Any) -> Any:
 
 
 def on_batch(fn: Callable[..., jax.Array], *, argnums: tuple[int, ...]) -> Callable[..., jax.Array]:
-    """The form of fn that takes a batch with the examples last: its own where it has one, else vmapped.
+    """Returns the form of fn that takes a batch with the examples last: the one it was written with, or else fn under vmap.
 
-    A vmapped fn that is given a `key` gets one of its own for each example. A wrapper, such as jax.jit's or one made with
-    functools.wraps, takes over the attributes of what it wraps: the batch form there is not its own.
+    Under vmap, a `key` is split so that each example gets a different one. A wrapper made by jax.jit or functools.wraps copies
+    the attributes of the function that it wraps, so a batch form found on it is not the wrapper's and isn't used.
     """
     own: Callable[..., jax.Array] | None = getattr(fn, "on_batch", None)
     copied = getattr(fn, "__wrapped__", None) is not own

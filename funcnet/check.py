@@ -1,4 +1,4 @@
-"""Argument checks: every error message a user can meet is built here.
+"""Argument checks: every error message that a user can see is built here.
 
 The form is `where: rule, got value; likely fix`. Shapes, dtypes and structures are checked while tracing, values when
 they are concrete: a traced value passes, NaN never does.
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Marked:
-    """A function that carries what is known of it, as `metric` and `batch_loss` make them; called, it is the function."""
+    """A function with information attached, as `metric` and `batch_loss` return it; calling it calls the function."""
 
     fn: Callable[..., Any]
 
@@ -32,7 +32,7 @@ class Marked:
 
 
 def unwrapped(fn: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """A function, and what it is made of, down to the function without marks and without arguments bound by functools.partial."""
+    """Yields a function, then what it wraps, until no mark (`Marked`) and no functools.partial is left."""
     yield fn
     while isinstance(fn, Marked | functools.partial):
         fn = fn.fn if isinstance(fn, Marked) else fn.func
@@ -40,7 +40,7 @@ def unwrapped(fn: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 
 def bare(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself, without marks and without the arguments that functools.partial has bound.
+    """Removes all marks and all arguments bound by functools.partial from a function.
 
     Example:
       >>> bare(functools.partial(Marked(round), ndigits=1))
@@ -50,7 +50,7 @@ def bare(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parameters(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of the function itself by name; none of a builtin that doesn't say."""
+    """The parameters of the bare function, by name; empty for a builtin without a signature."""
     try:
         return inspect.signature(bare(fn)).parameters
     except (TypeError, ValueError):
@@ -58,7 +58,7 @@ def parameters(fn: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def message(where: str, rule: str, got: Any, fix: str = "") -> str:
-    """The one form of an error: what is asked, where, the value met and the likely fix."""
+    """Formats an error message: the function, its rule, the value that it got and the likely fix."""
     return f"{where}: {rule}, got {got}" + (f"; {fix}" if fix else "")
 
 
@@ -67,7 +67,7 @@ def is_traced(value: Any) -> bool:
 
 
 def in_range(where: str, name: str, value: Any, low: float, high: float = math.inf, *, ends: str = "[)", fix: str = "") -> None:
-    """Checks a scalar: `ends` says which of low and high belong to the range. A traced value is let through.
+    """Checks that a scalar lies between low and high; `ends` says which of the two are included. A traced scalar passes.
 
     Raises:
       TypeError: value is not one number.
@@ -90,7 +90,7 @@ def in_range(where: str, name: str, value: Any, low: float, high: float = math.i
 
 
 def as_number(where: str, name: str, value: Any) -> float:
-    """The Python float of a number or of an array of shape (); anything else is a TypeError."""
+    """Converts a number or an array of shape () to a Python float; raises a TypeError for anything else."""
     if is_array(value):
         one = np.shape(value) == () and jax.numpy.issubdtype(value.dtype, jax.numpy.number)
     else:
@@ -105,7 +105,7 @@ def as_number(where: str, name: str, value: Any) -> float:
 
 
 def is_array(value: Any) -> bool:
-    # jax.Array is asked through a metaclass, which takes longer than all else that a recipe's factories check.
+    # isinstance goes through a metaclass for jax.Array, which takes longer than all other checks of a recipe's factories.
     return type(value) not in _PLAIN and isinstance(value, np.ndarray | np.generic | jax.Array)
 
 
@@ -113,7 +113,7 @@ _PLAIN = frozenset({bool, int, float, str, type(None), tuple, list, dict})
 
 
 def is_integer(value: Any) -> bool:
-    """Whether value is a whole number by type; a bool is not."""
+    """Whether value is one number of an integer type; a bool isn't."""
     if is_array(value):
         return np.shape(value) == () and np.issubdtype(value.dtype, np.integer)
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -130,11 +130,11 @@ def whole(where: str, name: str, value: Any, low: int, high: float = math.inf, *
 
 
 def random_key(where: str, key: Any) -> None:
-    """Checks one JAX random key, typed or as raw numbers; a traced one will do.
+    """Checks that key is one JAX random key, typed or raw (uint32); a traced key passes.
 
     Raises:
-      TypeError: key isn't one, but for example a seed.
-      ValueError: key holds several.
+      TypeError: key is something else, such as a seed.
+      ValueError: key holds several keys.
 
     Example:
       >>> random_key("split", 0)
@@ -152,7 +152,7 @@ def random_key(where: str, key: Any) -> None:
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:
-    """`did you mean 'relu'?`, or the whole list where nothing is near."""
+    """Suggests the nearest name, as in `did you mean 'relu'?`, or lists all names if none is near."""
     names = [str(other) for other in names]
     close = difflib.get_close_matches(str(name), names, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, names)) or 'none'}"
@@ -168,7 +168,7 @@ def one_of(where: str, kind: str, name: Any, registry: Iterable[str]) -> None:
 
 
 def lookup(where: str, kind: str, name_or_fn: str | Callable[..., T], registry: Mapping[str, Callable[..., T]]) -> Callable[..., T]:
-    """The registry's entry of that name; a function is its own entry."""
+    """Looks up a name in a registry; a function is returned as it is."""
     if callable(name_or_fn):
         return name_or_fn
     one_of(where, kind, name_or_fn, registry)
@@ -183,10 +183,10 @@ def is_configured(value: Any) -> bool:
 
 
 def configured(where: str, kind: str, given: Any, registry: Mapping[str, Callable[..., T]]) -> Callable[..., T]:
-    """As `lookup`; of a pair (name or function, settings), the function with the settings bound by functools.partial.
+    """As `lookup`, but also takes a pair (name or function, settings) and binds the settings with functools.partial.
 
     Raises:
-      TypeError: given is none of these, or a setting isn't one of the function's parameters after the first two.
+      TypeError: given is no name, function or such a pair, or a setting isn't one of the function's parameters after the first two.
       ValueError: the name is unknown.
 
     Example:
@@ -214,7 +214,7 @@ def is_floating(value: Any) -> bool:
 
 
 def shape_is(where: str, name: str, shape: Sequence[int], expected: Sequence[int], *, fix: str = "") -> None:
-    """Checks a shape; one axis too many is most often a batch, and the error says so."""
+    """Checks a shape. One axis too many is usually a batch, and the error then suggests jax.vmap."""
     if tuple(shape) != tuple(expected):
         if not fix and len(shape) == len(expected) + 1:
             fix = "for a batch, use jax.vmap"
@@ -222,7 +222,7 @@ def shape_is(where: str, name: str, shape: Sequence[int], expected: Sequence[int
 
 
 def callables(where: str, value: Any, fields: tuple[str, ...], make: str) -> None:
-    """Checks that value has each of the fields as a function, as a layer or an optimizer has."""
+    """Checks that value has all these fields and that they are functions, such as `init` and `apply` of a layer."""
     missing = [field for field in fields if not callable(getattr(value, field, None))]
     if missing:
         raise TypeError(message(where, f"needs an object with {' and '.join(fields)}", repr(value)[:80], make))

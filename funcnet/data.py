@@ -1,4 +1,4 @@
-"""Data: a set of examples, its parts, and the order in which training meets them."""
+"""Data sets, their parts, and the order in which training goes through the examples."""
 
 import functools
 import hashlib
@@ -18,12 +18,11 @@ from funcnet.tree import Scalar, examples_of, is_several, wide_dtype
 
 
 class Dataset(NamedTuple):
-    """Examples and what is wanted of them; the examples lie on the first axis of both. A minibatch is one too.
+    """Inputs x and targets y, with the examples on the first axis of both. A minibatch is a `Dataset` too.
 
-    What takes one takes lists, arrays of NumPy and JAX, arrays mapped from a file, frames of pandas and Polars and Arrow tables
-    in it: numbers and bools, a missing one is an error. Where a model takes several inputs, x is a dict or a tuple of such arrays.
-    Sequences of different lengths are a `Padded`, as `pad` makes it of them: x, one of several inputs, or y; what stands after a length
-    becomes zero.
+    x and y may be lists, NumPy or JAX arrays, memory-mapped arrays, pandas or Polars data frames, or Arrow tables. They hold numbers
+    or bools; a missing value is an error. For a model with several inputs, x is a dict or a tuple of such arrays. Sequences of
+    different lengths are a `Padded`, which `pad` makes: x, one of several inputs, or y. Values after a sequence's length are set to zero.
     """
 
     x: Any  # shape (examples, *in_shape), or several in a dict or a tuple; or a Padded
@@ -33,9 +32,9 @@ class Dataset(NamedTuple):
 class WeightedDataset(NamedTuple):
     """A data set in which some examples count more than others: losses and metrics are weighted means.
 
-    sum(weights * loss) / sum(weights), over a minibatch in training and over the whole part in evaluation, as torch's weighted
-    losses and scikit-learn's `sample_weight`. What `fit` and `sweep` report of a part that has weights is weighted; then they
-    report its "unweighted_loss" too, the mean over the examples whose weight isn't zero.
+    A mean is sum(weights * loss) / sum(weights), over a minibatch in training and over the whole part in evaluation, as with torch's
+    weighted losses and scikit-learn's `sample_weight`. For a part with weights `fit` and `sweep` report weighted values, and also
+    the "unweighted_loss", the mean over the examples whose weight isn't zero.
 
     Example:
       >>> y = np.array([0, 0, 0, 1])
@@ -50,7 +49,7 @@ class WeightedDataset(NamedTuple):
 
 
 class FirstExamples(WeightedDataset):
-    """A data set whose first examples have weights of one and whose others have none: what is measured of it is unweighted."""
+    """A data set whose first examples have weight 1 and whose others have weight 0. Its metrics count as unweighted."""
 
     __slots__ = ()
 
@@ -59,7 +58,7 @@ AnyDataset: TypeAlias = Dataset | WeightedDataset
 
 
 class Split(NamedTuple):
-    """The parts of a data set: to train on, to choose by, and to report on once. A part left out is None."""
+    """The parts of a data set: one to train on, one to choose variants by, and one for a final test. A part left out is None."""
 
     train: AnyDataset
     validation: AnyDataset | None = None
@@ -76,27 +75,27 @@ def split(
     shuffle: bool = True,
     groups: Any = None,
 ) -> Split:
-    """Shuffles a data set and cuts it in up to three.
+    """Shuffles a data set and cuts it into up to three parts.
 
     Args:
       dataset: `Dataset(x, y)`, or any pair of arrays, or a `WeightedDataset`, whose parts have weights too.
-      key: decides who goes where, a JAX random key; not used without shuffling.
-      validation: share for choosing among variants, in [0, 1).
-      test: share for the report at the end, in [0, 1); with validation below 1.
-      stratify: shape (examples,), each one's class, such as dataset.y. Every part gets its exact share of each class, rounded up
-        or down; where that leaves a choice, a class is in every part. Together with groups, as nearly as these let it.
+      key: a JAX random key that decides which part each example goes to; not used if shuffle is False.
+      validation: share of the examples for choosing among variants, in [0, 1).
+      test: share of the examples for the final test, in [0, 1); the two shares add up to less than 1.
+      stratify: shape (examples,), the class of each example, such as dataset.y. Every part gets its exact share of each class,
+        rounded up or down, and rounding avoids a part without a class. With groups, the shares are met as nearly as they allow.
       shuffle: False keeps the order: training takes the first examples (of each class), then validation, then test.
-      groups: shape (examples,), such as the patient that each example is of. A group is in one part only, and the shares are of
-        examples, met to within the size of a group.
+      groups: shape (examples,), the group of each example, such as the patient. A group stays in one part. The shares still count
+        examples: they are met to within the size of one group, or of two groups if there are three parts.
 
     Returns:
-      A `Split` of NumPy arrays in JAX's dtypes; a share of zero gives None. An array with a column whose values float32 can't
-      tell from each other, such as seconds since 1970, stays in float64, so that `standardize` sees them.
+      A `Split` of NumPy arrays in JAX's dtypes; a part whose share is zero is None. An array with a column whose values float32
+      can't distinguish, such as seconds since 1970, stays in float64, so that `standardize` can still distinguish them.
 
     Raises:
-      ValueError: a share is out of range, or so small or large that a part would be empty; a class has one example alone, or a
+      ValueError: a share is out of range, or so small or large that a part would be empty; a class has only one example, or a
         part fewer examples than there are classes; there are fewer groups than parts; the data is not usable.
-      TypeError: the data holds no numbers, or key isn't a JAX random key.
+      TypeError: the data doesn't hold numbers, or key isn't a JAX random key.
 
     Example:
       >>> parts = split(Dataset(np.ones((10, 3)), np.arange(10)), key=jax.random.key(0), test=0.1)
@@ -127,13 +126,13 @@ def split(
 
 
 def examples_at(dataset: AnyDataset, rows: np.ndarray) -> AnyDataset:
-    """Some examples of a data set of NumPy arrays, in the order asked for."""
+    """The examples at these indices of a data set of NumPy arrays, in the order of the indices."""
     taken: AnyDataset = jax.tree.map(lambda field: field[rows], dataset)
     return taken
 
 
 def example_order(where: str, key: jax.Array | None, examples: int, *, shuffle: bool) -> np.ndarray:
-    """The order in which examples are shared out, shape (examples,), int; without shuffling that in which they are given."""
+    """The order in which examples are dealt out to parts, shape (examples,), int; without shuffling, the given order."""
     if not shuffle:
         return np.arange(examples)
     check.random_key(where, key)
@@ -147,7 +146,7 @@ def _check_left(where: str, count: int, fix: str) -> None:
 
 
 def _parts(sizes: dict[str, int], order: np.ndarray, stratify: Any, groups: Any) -> np.ndarray:
-    """The part of each example as its place in sizes, shape (examples,), int."""
+    """The part of each example, as an index into sizes, shape (examples,), int."""
     examples = len(order)
     strata = np.zeros(examples, int) if stratify is None else partition.labels_of("split", "stratify", stratify, examples)
     wanted = np.array(list(sizes.values()))
@@ -170,19 +169,19 @@ def _parts(sizes: dict[str, int], order: np.ndarray, stratify: Any, groups: Any)
 
 
 def class_weights(y: Any, num_classes: int | None = None) -> np.ndarray:
-    """Weights under which every class counts as much as any other: examples / (classes * examples of the class).
+    """Weights that make every class count the same: examples / (classes * examples of the class).
 
     Args:
       y: labels from 0 to num_classes - 1, shape (examples,) or (examples, 1); a bool is 0 or 1.
-      num_classes: at least 1; by default the largest label and one.
+      num_classes: at least 1; by default the largest label plus one.
 
     Returns:
-      One weight a class, shape (num_classes,), float32: `class_weights(y)[y]` has one an example, whose mean is 1. A class
-      without examples has a weight of 0, and doesn't count among the classes.
+      One weight for each class, shape (num_classes,), in JAX's default float dtype. `class_weights(y)[y]` gives each example its
+      weight; their mean is 1. A class without examples has weight 0 and isn't counted among the classes.
 
     Raises:
-      TypeError: y holds no whole numbers.
-      ValueError: a label is out of range, or there are none.
+      TypeError: y doesn't hold integers.
+      ValueError: a label is out of range, or there are no labels.
 
     Example:
       >>> print(class_weights(np.array([0, 0, 0, 1])).round(3))
@@ -205,7 +204,7 @@ def class_weights(y: Any, num_classes: int | None = None) -> np.ndarray:
 
 
 def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
-    """Each label as a row of zeros with a one at its place.
+    """Encodes each label as a vector of zeros with a one at the label's index.
 
     Args:
       labels: integers from 0 to num_classes - 1, any shape.
@@ -235,24 +234,24 @@ def one_hot(labels: jax.Array, num_classes: int) -> jax.Array:
 
 
 def mixup(key: jax.Array, batch: Dataset, alpha: Scalar = 0.2) -> Dataset:
-    """Lines between examples: each is mixed with another of its minibatch, and what is wanted of it likewise.
+    """Mixes each example of a minibatch with another one of it, and their targets in the same proportion.
 
     x <- share * x + (1 - share) * x of the other; the same for y; share ~ Beta(alpha, alpha), one for the minibatch
 
     Args:
       key: a JAX random key.
-      batch: x and y with the examples on the first axis; y are numbers or distributions, since there is nothing between two labels.
-      alpha: shape (), > 0; small leaves most as they are, one draws any share as often as any other.
+      batch: x and y with the examples on the first axis; y holds numbers or distributions, because labels can't be mixed.
+      alpha: shape (), > 0. A small alpha mixes little in most steps; with alpha = 1 the share is uniform in [0, 1].
 
     Returns:
       A `Dataset` of as many examples.
 
     Raises:
-      TypeError: y are labels, or the batch is weighted: some of its examples are not to be seen.
+      TypeError: y holds labels, x or y is a `Padded`, or the batch is weighted (an example of weight 0 must not be used).
       ValueError: alpha is not positive.
 
     Example:
-      A training's step, and no evaluation, gets its minibatches mixed:
+      Minibatches are mixed in a training's step, and not in evaluation:
 
       >>> from funcnet import layers, losses, optimizers
       >>> from funcnet.train import training
@@ -288,11 +287,11 @@ def mixup(key: jax.Array, batch: Dataset, alpha: Scalar = 0.2) -> Dataset:
 
 
 def minibatch(key: jax.Array, step: Any, num_examples: Any, batch_size: int) -> jax.Array:
-    """Which examples make up the minibatch of one step, found without running the steps before it.
+    """Computes which examples are in the minibatch of one step, without running the steps before it.
 
-    Training goes through a shuffled data set in batches, epoch after epoch, shuffled anew each time; the up to
-    batch_size - 1 examples that would not fill a batch sit that epoch out. The shuffle is a keyed permutation that is
-    computed for each place alone, the swap-or-not shuffle: no sorting, and no order to keep between steps.
+    Training goes through the data set in minibatches, and shuffles it again for every epoch. The last examples of an epoch, at most
+    batch_size - 1, are skipped if they don't fill a minibatch. The shuffle is a keyed permutation, the swap-or-not shuffle, which is
+    computed for each place separately: nothing is sorted, and no order is kept between steps.
 
     Args:
       key: decides the order.
@@ -328,10 +327,10 @@ _ROUNDS = 24
 
 
 def _shuffled(key: jax.Array, epoch: jax.Array, places: jax.Array, count: jax.Array) -> jax.Array:
-    """The permutation of 0 .. count - 1 that key and epoch stand for, at these places; all but the key uint32.
+    """Applies the permutation of 0 .. count - 1 given by key and epoch to these places; all arguments but key are uint32.
 
-    In each round every place has a partner, the two the same distance from a random pivot, and a coin for the pair
-    decides whether they swap.
+    In each round every place has a partner: the two add up to a random pivot, modulo count. A random bit for the pair decides
+    whether they swap.
     """
     words = bits(key, 2 * _ROUNDS, epoch)
     pivots, coins = words[:_ROUNDS] % count, words[_ROUNDS:]
@@ -347,13 +346,13 @@ def _shuffled(key: jax.Array, epoch: jax.Array, places: jax.Array, count: jax.Ar
 
 
 def as_split(where: str, data: Any, cast: str = "always", least: int = 2) -> Split:
-    """A checked `Split` of NumPy arrays from a `Split` or a data set; traced arrays pass as they are.
+    """Checks a `Split` or a data set and returns a `Split` of NumPy arrays; traced arrays are returned as they are.
 
     Args:
-      where: who asks, for the message.
-      data: what is given.
+      where: name of the caller, for messages.
+      data: a `Split` or a data set.
       cast: as in `as_dataset`.
-      least: how many examples there must be to train on.
+      least: the least number of examples to train on.
     """
     if isinstance(data, Split):
         parts = [
@@ -373,13 +372,14 @@ def as_split(where: str, data: Any, cast: str = "always", least: int = 2) -> Spl
 
 
 def as_dataset(where: str, data: Any, least: int = 2, cast: str = "always") -> AnyDataset:
-    """A checked data set of NumPy arrays; traced arrays pass as they are.
+    """Checks a data set and returns it as NumPy arrays; traced arrays are returned as they are.
 
     Args:
-      where: who asks, for the message.
+      where: name of the caller, for messages.
       data: a pair of arrays, or a `WeightedDataset`.
-      least: how many examples there must be.
-      cast: "always" to JAX's dtypes, and a warning where a column of numbers collapses; "gently", where none does; "never".
+      least: the least number of examples.
+      cast: whether to cast to JAX's dtypes: "always", with a warning if different numbers of a column become equal by it; "gently",
+        only if none do; or "never".
     """
     if isinstance(data, tuple | list) and _holds_datasets(data):
         splits = all(isinstance(part, Split) for part in data)
@@ -410,26 +410,26 @@ def _as_inputs(where: str, name: str, x: Any, cast: str, examples: int) -> Any:
         return as_padded(where, name, x, cast)
     if isinstance(x, Mapping) and x:
         return {key: _as_inputs(where, f"{name}[{key!r}]", value, cast, examples) for key, value in x.items()}
-    if is_several(x) and not (len(x) == examples and np.ndim(x[0]) == 1 and len(x[0]) != examples):  # else a tuple of rows
+    if is_several(x) and not (len(x) == examples and np.ndim(x[0]) == 1 and len(x[0]) != examples):  # else a tuple of examples
         each = [_as_inputs(where, f"{name}[{i}]", value, cast, examples) for i, value in enumerate(x)]
         return type(x)(*each) if hasattr(x, "_fields") else tuple(each)
     return as_numbers(where, name, x, cast)
 
 
 def as_padded(where: str, name: str, x: Padded, cast: str = "always") -> Padded:
-    """Checked sequences as NumPy arrays, zero after their lengths; `cast` as in `as_dataset`."""
+    """Checks sequences and returns them as NumPy arrays, zero after their lengths; `cast` as in `as_dataset`."""
     length = np.asarray(x.length)
     values = _array(where, f"{name}.values", x.values)
     checked(f"{where}: {name}", Padded(values, length), first=True)
     outside = np.arange(values.shape[1])[None] >= length[:, None]
-    if np.any(values[outside] != 0):  # of NaN too
+    if np.any(values[outside] != 0):  # true for NaN too
         values = values.copy()
         values[outside] = 0
     return Padded(as_numbers(where, f"{name}.values", values, cast), length.astype(np.int32))
 
 
 def example_shape(x: Any) -> Any:
-    """The shape of one example; of several inputs, theirs in the same structure."""
+    """The shape of one example; for several inputs, their shapes in the same structure."""
     return jax.tree.map(lambda leaf: tuple(np.shape(leaf)[1:]), x)
 
 
@@ -477,7 +477,7 @@ def as_numbers(where: str, name: str, values: Any, cast: str = "always") -> np.n
 
 
 def _first_infinite(array: np.ndarray) -> tuple[int, ...] | None:
-    """Where the first number is that isn't finite; looked for a block at a time, so that a file's array isn't taken into memory."""
+    """The index of the first number that isn't finite, searched in blocks, so that a memory-mapped array isn't loaded as a whole."""
     block = max(1, _LOOKED_AT // max(1, math.prod(array.shape[1:])))
     for begin in range(0, len(array), block):
         fine = np.isfinite(array[begin : begin + block])
@@ -488,7 +488,7 @@ def _first_infinite(array: np.ndarray) -> tuple[int, ...] | None:
 
 
 def as_examples(where: str, x: Any) -> Any:
-    """A set of examples to predict on, as an array of numbers of whatever values, or several; a JAX array passes as it is."""
+    """Checks examples to predict on: an array of numbers, finite or not, or several; a JAX array is returned as it is."""
     if isinstance(x, jax.Array):
         return x
     if is_several(x):
@@ -501,7 +501,7 @@ _DATASETS = (Dataset, WeightedDataset, Split)
 
 
 def _holds_datasets(data: Any) -> bool:
-    """Whether a list or tuple is of data sets, which may be pairs of arrays; a pair of inputs and targets isn't."""
+    """Whether a list or tuple holds data sets, which may be pairs of arrays; a pair of inputs and targets doesn't."""
 
     def is_pair(part: Any) -> bool:
         return (
@@ -515,7 +515,7 @@ def _holds_datasets(data: Any) -> bool:
 
 
 def _array(where: str, name: str, values: Any) -> np.ndarray:
-    """As a NumPy array of numbers or bools; a table column by column, where its columns are of several dtypes."""
+    """Converts values to a NumPy array of numbers or bools; a table with columns of several dtypes is converted column by column."""
     rule = f"{name} must be an array of numbers"
     if hasattr(values, "toarray") or hasattr(values, "todense"):
         raise TypeError(check.message(where, rule, f"a sparse {type(values).__name__}", "x.toarray() or x.todense() is dense"))
@@ -542,20 +542,20 @@ def _array(where: str, name: str, values: Any) -> np.ndarray:
 
 
 def _column(series: Any) -> np.ndarray:
-    """A column of a pandas frame; one of a nullable dtype in float64, what is missing as NaN."""
+    """A column of a pandas frame as an array; a nullable dtype becomes float64, with NaN for a missing value."""
     nullable = not isinstance(series.dtype, np.dtype) and getattr(series.dtype, "kind", "O") in "biuf"
     return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan) if nullable else series.to_numpy())
 
 
 def _labels(values: Any) -> list[Any]:
-    """The names of a table's columns, of pandas, Polars or Arrow; none of anything else."""
+    """The column names of a pandas, Polars or Arrow table; empty for anything else."""
     names = getattr(values, "column_names", None)  # Arrow's columns are the columns themselves
     names = getattr(values, "columns", None) if names is None else names
     return [] if names is None else list(names)
 
 
 def _no_numbers(array: np.ndarray, values: Any) -> tuple[str, str]:
-    """What was met in place of numbers, and what to do."""
+    """Two parts of an error message: what was found instead of numbers, and what to do."""
     if np.issubdtype(array.dtype, np.complexfloating):
         return f"dtype {array.dtype}", "complex numbers are not supported"
     labels = _labels(values) if array.ndim == 2 else []
@@ -566,15 +566,15 @@ def _no_numbers(array: np.ndarray, values: Any) -> tuple[str, str]:
 
 
 def _collapsed(given: np.ndarray) -> tuple[int, int, int] | None:
-    """The first column half of whose values, or more, fall together in float32, and how many differ before and after.
+    """The first column that keeps half of its different values, or fewer, in float32, and their numbers before and after.
 
-    A column that varies by no more than float64's rounding holds one value.
+    A column that varies by no more than float64's rounding counts as constant.
     """
     if jax.dtypes.canonicalize_dtype(np.float64) != np.float32 or given.dtype.itemsize < 4 or given.dtype == np.float32:
         return None
     columns = given.reshape(len(given), math.prod(given.shape[1:]))
     rows = max(64, _LOOKED_AT // max(1, columns.shape[1]))
-    spread = slice(None, None, math.ceil(2 * len(columns) / rows))  # the first ones, which follow each other, and some of all
+    spread = slice(None, None, math.ceil(2 * len(columns) / rows))  # the first examples, which are neighbours, and some spread over all
     some = (columns if len(columns) <= rows else np.concatenate([columns[: rows // 2], columns[spread]])).astype(np.float64)
     if np.array_equal(some, some.astype(np.float32)):
         return None
@@ -599,7 +599,7 @@ def _column_name(name: str, array: np.ndarray, values: Any, column: int) -> str:
 
 
 def part_digest(part: AnyDataset | None) -> str | None:
-    """A SHA-256 of a part's arrays: their dtypes, shapes and bytes; None of none."""
+    """SHA-256 of a part's arrays: their dtypes, shapes and bytes; None if there is no part."""
     if part is None:
         return None
     found = hashlib.sha256()

@@ -1,8 +1,8 @@
-"""Random bits that cost less than the products they disturb.
+"""Cheap random bits for dropout masks and shuffles.
 
-JAX's own generator is made to be unpredictable, and a layer's dropout mask from it takes as long as the layer. A mask or
-a shuffle needs bits that are even and independent; a hash of a counter under the key gives those several times cheaper.
-Keys are JAX's, and are split and folded by JAX.
+JAX's own generator is made to be unpredictable, and drawing a layer's dropout mask with it takes as long as the layer. A mask or
+a shuffle only needs bits that are uniform and independent; hashing a counter with the key gives those several times faster.
+Keys are JAX's, and JAX splits and folds them.
 """
 
 import jax
@@ -11,12 +11,12 @@ import numpy as np
 
 
 def bits(key: jax.Array, count: int, fold: jax.Array | int = 0) -> jax.Array:
-    """Random words: the counter 0, 1, ... hashed with each word of the key in turn.
+    """Draws random words: the counter 0, 1, ... is hashed with each word of the key in turn.
 
     Args:
       key: a JAX random key of any kind.
-      count: how many, at least 0.
-      fold: shape (), integer: each number has words of its own, as after jax.random.fold_in.
+      count: number of words, at least 0.
+      fold: shape (), integer; different numbers give different words, as with jax.random.fold_in.
 
     Returns:
       Shape (count,), uint32.
@@ -29,7 +29,7 @@ def bits(key: jax.Array, count: int, fold: jax.Array | int = 0) -> jax.Array:
     """
     words = jnp.append(jax.random.key_data(key).astype(jnp.uint32), jnp.asarray(fold, jnp.uint32))
     counter = jax.lax.iota(jnp.uint32, count) * np.uint32(0x9E3779B9)  # 2^32 over the golden ratio: neighbours lie far apart
-    # A loop, as XLA would copy anything else into each use: lanes that share their draws would hash them anew in each.
+    # A loop, because XLA would copy any other form into each use: lanes that share their draws would all hash them again.
     hashed: jax.Array = jax.lax.fori_loop(0, words.size, lambda i, hashed: mixed(hashed ^ words[i]), counter)
     return hashed
 

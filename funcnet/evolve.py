@@ -1,9 +1,9 @@
-"""Population-based training: variants that do poorly take over from those that do well, with numbers that are a bit different.
+"""Population-based training: variants that do poorly copy the states of those that do well, and go on with changed numbers.
 
-`population` is a `Policy`, in NumPy alone. Two functions make it up, and one of your own will do for each:
+`population` is a `Policy`, in NumPy alone. It is built from two functions, and you can pass your own for each:
 
-exploit  (values, rng) -> copy: who takes over from whom
-explore  (name, value, low, high, logarithmic, rng) -> value: the new value of a number that was taken over
+exploit  (values, rng) -> copy: which variant copies which
+explore  (name, value, low, high, logarithmic, rng) -> value: the new value of a number that was copied
 """
 
 import math
@@ -23,45 +23,44 @@ Explore: TypeAlias = Callable[[str, float, float, float, bool, np.random.Generat
 def population(
     exploit: Exploit | None = None, explore: Explore | None = None, *, metric: str | None = None, mode: str | None = None
 ) -> Policy:
-    """Lets poor variants go on from where good ones are, and tries other numbers as training goes on.
+    """Population-based training: poor variants copy the states of good ones, and train on with changed numbers.
 
-    at each evaluation, once all that train on have been measured there, for each group of variants:
+    at each evaluation, once all variants that still train have been measured there, for each group of variants:
       copy   <- exploit(values, rng)
       state  <- state of copy                      where copy is not -1
       number <- explore(number of copy, ..., rng)  where copy is not -1, for each numeric hyperparameter
 
-    So it finds a schedule of the numbers, not one best value of each. Nobody is stopped. All that take over do so at once, from
-    states and numbers as they were at this evaluation. rng is numpy.random.default_rng([seed, generation]), where generation
-    counts the evaluations at which this was done: the same seed decides the same, whatever the order in which results arrive.
+    So it finds a schedule of the numbers, not one best value of each. No variant is stopped. All copies are made at once, from the
+    states and numbers at this evaluation. rng is numpy.random.default_rng([seed, generation]), where generation counts the
+    evaluations at which this was done: the same seed gives the same decisions, in whatever order results arrive.
 
-    A group is the variants that share a program, since only their states have the same structure: what is static in a recipe,
-    such as a width, neither changes nor mixes. A variant alone in its group only trains. So does one that has diverged or has
-    come to its end: it takes over from nobody, and nobody from it.
+    A group is the variants that share a program, since only their states have the same structure: a static hyperparameter, such as
+    a width, never changes. A variant alone in its group only trains. One that has diverged or finished doesn't copy and isn't
+    copied.
 
-    Whatever explore gives is kept within the number's bounds [low, high): what is outside becomes low, or the last float32
-    below high. Where the two are equal, or no float32 lies between them, the number is low. Whole numbers are rounded; explore
-    sees their bounds half a number lower, so that each is as likely where one is drawn evenly. A number with a step is rounded to the nearest
-    in steps, and explore sees its bounds half a step lower.
+    The value from explore is kept within the number's bounds [low, high): outside, it becomes low, or the last float32 below
+    high. If the two are equal, or no float32 lies between them, the number is low. Whole numbers are rounded; explore sees their
+    bounds half a number lower, so that a uniform draw gives each of them with the same probability. A number with a step is rounded
+    to the nearest step, and explore sees its bounds half a step lower.
 
-    Where the variants have a constraint (`where=`), explore is asked again, at most 100 times in all, until it accepts the variant; then
-    the numbers of the one that is taken over from count, and where it doesn't accept those either, the variant keeps its own.
+    If the variants have a constraint (`where=`), explore is called until the constraint accepts the new numbers, at most 100 times.
+    After that the variant takes the numbers of the one that it copies; if the constraint refuses these too, it keeps its own.
 
     Args:
-      exploit: (values, rng) -> copy. values: (n,) float64, those of one group, the smaller the better, inf where the metric has no
-        value. copy: (n,) int, for each the place of the one it takes over from, -1 where it keeps its own. None for
-        `truncation(0.2)`.
+      exploit: (values, rng) -> copy. values: (n,) float64, the metric of one group's variants, smaller is better, inf where it has
+        no value. copy: (n,) int, for each variant the index of the one that it copies, -1 for none. None for `truncation(0.2)`.
       explore: (name, value, low, high, logarithmic, rng) -> value, a finite number; logarithmic says whether the number was drawn
         on a log scale, and low and high may be infinite. None for `perturb()`.
-      metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
-      mode: whether the metric is to be small ("min") or large ("max"); None for what is known of it.
+      metric: the metric to compare variants by, such as "validation/loss"; None for the one that the sweep ranks by.
+      mode: whether a small ("min") or a large ("max") metric is good; None for the metric's known mode.
 
     Returns:
-      A `Policy`. Its `init` refuses a sweep that is measured at its end alone. Its `decide` refuses what an exploit or explore
-      of one's own must not give.
+      A `Policy`. Its `init` refuses a sweep that is only measured at its end. Its `decide` refuses invalid results of a custom
+      exploit or explore.
 
     Raises:
       ValueError: mode is unknown.
-      TypeError: exploit or explore is no function, or metric no name.
+      TypeError: exploit or explore is not a function, or metric is not a name.
 
     Example:
       >>> policy = population(truncation(0.5), perturb(factors=(0.8, 1.2), resample=0.0))
@@ -77,7 +76,7 @@ def population(
       >>> print(decisions.copy, decisions.numbers["learning_rate"], decisions.allowed)
       [-1  0] [0.1  0.12] [20 20]
 
-    Source: Jaderberg et al. (2017), Algorithm 1, arXiv 1711.09846, with all variants in step.
+    Source: Jaderberg et al. (2017), Algorithm 1, arXiv 1711.09846, with all variants at the same step.
     """
     exploit = truncation() if exploit is None else _function("exploit", exploit, truncation, binary_tournament)
     explore = perturb() if explore is None else _function("explore", explore, perturb)
@@ -123,15 +122,15 @@ def population(
 
 
 def truncation(share: float = 0.2) -> Exploit:
-    """The worst variants take over from the best ones.
+    """The worst variants copy the best ones.
 
     count = max(1, floor(share * n))
-    each of the worst count takes over from one of the best count, each of these as likely
+      each of the count worst variants copies one of the count best, drawn uniformly
 
-    Of equal values the earlier variant's is the better.
+    Of equal values, the earlier variant's counts as better.
 
     Args:
-      share: of the variants of a group, that are replaced and that are taken over from, in (0, 0.5].
+      share: how much of a group is replaced, and how much is copied from, in (0, 0.5].
 
     Returns:
       (values, rng) -> copy, as `population` takes it.
@@ -162,10 +161,10 @@ def truncation(share: float = 0.2) -> Exploit:
 
 
 def binary_tournament() -> Exploit:
-    """Each variant meets one other, and takes over from it if the other is better.
+    """Each variant is compared with another one, drawn at random, and copies it if that one is better.
 
-    other: one of the n - 1 others, each as likely
-    takes over from it where its value < own value
+    other: one of the n - 1 others, drawn uniformly
+    copied where its value < own value
 
     Returns:
       (values, rng) -> copy, as `population` takes it.
@@ -189,28 +188,28 @@ def binary_tournament() -> Exploit:
 
 
 def perturb(factors: Sequence[float] = (0.8, 1.2), resample: float = 0.25) -> Explore:
-    """Changes a number a bit, and now and then draws it anew.
+    """Multiplies a number by a random factor, or sometimes draws it again.
 
     with probability resample, where both bounds are finite:
       value <- uniform(low, high), or where the number is drawn on a log scale exp(uniform(log(low), log(high)))
     otherwise:
-      value <- value * factor, each of the factors as likely
+      value <- value * factor, one of the factors, drawn uniformly
 
-    Each number has draws of its own. What would leave [low, high) becomes low, or the last float32 below high: training may
-    round to float32, and 1 - 1e-16 would be 1. A 0 stays 0 until it is drawn anew, and a small whole number may be rounded back
-    to what it was.
+    Each number is drawn separately. A value outside [low, high) becomes low, or the last float32 below high: training may
+    round to float32, where 1 - 1e-16 would be 1. A 0 stays 0 until it is drawn again, and a small whole number may be rounded back
+    to its old value.
 
     Args:
       factors: at least one, each in (0, inf).
-      resample: how often a number is drawn anew, in [0, 1].
+      resample: probability that a number is drawn again, in [0, 1].
 
     Returns:
       (name, value, low, high, logarithmic, rng) -> value, as `population` takes it.
 
     Raises:
-      ValueError: an argument is out of range, or there are no factors. So does what is returned, where a number on a log scale
-        has a low that is not positive.
-      TypeError: factors is no list of numbers, or resample no number.
+      ValueError: an argument is out of range, or there are no factors. The returned function raises it too, for a number on a log
+        scale whose low is not positive.
+      TypeError: factors is not a list of numbers, or resample is not a number.
 
     Example:
       >>> explore = perturb(factors=(2.0,), resample=0.0)
@@ -245,7 +244,7 @@ def perturb(factors: Sequence[float] = (0.8, 1.2), resample: float = 0.25) -> Ex
 
 
 def _accepted(explore: Explore, variant: int, source: int, seen: Seen, rng: np.random.Generator) -> dict[str, float]:
-    """The new numbers of a variant that takes over from source: explored ones that the sweep's constraint accepts, else source's, else its own."""
+    """The new numbers of a variant that copies source: explored ones that the sweep's constraint accepts, else source's, else its own."""
     names = sorted(seen.numbers or {})
     for _ in range(1 if seen.accepts is None else _TRIES):
         found = {name: _explored(explore, name, source, seen, rng) for name in names}
@@ -257,7 +256,7 @@ def _accepted(explore: Explore, variant: int, source: int, seen: Seen, rng: np.r
 
 
 def _explored(explore: Explore, name: str, source: int, seen: Seen, rng: np.random.Generator) -> float:
-    """The new value of a number that is taken over from source, within its bounds; NaN where source has none."""
+    """The new value of a number copied from source, within its bounds; NaN if source doesn't have the number."""
     assert seen.numbers is not None
     number = seen.numbers[name]
     if np.isnan(number[source]):
@@ -268,7 +267,7 @@ def _explored(explore: Explore, name: str, source: int, seen: Seen, rng: np.rand
     if steps is not None:
         high = steps.low + steps.step * steps.size
     shift = steps.step / 2 if steps is not None else 0.5 if whole else 0.0
-    # What is drawn evenly from [low - 1/2, high - 1/2) and rounded is low to high - 1, each as likely; alike in steps.
+    # A uniform draw from [low - 1/2, high - 1/2), rounded, gives low to high - 1 with equal probability; the same holds for steps.
     value = explore(name, float(number[source]), low - shift, high - shift, name in (seen.logarithmic or ()), rng)
     check.in_range("population", f"what explore gives for {name!r}", value, -math.inf, math.inf, ends="()")
     value = check.as_number("population", f"what explore gives for {name!r}", value)
@@ -285,7 +284,7 @@ def _within(value: float, low: float, high: float) -> float:
 
 
 def _checked_copy(given: Any, count: int) -> np.ndarray:
-    """What exploit gave, if it is what it must be."""
+    """Checks what exploit returned."""
     copy: np.ndarray = np.asarray(given)
     check.shape_is("population", "what exploit gives", copy.shape, (count,), fix="one entry a variant of the group")
     if not np.issubdtype(copy.dtype, np.integer):
@@ -299,7 +298,7 @@ def _checked_copy(given: Any, count: int) -> np.ndarray:
 
 
 def _function(name: str, value: Any, *makers: Callable[..., Any]) -> Any:
-    """Checks that value is a function; a maker that was not called is one too, and the likely slip."""
+    """Checks that value is a function, and not a factory such as `truncation` that the user forgot to call."""
     if any(value is maker for maker in makers):
         raise TypeError(check.message("population", f"{name} must be a rule", value.__name__, f"{value.__name__}() makes one"))
     if not callable(value):
@@ -308,7 +307,7 @@ def _function(name: str, value: Any, *makers: Callable[..., Any]) -> Any:
 
 
 def _described(function: Any) -> str:
-    """A function by its name and the plain numbers that it closes over."""
+    """Describes a function by its name and the plain numbers that it closes over."""
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     plain = [cell for cell in cells if isinstance(cell, int | float | list | tuple)]
     return f"{getattr(function, '__qualname__', type(function).__qualname__)}{tuple(plain)}".replace(".<locals>", "")

@@ -1,4 +1,4 @@
-"""Folds: the same data cut several times, so that every example is trained on and measured by."""
+"""Folds for cross-validation: the same data cut several times into a training and a validation part."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,25 +18,26 @@ Folds: TypeAlias = tuple[Split, ...]
 def k_fold(
     dataset: AnyDataset, folds: int, *, key: jax.Array | None = None, shuffle: bool = True, stratify: Any = None, groups: Any = None
 ) -> list[Split]:
-    """Cuts a data set into folds, each of which is the validation part once, with all others to train on.
+    """Cuts a data set into folds; each is the validation part once, while the others are trained on.
 
     Args:
       dataset: `Dataset(x, y)`, or any pair of arrays, or a `WeightedDataset`.
-      folds: at least 2, at most the examples.
-      key: decides who goes where, a JAX random key; not used without shuffling.
+      folds: number of folds, at least 2 and at most the number of examples.
+      key: a JAX random key that decides which fold each example goes to; not used if shuffle is False.
       shuffle: False keeps neighbours together: the folds are those of scikit-learn's splitters that don't shuffle.
-      stratify: shape (examples,), each one's class, such as dataset.y: folds differ by at most one in how many examples of a
-        class they hold, and in their size.
-      groups: shape (examples,), such as the patient that each example is of: a group is in one fold only, and folds are as
-        near in size as a greedy choice makes them. Together with stratify, classes are spread as evenly as the groups let them.
+      stratify: shape (examples,), the class of each example, such as dataset.y. Any two folds differ by at most one example of each
+        class, and by at most one in size.
+      groups: shape (examples,), the group of each example, such as the patient. A group stays in one fold, and a greedy choice
+        makes the folds similar in size. With stratify, classes are spread as evenly as the groups allow.
 
     Returns:
       A `Split(train, validation)` for each fold, the examples in the order given. `sweep` takes the list, and then ranks variants
       by their mean over the folds.
 
     Raises:
-      ValueError: there are fewer examples or groups than folds, or fewer examples of every class; the data is not usable.
-      TypeError: the data holds no numbers, or key isn't a JAX random key.
+      ValueError: there are fewer examples or groups than folds, or every class has fewer examples than there are folds; the data
+        is not usable.
+      TypeError: the data doesn't hold numbers, or key isn't a JAX random key.
 
     Warns:
       UserWarning: a class has fewer examples than there are folds, so that some folds have none.
@@ -47,7 +48,7 @@ def k_fold(
       >>> [part.validation.y.tolist() for part in k_fold(data, 2, key=jax.random.key(0), stratify=data.y)]
       [[0, 0, 1], [0, 0, 1]]
 
-    Source: the promises of scikit-learn's KFold, StratifiedKFold, GroupKFold and StratifiedGroupKFold.
+    Source: as scikit-learn's KFold, StratifiedKFold, GroupKFold and StratifiedGroupKFold promise.
     """
     dataset = as_dataset("k_fold", dataset, cast="gently")
     examples = examples_of(dataset.y)
@@ -60,15 +61,15 @@ def k_fold(
 def time_series_folds(
     dataset: AnyDataset, folds: int, *, validation_size: int | None = None, max_train_size: int | None = None, gap: int = 0
 ) -> list[Split]:
-    """Cuts a data set in order of time so that what is trained on always lies before what is validated by.
+    """Cuts a data set that is in order of time into folds whose training examples all come before their validation examples.
 
-    The last folds * validation_size examples are the validation parts, one after the other; each trains on what comes before.
+    The last folds * validation_size examples are the validation parts, one after the other; each fold trains on what comes before.
 
     Args:
       dataset: `Dataset(x, y)`, or any pair of arrays, or a `WeightedDataset`; the oldest example first.
       folds: at least 2.
       validation_size: examples in each validation part, at least 1; examples // (folds + 1) by default.
-      max_train_size: examples to train on at most, the latest, at least 2; None for all.
+      max_train_size: most examples to train on, the latest ones, at least 2; None for all.
       gap: examples left out between the two parts, at least 0.
 
     Returns:
@@ -76,7 +77,7 @@ def time_series_folds(
 
     Raises:
       ValueError: a number is out of range, or leaves the first fold fewer than two examples to train on.
-      TypeError: the data holds no numbers.
+      TypeError: the data doesn't hold numbers.
 
     Example:
       >>> from funcnet.data import Dataset
@@ -102,11 +103,11 @@ def time_series_folds(
 
 
 def as_folds(where: str, data: Any) -> Folds:
-    """The folds of a list of them, checked; of other data its one split.
+    """Checks a list of folds; other data becomes a single `Split`.
 
     Raises:
-      ValueError: a fold has nothing to validate by, or examples of another shape or kind than the first one's.
-      TypeError: the data is no list of splits, and no data.
+      ValueError: a fold has no validation part, or examples of another shape or kind than the first one's.
+      TypeError: the data is neither a list of splits nor a data set.
     """
     if not are_folds(data):
         return (as_split(where, data),)
@@ -128,7 +129,7 @@ def are_folds(data: Any) -> bool:
 
 
 def _kind(fold: Split) -> str:
-    """What must be the same in all folds."""
+    """Describes what must be the same in all folds: kinds of parts, dtypes and shapes of an example."""
     parts = [part for part in fold[:2] if part is not None]
     return " and ".join(
         f"{type(part).__name__}({', '.join(f'{name} {_shown(field)}' for name, field in part._asdict().items())})" for part in parts
@@ -141,10 +142,10 @@ def _shown(field: Any) -> str:
 
 
 def alike(folds: Sequence[Split]) -> Folds:
-    """The folds with as many examples each as the largest has, so that one program takes them all.
+    """Pads the folds to the size of the largest, so that one program takes them all.
 
-    What fills a part up is its last example, over and over. Those of a validation part then have weights of zero; of a training
-    part the first ones alone are to be used.
+    A part is padded with copies of its last example. In a validation part the copies have weight 0; in a training part only
+    the first, real examples are to be used.
     """
     if len(folds) == 1:
         return tuple(folds)

@@ -1,6 +1,6 @@
-"""JAX's inner names: what funcnet uses of JAX that is not part of its stable interface, in one place.
+"""JAX internals: everything that funcnet uses of JAX outside its stable interface, in one place.
 
-A new JAX may move or drop any of these. No other module uses them, and tests/test_inner.py says which one went missing.
+A new JAX may move or drop any of these. No other module uses them, and tests/test_inner.py tells which one is missing.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ ClosedJaxpr: Any = getattr(jax.extend.core, "ClosedJaxpr", Jaxpr)  # one class f
 
 try:
     from jax._src.config import trace_context as _jax_context
-except ImportError:  # then everything that JAX can be configured by counts
+except ImportError:  # then all of JAX's configuration values are compared
     _jax_context = None
 
 WRONG = ("0.10.2", "0.11.0")  # versions that compute wrong sums and crash on a CPU: jax-ml/jax#39103, #40412, #39257
 _WANTED = ">=0.10.1" + "".join(f",!={version}" for version in WRONG)  # as pyproject.toml asks for
 
-# What decides how a program is traced or compiled, and is not part of JAX's own trace context.
+# Settings that affect tracing or compiling and are not in JAX's own trace context.
 _BESIDE = (
     "jax_default_prng_impl",
     "jax_debug_nans",
@@ -44,7 +44,7 @@ _BESIDE = (
 
 
 def warn_of_wrong_jax(where: str) -> None:
-    """Warns, once, where JAX is of a version known to compute wrong numbers, which pip installs only if told to."""
+    """Warns once if JAX is of a version known to compute wrong numbers. pip installs such a version only if told to."""
     _warn_of_wrong(where, jax.__version__, jaxlib.version.__version__)
 
 
@@ -54,13 +54,13 @@ def _warn_of_wrong(where: str, *versions: str) -> None:
     if wrong:
         rule = f"needs a JAX that computes right, got {' and '.join(wrong)}, known for wrong sums and crashes on a CPU"
         fix = f"pip install 'jax{_WANTED}' 'jaxlib{_WANTED}'"
-        warnings.warn(f"{where}: {rule}; {fix}", RuntimeWarning, stacklevel=4)  # it points at who called `where`
+        warnings.warn(f"{where}: {rule}; {fix}", RuntimeWarning, stacklevel=4)  # it points at the caller of `where`
 
 
 def trace_context() -> tuple[Any, ...]:
-    """Everything of JAX's configuration that decides how a program is traced and compiled, as a value with a hash.
+    """All of JAX's configuration that affects how a program is traced and compiled, as a hashable value.
 
-    Flags, set for good or in a `with` statement of this thread, the default device, the kind of random keys, and the mesh.
+    These are flags (set globally or in a `with` statement of this thread), the default device, the kind of random keys, and the mesh.
 
     Example:
       >>> before = trace_context()
@@ -76,11 +76,11 @@ def trace_context() -> tuple[Any, ...]:
 
 
 def flag(name: str) -> Any:
-    """One of JAX's settings, as it is in this thread."""
+    """The value of one of JAX's settings in this thread."""
     return getattr(jax.config, name)
 
 
-# Settings that decide what a trace computes, each of which JAX has a `with` statement for.
+# Settings that affect what a traced function computes; JAX has a context manager for each.
 _SETTINGS = (
     "enable_x64",
     "default_matmul_precision",
@@ -93,7 +93,7 @@ _SETTINGS = (
 
 
 def settings() -> dict[str, Any]:
-    """JAX's settings that decide what a trace computes, as they are in this thread, to be sent to another process.
+    """The values, in this thread, of JAX's settings that affect what a traced function computes; to send to another process.
 
     Example:
       >>> with jax.default_matmul_precision("float32"):
@@ -105,7 +105,7 @@ def settings() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def under(given: Mapping[str, Any]) -> Iterator[None]:
-    """A `with` in which JAX's settings are those that another process has told.
+    """Context manager that applies JAX settings received from another process.
 
     Example:
       >>> with under({"default_matmul_precision": "float32"}):
@@ -120,13 +120,13 @@ def under(given: Mapping[str, Any]) -> Iterator[None]:
 
 
 def no_mesh() -> Any:
-    """A `with` in which nothing that is traced or placed knows of the mesh that the user has set."""
-    no_one: Any = None  # which set_mesh takes, and isn't typed to
+    """Context manager that hides the mesh set by the user from everything that is traced or placed inside."""
+    no_one: Any = None  # set_mesh accepts None, but its type doesn't say so
     return jax.set_mesh(no_one)
 
 
 def _mesh() -> Any:
-    """The devices of the mesh, of which the abstract mesh says only how they are arranged."""
+    """The mesh with its devices; the abstract mesh only holds their arrangement."""
     try:
         return jax.sharding.get_mesh()
     except ValueError:  # while something is traced, only the abstract mesh may be asked for
@@ -142,17 +142,17 @@ def _hashable(value: Any) -> Any:
 
 
 def eval_jaxpr(jaxpr: Any, arguments: Sequence[Any]) -> list[Any]:
-    """What a `ClosedJaxpr`, as `jax.make_jaxpr` returns it, makes of its flat arguments."""
+    """Evaluates a `ClosedJaxpr`, as `jax.make_jaxpr` returns it, on flat arguments."""
     return list(jaxpr_as_fun(jaxpr)(*arguments))
 
 
 def outputs(jaxpr: Any) -> list[Any]:
-    """The abstract values, with shape and dtype, of what a `ClosedJaxpr` gives."""
+    """The abstract values (shape and dtype) of a `ClosedJaxpr`'s outputs."""
     return list(jaxpr.out_avals)
 
 
 def without_constants(jaxpr: Any) -> tuple[Any, list[Any]]:
-    """A `ClosedJaxpr` that takes the values it closed over as its first arguments, and those values."""
+    """Turns the constants of a `ClosedJaxpr` into its first arguments; returns the new one and the constants."""
     constants = list(jaxpr.consts)
     if hasattr(jaxpr, "with_consts"):  # JAX 0.12
         return jaxpr.with_consts([]), constants
@@ -161,19 +161,19 @@ def without_constants(jaxpr: Any) -> tuple[Any, list[Any]]:
 
 
 def fingerprints(jaxprs: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """What each `ClosedJaxpr` computes, as a value with a hash: two that are equal compute the same, in the same order.
+    """Describes what each `ClosedJaxpr` computes as a hashable value: equal ones compute the same, in the same order.
 
-    Constants inside it count by value. A parameter that only JAX understands, such as a function to call back, counts as
-    equal where Python says so, which for a function means that it is the same one.
+    Constants are compared by value. Other parameters, such as callback functions, are compared with ==, under which a function
+    equals only itself.
     """
     walk = _Walk()
     return [walk.jaxpr(jaxpr) for jaxpr in jaxprs]
 
 
 def digest(value: Any) -> str:
-    """A SHA-256 of what a fingerprint, or a tuple of arrays, says: the same in another process, with the same JAX.
+    """SHA-256 of a fingerprint or a tuple of arrays; the same in another process with the same JAX.
 
-    A function that a program calls back counts by its name and its code, not by what it closes over.
+    A callback function enters with its name and its code, but not with what it closes over.
 
     Example:
       >>> jaxpr = jax.make_jaxpr(lambda x: 2 * x)(1.0)
@@ -206,7 +206,7 @@ def digest(value: Any) -> str:
 
 
 def _told(value: Any) -> str:
-    """A value as text without an address."""
+    """A value as text, without memory addresses."""
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, Primitive):
@@ -219,15 +219,15 @@ def _told(value: Any) -> str:
     return f"{type(value).__qualname__} {re.sub(r' at 0x[0-9a-fA-F]+', '', repr(value))}"
 
 
-# The derivatives that a program's own derivative would be made of. By now it has been made, or is not asked for.
+# Operations that carry rules for their derivative. A fingerprint leaves the rules out: a traced program no longer uses them.
 _DERIVATIVES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
 class _Walk:
-    """Names a jaxpr's variables by the order in which they appear, and tells what its equations are told."""
+    """Builds fingerprints: numbers a jaxpr's variables in the order in which they appear, and collects its equations' parameters."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, tuple[Any, ...]] = {}  # by the id of a jaxpr, which lives as long as the walk
+        self.seen: dict[int, tuple[Any, ...]] = {}  # by the id of a jaxpr, which stays alive during the walk
 
     def jaxpr(self, jaxpr: Any) -> tuple[Any, ...]:
         if id(jaxpr) not in self.seen:
@@ -282,7 +282,7 @@ _ITSELF = frozenset({bool, int, str, type(None)})
 
 @functools.cache
 def _how(kind: type) -> str:
-    """How a value of this type is told in a fingerprint."""
+    """How a value of this type is represented in a fingerprint."""
     kinds = {
         "jaxpr": (Jaxpr, ClosedJaxpr),
         "sequence": (tuple, list),
@@ -295,12 +295,12 @@ def _how(kind: type) -> str:
 
 
 def _of_use(aval: Any) -> Any:
-    """A type without its weakness, which has had its say once all is traced."""
+    """An abstract value with weak_type off, which only matters while tracing."""
     return aval.update(weak_type=False) if getattr(aval, "weak_type", False) else aval
 
 
 class _Same:
-    """Stands for an object without a hash: equal only to itself."""
+    """Wraps an object without a hash: equal only to a wrapper of the same object."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -321,7 +321,7 @@ def _hashable_or_itself(value: Any) -> Any:
 
 
 def inner_jaxprs(equation: Any, *, cpu: bool = True) -> list[Any]:
-    """The `Jaxpr`s that an equation runs: a loop's body, a choice's branches; of a choice of platforms a CPU's alone, or another's."""
+    """The `Jaxpr`s that an equation runs, such as a loop's body; of a choice by platform only the CPU's branch, or another's if not cpu."""
     values = [value for entry in equation.params.values() for value in (entry if isinstance(entry, tuple | list) else [entry])]
     found = [getattr(value, "jaxpr", value) for value in values if isinstance(value, Jaxpr | ClosedJaxpr)]
     if equation.params.get("branches_platforms") is None:
@@ -337,7 +337,7 @@ def uses(jaxpr: Any, primitive: str) -> bool:
 
 
 def calls_python(jaxpr: Any) -> bool:
-    """Whether a `Jaxpr`, or any that it runs, calls back a function of Python's, of which a digest can't say what it closes over.
+    """Whether a `Jaxpr`, or any that it runs, calls back into Python; a digest doesn't cover what such a function closes over.
 
     Example:
       >>> calls_python(jax.make_jaxpr(lambda x: 2 * x)(1.0).jaxpr)
@@ -352,12 +352,12 @@ def calls_python(jaxpr: Any) -> bool:
 
 
 def by_platform(*arguments: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """cpu(*arguments) in a program for a CPU and default(*arguments) in any other, chosen while lowering."""
+    """Runs cpu(*arguments) in a program for a CPU and default(*arguments) in any other; the choice is made while lowering."""
     return jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)
 
 
 def tpu_devices(topology: str) -> list[Any]:
-    """The devices of a TPU that need not be here, to compile for.
+    """The devices of a TPU to compile for; the TPU need not be attached.
 
     Args:
       topology: such as "v5e:2x2".
@@ -372,7 +372,7 @@ def tpu_devices(topology: str) -> list[Any]:
 
 
 def is_here(device: Any) -> bool:
-    """Whether a device is one of this process's, and not of a topology that is only compiled for."""
+    """Whether a device belongs to this process, and not to a topology that is only compiled for."""
     try:
         return device in jax.local_devices(backend=device.platform)
     except RuntimeError:  # there is no such platform here

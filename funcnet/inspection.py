@@ -1,4 +1,4 @@
-"""Looking into a model: how its gradients run through its layers, what it says, and which features it needs."""
+"""Inspecting a model: the gradient norm of each layer, predictions, and the importance of each feature."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,24 +27,24 @@ def gradient_norms(
     key: jax.Array | None = None,
     where: Where = is_weight,
 ) -> jax.Array:
-    """How strongly the error pulls at each layer: the gradient's Euclidean norm, layer by layer.
+    """Euclidean norm of the gradient with respect to each layer's weights.
 
     norm_l = |d objective / d weights_l|
 
-    Norms that shrink from the output to the input vanish, those that grow explode.
+    Norms that shrink from the output to the input show vanishing gradients; norms that grow show exploding ones.
 
     Args:
       model: a `Layer`; the layers inside a `serial`, or any other that keeps its params in a list, count one by one.
-      params: the model's.
+      params: the model's parameters.
       loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`.
       batch: `Dataset(x, y)`; the objective is the loss's mean over it, plus the penalty.
       penalty: params -> scalar.
-      key: with one the model trains (dropout is on).
-      where: leaf or (path, leaf) -> bool, which leaves of params count; its weights unless said otherwise.
+      key: a JAX random key, with which the model is in training mode (dropout is on); None for evaluation.
+      where: leaf or (path, leaf) -> bool, which leaves of params count; by default the weights.
 
     Returns:
-      Shape (layers,), those nearest the input first; layers without such leaves (activations, dropout) are left out.
-      Found without squaring what would overflow or underflow: a norm of 1e-30 is not 0.
+      Shape (layers,), the layer nearest the input first; layers without such leaves (activations, dropout) are left out.
+      Squares don't overflow or underflow: a norm of 1e-30 is not 0.
 
     Raises:
       ValueError: the loss is unknown, or no leaf counts.
@@ -68,18 +68,18 @@ def gradient_norms(
 
 
 def predict(training: Training, state: PyTree, x: Any) -> jax.Array:
-    """What a trained model says of a set of examples, without dropout.
+    """Predictions of a trained model for a set of examples, without dropout.
 
     Args:
       training: a `Training` with a `predict`, as those of `training(...)` have.
-      state: the training's.
+      state: the training's state.
       x: shape (examples, *in_shape), or a `Padded`.
 
     Returns:
-      Shape (examples, *out_shape); a `Padded` of a model that gives one, zero after the lengths.
+      Shape (examples, *out_shape); a `Padded`, zero after the lengths, if the model returns one.
 
     Raises:
-      TypeError: the training can't predict.
+      TypeError: the training has no `predict`.
 
     Example:
       >>> import funcnet as fn
@@ -100,17 +100,17 @@ def permutation_importance(
 ) -> jax.Array:
     """How much a trained model needs each feature: how much worse it scores once that feature's column is shuffled.
 
-    A feature that says nothing of the target, or that the model passes over, scores 0. One whose twin stands in another
-    column may score little although it matters: the model reads the twin.
+    A feature that the model ignores scores 0. A feature with a copy in another column may score little although it matters,
+    because the model can use the copy.
 
     Args:
-      training: a `Training`; the score is one of its `evaluate`.
-      state: the training's.
-      dataset: to score on, best one it was not trained on; a feature is an entry of the first axis of an example.
-      key: decides the shuffles, which all features share.
-      metric: a name among those that `evaluate` gives.
+      training: a `Training`; the score is a metric of its `evaluate`.
+      state: the training's state.
+      dataset: the data to score on, best data that the model wasn't trained on; a feature is an entry of an example's first axis.
+      key: a JAX random key for the shuffles, which are the same for all features.
+      metric: the name of one of the metrics that `evaluate` returns.
       mode: whether a small ("min") or a large ("max") metric is good.
-      repeats: shuffles of each feature.
+      repeats: number of shuffles of each feature, at least 1.
 
     Returns:
       Shape (features, repeats), in the metric's unit, positive where shuffling hurts. The features are scored one after
@@ -118,6 +118,7 @@ def permutation_importance(
 
     Raises:
       ValueError: the metric or the mode is unknown, repeats is below 1, or the examples have no axis.
+      TypeError: x is a `Padded`, or several inputs.
 
     Example:
       >>> import funcnet as fn
@@ -158,12 +159,12 @@ def permutation_importance(
 
 
 def _layers(params: Params) -> list[Params]:
-    """The params of each layer, out of however many lists they lie in."""
+    """The params of each layer, taken out of nested lists."""
     return [layer for part in params for layer in _layers(part)] if isinstance(params, list) else [params]
 
 
 def _norm(leaves: list[jax.Array]) -> jax.Array:
-    """Euclidean norm of the leaves as one vector, found on numbers of at most 1."""
+    """Euclidean norm of the leaves as one vector, which is scaled to entries of at most 1 before it is squared."""
     flat = jnp.concatenate([leaf.astype(at_least_float32(leaf.dtype)).ravel() for leaf in leaves])
     largest = jnp.max(jnp.abs(flat))
     unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)

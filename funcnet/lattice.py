@@ -10,7 +10,7 @@ _MOST = 2**31
 
 
 class Lattice(NamedTuple):
-    """The numbers low + k * step for k = 0, ..., size - 1. Whole where low and step are."""
+    """The numbers low + k * step for k = 0, ..., size - 1; whole numbers if low and step are."""
 
     low: float
     step: float
@@ -23,18 +23,18 @@ class Lattice(NamedTuple):
         return float(Decimal(repr(self.low)) + k * Decimal(repr(self.step)))
 
     def nearest(self, value: float) -> float:
-        """The number nearest to value; of two as near the larger."""
+        """The number of the lattice nearest to value; the larger one if two are equally near."""
         place = min(max((value - self.low) / self.step, 0.0), self.size - 1.0)
         return self.at(math.floor(place + 0.5))
 
 
 def lattice(where: str, low: float, high: float, step: float) -> Lattice:
-    """The numbers in steps from low on that are below high, of which low is one.
+    """The numbers low, low + step, ... below high; low is always among them.
 
-    What is within a billionth of a step of high counts as high, and is left out: 3 * 0.1 of uniform(0, 0.3, step=0.1).
+    A number within a billionth of a step of high counts as high and is left out, such as 3 * 0.1 in uniform(0, 0.3, step=0.1).
 
     Args:
-      where: for the message.
+      where: name of the caller, for messages.
       low: finite, below high.
       high: finite.
       step: positive and finite; whole where low is.

@@ -1,7 +1,7 @@
-"""Which leaves of a pytree: a predicate of a leaf, or of its path and the leaf, as every `where=` takes it.
+"""Selecting leaves of a pytree, as every `where=` does: by a predicate of the leaf, or of its path and the leaf.
 
-A path is text such as "0/weight": the names and places that lead to a leaf, joined by "/". How many arguments a predicate must
-be given tells the two kinds apart. It is asked while tracing, so that it sees shape, dtype and path, and never values.
+A path is text such as "0/weight": the names and indices that lead to a leaf, joined by "/". The number of required arguments
+decides which kind a predicate is. It is called while tracing, so that it sees shape, dtype and path, but no values.
 """
 
 import inspect
@@ -21,7 +21,7 @@ _SHOWN = 12  # paths in a message
 
 
 def is_weight(leaf: jax.Array) -> bool:
-    """A leaf with two axes or more: weights and kernels, not biases and scales.
+    """Whether a leaf has two axes or more: so have weights and kernels, but not biases and scales.
 
     Example:
       >>> is_weight(jnp.ones((3, 2))), is_weight(jnp.ones(3))
@@ -31,7 +31,7 @@ def is_weight(leaf: jax.Array) -> bool:
 
 
 def paths(tree: PyTree) -> list[str]:
-    """Where each leaf is, in the order of jax.tree.leaves; of a lone leaf the empty text.
+    """The path of each leaf, in the order of jax.tree.leaves; the empty text for a tree that is a single leaf.
 
     Example:
       >>> paths([{"bias": 1.0, "weight": 2.0}, 3.0])
@@ -41,17 +41,17 @@ def paths(tree: PyTree) -> list[str]:
 
 
 def chosen(name: str, where: Where | None, tree: PyTree, argument: str = "where") -> list[bool]:
-    """Which leaves a predicate picks, in the order of jax.tree.leaves.
+    """Whether a predicate picks each leaf, in the order of jax.tree.leaves.
 
     Args:
       name: the function that was given the predicate, for messages.
       where: leaf -> bool, or (path, leaf) -> bool; None for all of them.
-      tree: of arrays, concrete, traced or shapes alone.
-      argument: the predicate's own name, for messages.
+      tree: a pytree of arrays, which may be concrete, traced or only shapes.
+      argument: the name of the argument that is the predicate, for messages.
 
     Raises:
-      ValueError: it picks no leaf of a tree that has some. `is_weight`, which is the default of many, may.
-      TypeError: it is no such function, gives no bool, or looks at values.
+      ValueError: the predicate picks no leaf of a tree that has leaves. Only `is_weight`, a frequent default, may pick none.
+      TypeError: it is not such a function, doesn't return a bool, or looks at values.
 
     Example:
       >>> params = [{"bias": jnp.ones(3), "weight": jnp.ones((3, 2))}]
@@ -87,7 +87,7 @@ def chosen(name: str, where: Where | None, tree: PyTree, argument: str = "where"
 
 
 def takes_path(name: str, where: Any, argument: str = "where") -> bool:
-    """Whether a predicate is one of (path, leaf), rather than of a leaf.
+    """Whether a predicate takes (path, leaf), and not the leaf alone.
 
     Raises:
       TypeError: it is neither.
@@ -97,7 +97,7 @@ def takes_path(name: str, where: Any, argument: str = "where") -> bool:
         raise TypeError(check.message(name, f"{argument} must be a function of a leaf or of (path, leaf)", repr(where)[:80], fix))
     try:
         parameters = inspect.signature(where).parameters.values()
-    except (TypeError, ValueError):  # a builtin that doesn't say
+    except (TypeError, ValueError):  # a builtin without a signature
         return False
     positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     needed = [each for each in parameters if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
@@ -108,7 +108,7 @@ def takes_path(name: str, where: Any, argument: str = "where") -> bool:
 
 
 def kept(tree: PyTree, flags: Sequence[bool]) -> PyTree:
-    """The tree with None in place of the leaves that aren't picked, so that nothing is done to them or kept for them.
+    """Replaces the leaves that aren't picked with None, so that nothing is computed or stored for them.
 
     Example:
       >>> kept({"bias": 1.0, "weight": 2.0}, [False, True])
@@ -119,7 +119,7 @@ def kept(tree: PyTree, flags: Sequence[bool]) -> PyTree:
 
 
 def _is_number(leaf: Any) -> bool:
-    """Whether tracing takes a leaf."""
+    """Whether a leaf can be traced."""
     if isinstance(leaf, np.ndarray | np.generic):
         return jnp.issubdtype(leaf.dtype, jnp.number) or jnp.issubdtype(leaf.dtype, jnp.bool_)
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | int | float | complex)

@@ -1,16 +1,16 @@
-"""Losses: (prediction, target) -> scalar, for one example; the mean over its outputs where it has several.
+"""Losses: (prediction, target) -> scalar, for one example; with several outputs, the mean over them.
 
-Classification losses take logits, the net's outputs before any sigmoid or softmax. A single output may stand with or
-without its axis: prediction of shape (1,), target of shape (). A loss is computed in at least float32, and rounded to the
-prediction's dtype at the end; in training and evaluation predictions are made float32 first.
+Classification losses take logits, the net's outputs before any sigmoid or softmax. A single output may have its axis or not:
+a prediction of shape (1,) goes with a target of shape (). A loss is computed in at least float32, and rounded to the
+prediction's dtype at the end; in training and evaluation, predictions are first cast to at least float32.
 
-Of a `Padded` prediction, a step at a time, a loss of this module is the mean over the real steps of an example, each with the target of
-its step. So every example counts alike, however long it is, and the mean over a set, and its weights, are of examples, as ever. The
-target is an array, (time, *target), whose entries after the length have no say, or a `Padded` of the same length.
+For a `Padded` prediction, with an output for each step, a loss of this module is the mean over an example's real steps, each compared
+with the target of that step. So every example counts the same, however long it is, and a weight belongs to an example as always. The
+target is an array, (time, *target), whose entries after the length are ignored, or a `Padded` of the same length.
 
 A loss of your own may also
-- have a parameter `key=None`: in training it is given a key of its own for each example and step, in evaluation none;
-- take a pytree of predictions, where that is what the model gives, and a `Padded`;
+- have a parameter `key=None`: in training it gets a different key for each example and step, in evaluation none;
+- take a pytree of predictions, or a `Padded`, if the model returns that;
 - see the whole batch, if `batch_loss` marks it.
 """
 
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 
 
 def both(batch_fn: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
-    """A loss of one example from one written on a batch with the examples last; of sequences, the mean over their real steps."""
+    """Turns a loss written for a batch, examples last, into a loss of one example; for sequences, the mean over their real steps."""
 
     @examples_last(argnums=(0, 1), padded=True)
     @functools.wraps(batch_fn)
@@ -46,7 +46,7 @@ def both(batch_fn: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
 
 
 def _over_steps(batch_fn: Callable[..., jax.Array], prediction: Any, target: Any, *others: Any, **named: Any) -> jax.Array:
-    """A loss of each step of a batch, and its mean over the real ones, shape (examples,): steps are so many examples more."""
+    """The mean of a loss over the real steps of each example, shape (examples,). The loss takes every step as an example."""
     where = batch_fn.__name__
     if not is_padded(prediction):
         fix = "end the model with a layer for each step, such as dense(width, leading_axes=1)"
@@ -76,15 +76,15 @@ class BatchLoss(check.Marked):
 
 
 def batch_loss(fn: Callable[..., jax.Array]) -> BatchLoss:
-    """Declares that a loss sees the whole batch, as a contrastive one or a surrogate of an area under a curve must.
+    """Marks a loss that needs the whole batch, such as a contrastive loss or a surrogate for an area under a curve.
 
-    Where it is given to `training`, a step's loss is that of the step's minibatch, and a reported one that of the whole set at
-    once: it should be a mean, of which what it holds for each pair of examples fits in memory. A minibatch may be of one class.
+    In `training`, the loss of a step is computed on its minibatch, and a reported loss on the whole set at once. So it should be a
+    mean, and what it computes for all pairs of examples must fit in memory. A minibatch may hold a single class.
 
     Args:
       fn: (predictions, targets) -> scalar, with the examples on the first axis of both; written in jax.numpy. With a parameter
-        `weights=None`, shape (examples,), it works with `num_examples` and weighted data, of which it must leave out what
-        weighs nothing; with `key=None` it is given the step's key.
+        `weights=None`, shape (examples,), it also works with `num_examples` and weighted data, and must ignore examples of
+        weight 0; with `key=None` it gets the step's key.
 
     Returns:
       The same function, marked.
@@ -160,7 +160,7 @@ def absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """
     wide, target = _paired("absolute_error", prediction, target)
     error = wide - target
-    return _mean(error * jnp.sign(error), prediction)  # abs has the slope 1 at zero in JAX: a perfect fit would move on
+    return _mean(error * jnp.sign(error), prediction)  # JAX's abs has slope 1 at zero: a perfect fit would keep moving
 
 
 @both
@@ -170,7 +170,7 @@ def huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.
     Args:
       prediction: shape (*outputs,).
       target: the same shape.
-      delta: shape (), where the square ends, in units of the target, > 0; may be traced.
+      delta: shape (), the error at which the square ends, in units of the target, > 0; may be traced.
 
     Returns:
       Shape (), in the prediction's dtype.
@@ -252,7 +252,7 @@ def _over_positions(losses: jax.Array, logits: jax.Array) -> jax.Array:
 def kl_divergence(logits: jax.Array, target: jax.Array) -> jax.Array:
     """sum_c p_c (log p_c - log softmax(logits)_c), of a distribution p over the classes; the mean over positions.
 
-    It is `cross_entropy` less the target's own entropy: 0 where they agree, with the same slopes.
+    It is `cross_entropy` minus the entropy of the target: 0 for a perfect prediction, and with the same gradients.
 
     Args:
       logits: shape (*positions, classes).
@@ -279,9 +279,9 @@ def kl_divergence(logits: jax.Array, target: jax.Array) -> jax.Array:
 
 @both
 def poisson(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean of exp(prediction) - target * prediction: the prediction is the logarithm of the rate at which events come.
+    """Mean of exp(prediction) - target * prediction, where the prediction is the log of the rate of events.
 
-    The negative log likelihood of a count, without log(target!), which the prediction doesn't change.
+    This is the negative log likelihood of a count, without the term log(target!), which doesn't depend on the prediction.
 
     Args:
       prediction: shape (*outputs,), log rates.
@@ -302,14 +302,14 @@ def poisson(prediction: jax.Array, target: jax.Array) -> jax.Array:
 def cosine_distance(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """1 - cos of the angle between prediction and target: 0 for the same direction, 2 for the opposite one.
 
-    Found as |p / |p| - t / |t||^2 / 2, which keeps its digits for a small angle.
+    It is computed as |p / |p| - t / |t||^2 / 2, which stays accurate for small angles.
 
     Args:
       prediction: shape (*outputs,), taken as one vector.
       target: the same shape.
 
     Returns:
-      Shape (), in [0, 2], in the prediction's dtype; 1, with no slope, where one of them is all zeros.
+      Shape (), in [0, 2], in the prediction's dtype; 1, with a gradient of zero, if one of them is all zeros.
 
     Example:
       >>> print(cosine_distance(jnp.array([2.0, 0.0]), jnp.array([0.0, 0.5])))
@@ -322,7 +322,7 @@ def cosine_distance(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def _direction(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Each vector, along axis 0, at length 1; and whether it has a direction, as one of zeros has not."""
+    """Scales each vector, along axis 0, to length 1; also returns whether it has a direction, which a vector of zeros doesn't."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=0))  # a direction doesn't change with the length
     there = largest != 0
     vectors = vectors / jnp.where(there, largest, jnp.ones((), largest.dtype))[None]
@@ -351,7 +351,7 @@ def binary_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _binary(logit: jax.Array, target: jax.Array) -> jax.Array:
-    """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)), in the form that keeps every digit of both tails."""
+    """-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x)), in a form that is accurate in both tails."""
     return jnp.maximum(logit, 0) - target * logit + jnp.log1p(jnp.exp(-jnp.abs(logit)))
 
 
@@ -364,16 +364,16 @@ def _binary_slope(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Arra
 
 @both
 def focal(logits: jax.Array, target: jax.Array, gamma: Scalar = 2.0, alpha: Scalar | None = None) -> jax.Array:
-    """-(1 - p)^gamma log p, where p is the probability of what is true: examples that are easy count little.
+    """-(1 - p)^gamma log p, where p is the probability of the true class: easy examples count little.
 
-    Against an integer label among several classes p is its softmax probability; against targets of the logits' shape, each 0
-    or 1, that of a sigmoid, and the loss is the mean. gamma = 0 gives `cross_entropy` and `binary_cross_entropy`.
+    For an integer label among several classes, p is its softmax probability. For targets of the logits' shape, each 0 or 1,
+    p is a sigmoid's, and the loss is the mean. gamma = 0 gives `cross_entropy` and `binary_cross_entropy`.
 
     Args:
       logits: shape (classes,) or (*outputs,).
       target: an integer label, shape (), from 0 to classes - 1; or 0s and 1s in the logits' shape.
       gamma: shape (), >= 0; may be traced.
-      alpha: shape (), in [0, 1], what a target of 1 counts, beside 1 - alpha for one of 0; None for all alike. May be traced.
+      alpha: shape (), in [0, 1], the weight of a target of 1; a target of 0 has 1 - alpha. None for no weights. May be traced.
 
     Returns:
       Shape (), nats, in the logits' dtype; NaN for a label out of range, or a target that is neither 0 nor 1.
@@ -406,16 +406,16 @@ def focal(logits: jax.Array, target: jax.Array, gamma: Scalar = 2.0, alpha: Scal
 
 
 def _focal(margin: jax.Array, gamma: Scalar) -> jax.Array:
-    """-(1 - p)^gamma log p of p = sigmoid(margin), both tails of it exact."""
+    """-(1 - p)^gamma log p for p = sigmoid(margin), accurate in both tails."""
     zero, one = jnp.zeros((), margin.dtype), jnp.ones((), margin.dtype)
     return jnp.exp(-jnp.asarray(gamma, margin.dtype) * _binary(margin, zero)) * _binary(margin, one)
 
 
 @both
 def hinge(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """How far the right side of the margin is missed.
+    """Hinge loss: how far the score falls short of a margin of 1.
 
-    Against an integer label among several classes, max(0, 1 + max over other classes - score of the label); against
+    For an integer label among several classes, max(0, 1 + largest score of the other classes - score of the label); for
     targets of the prediction's shape, each -1 or 1, the mean of max(0, 1 - target * prediction).
 
     Args:
@@ -441,7 +441,7 @@ def hinge(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def _chosen(where: str, labels: jax.Array, classes: int) -> jax.Array:
-    """Mask of shape (*positions, classes, examples): a masked sum is faster than picking by index, above all under vmap."""
+    """Mask of each label's class, shape (*positions, classes, examples): a masked sum is faster than indexing, mainly under vmap."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(check.message(where, "a label must be an integer", labels.dtype, "or give a distribution over the classes"))
     labels = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels  # 300 classes are more than a uint8 can count
@@ -449,11 +449,11 @@ def _chosen(where: str, labels: jax.Array, classes: int) -> jax.Array:
     return jax.lax.broadcasted_iota(labels.dtype, shape, len(shape) - 2) == labels[..., None, :]
 
 
-_SLACK = 1e-3  # by which a target, being rounded, may leave its range
+_SLACK = 1e-3  # how far outside its range a target may be, because of rounding
 
 
 def _nan_unless(good: jax.Array, values: jax.Array) -> jax.Array:
-    return jnp.where(good, values, np.asarray(np.nan, values.dtype))  # NumPy's, as jax_debug_nans objects to one that JAX makes
+    return jnp.where(good, values, np.asarray(np.nan, values.dtype))  # a NumPy NaN, since jax_debug_nans raises for one made by JAX
 
 
 def _nan_where_none(chosen: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -461,7 +461,7 @@ def _nan_where_none(chosen: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def _check_labels(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
-    """Labels, one a row or one a position of it, must be integers from 0 to classes - 1."""
+    """Checks labels, one for each example or for each position: they must be integers from 0 to classes - 1."""
     classes = outputs[-1] if outputs else 1
     if not np.issubdtype(y.dtype, np.integer):
         raise TypeError(
@@ -501,7 +501,7 @@ def _check_each(
     fix: str = "",
     labels: bool = False,
 ) -> None:
-    """Each number of the targets must be good; or, where the loss takes labels too, each row a label."""
+    """Checks that each number of the targets is good or, if the loss takes labels too, that each target is a label."""
     if labels and y.ndim == 1 and outputs not in ((), (1,)):
         return _check_labels(where, outputs, y)
     _check_targets(where, outputs, y)
@@ -516,11 +516,11 @@ def _check_targets(where: str, outputs: tuple[int, ...], y: np.ndarray) -> None:
 
 
 def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array, key: jax.Array | None = None) -> jax.Array:
-    """The loss of each example, shape (examples,), of predictions in at least float32; both have the examples last.
+    """The loss of each example, shape (examples,), from predictions cast to at least float32; both arguments have the examples last.
 
     Args:
-      prediction: an array, or a pytree of them.
-      key: in training, for a loss that takes one; each example gets a key of its own.
+      prediction: an array, or a pytree of arrays.
+      key: in training, for a loss that takes one; it is split so that each example gets a different key.
 
     Raises:
       TypeError, ValueError: the loss doesn't take one example, or doesn't give one number.
@@ -554,10 +554,10 @@ def each_loss(loss: Callable[..., jax.Array], prediction: Any, target: jax.Array
 def whole_loss(
     loss: Callable[..., jax.Array], predictions: Any, targets: jax.Array, weights: jax.Array | None, key: jax.Array | None
 ) -> jax.Array:
-    """The loss of a batch, shape (), of predictions in at least float32; both have the examples first.
+    """The loss of a batch, shape (), from predictions cast to at least float32; both arguments have the examples first.
 
     Args:
-      loss: one for which `sees_batch` holds.
+      loss: a loss for which `sees_batch` is true.
       key: in training, for a loss that takes one.
 
     Raises:
@@ -576,7 +576,7 @@ def whole_loss(
 
 
 def sees_batch(loss: Callable[..., jax.Array]) -> bool:
-    """Whether a loss is one that `batch_loss` has marked, also with settings bound by functools.partial."""
+    """Whether a loss is marked by `batch_loss`, also with settings bound by functools.partial."""
     return any(isinstance(part, BatchLoss) for part in check.unwrapped(loss))
 
 
@@ -588,14 +588,14 @@ _ONE_EXAMPLE = "a loss sees one example, without a batch axis; the mean over the
 
 
 def check_targets(loss: Callable[..., jax.Array], outputs: Any, y: Any) -> None:
-    """Checks concrete targets, one a row, against a loss and the model's output shape.
+    """Checks concrete targets, one for each example, against a loss and the model's output shape.
 
     Args:
-      loss: one of this module's, or any other, which may carry a function `check_targets(outputs, y)` as an attribute. One
-        without, such as a wrapped one, is tried on every target with a prediction of 0.5: where that is NaN for some, and
-        isn't for others, or for targets of 0 or 1, the data is wrong.
-      outputs: shape of one prediction; of a `Padded` one, `Padded((time, *outputs), ())`, of which only a loss of this module, or one
-        with such an attribute, is checked.
+      loss: a loss of this module or any other, which may have a function `check_targets(outputs, y)` as an attribute. A loss
+        without, such as a wrapped one, is tried on every target with a prediction of 0.5. If that gives NaN for some targets, but
+        not for all, or not for targets of 0 or 1, the data is wrong.
+      outputs: shape of one prediction; for a `Padded` prediction `Padded((time, *outputs), ())`, and then only losses of this module
+        and those with such an attribute are checked.
       y: shape (examples, *target), or a `Padded` of them.
 
     Raises:
@@ -607,17 +607,17 @@ def check_targets(loss: Callable[..., jax.Array], outputs: Any, y: Any) -> None:
     if is_known(loss) and (is_padded(outputs) or is_padded(y)):
         return None
     own = next((checked for known, checked in _CHECKS if known is check.bare(loss)), None)
-    if own is None:  # functools.wraps copies what isn't the wrapper's own
+    if own is None:  # an attribute that functools.wraps has copied is not the wrapper's
         parts = (part for part in check.unwrapped(loss) if hasattr(part, "check_targets") and not hasattr(part, "__wrapped__"))
         own = next((part.check_targets for part in parts), None)
     if own is not None:
         own(outputs, y)
-    elif not sees_batch(loss) and not is_padded(outputs) and not is_padded(y):  # of a batch it can't be seen which of its targets is wrong
+    elif not sees_batch(loss) and not is_padded(outputs) and not is_padded(y):  # a loss of a batch doesn't show which target is wrong
         _try_targets(loss, outputs, y)
 
 
 def is_known(loss: Callable[..., jax.Array]) -> bool:
-    """Whether a loss is one of this module's, also with settings bound by functools.partial."""
+    """Whether a loss is of this module, also with settings bound by functools.partial."""
     return any(known is check.bare(loss) for known, _ in _CHECKS)
 
 

@@ -1,18 +1,18 @@
-"""Metrics: (predictions, targets) -> scalar over a whole set; what is measured, not minimised.
+"""Metrics: (predictions, targets) -> scalar over a whole set; they are measured, not minimised.
 
-Predictions are a model's outputs. For classes they are logits: shape (examples, classes), where the largest wins, or
-one logit an example, (examples,) or (examples, 1), where a positive one means class 1. Targets are labels from 0 to
-classes - 1. For one logit they may be -1 and 1 as well, as `hinge` takes them, or probabilities of class 1, as
-`binary_cross_entropy` does, of which the class is the likelier one. A NaN among an example's logits is never right, nor
-is a target that is none of these.
+Predictions are a model's outputs. For classification they are logits: shape (examples, classes), where the largest logit is the
+predicted class, or one logit for each example, shape (examples,) or (examples, 1), where a positive logit predicts class 1.
+Targets are labels from 0 to classes - 1. With one logit they may also be -1 and 1, as for `hinge`, or probabilities of class 1,
+as for `binary_cross_entropy`, where the likelier class is the label. An example with a NaN among its logits, or with any other
+target, is never counted as right.
 
-Each takes `weights`, shape (examples,), >= 0: how much an example counts, as scikit-learn's `sample_weight`. One with a
-weight of zero counts as if it weren't there; where all have, a metric is NaN. Of no examples at all there is none: a
-ValueError. Sums and means are taken in at least float32.
+Each metric takes `weights`, shape (examples,), >= 0: how much an example counts, as scikit-learn's `sample_weight`. An example of
+weight 0 is ignored; if all weights are 0, the metric is NaN. Without any example there is a ValueError. Sums and means are
+computed in at least float32.
 
-Of a `Padded` of predictions, values (examples, time, *outputs), each takes the real steps of all examples as so many examples: a long one
-has more to say than a short one, and every step has the weight of its example. The targets are an array, (examples, time, *target),
-or a `Padded` of the same lengths.
+For `Padded` predictions, values (examples, time, *outputs), a metric takes each real step as an example: a long sequence counts more
+than a short one, and every step has the weight of its example. The targets are an array, (examples, time, *target), or a `Padded`
+of the same lengths.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 
 
 def _of_steps(fn: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
-    """A metric of examples, of sequences also: of their real steps."""
+    """Makes a metric of examples take sequences too: each real step counts as an example."""
     over: Callable[..., jax.Array] = functools.partial(_over_steps, fn)
 
     @functools.wraps(fn)
@@ -47,7 +47,7 @@ def _of_steps(fn: Callable[P, jax.Array]) -> Callable[P, jax.Array]:
 def _over_steps(
     fn: Callable[..., jax.Array], predictions: Any, targets: Any, *args: Any, weights: jax.Array | None = None, **settings: Any
 ) -> jax.Array:
-    """A metric of the real steps: the others weigh nothing."""
+    """A metric over the real steps; the others have weight 0."""
     where = fn.__name__
     if not is_padded(predictions):
         fix = "end the model with a layer for each step, such as dense(width, leading_axes=1)"
@@ -79,11 +79,11 @@ class DirectedMetric(check.Marked):
 
 
 def metric(fn: Metric, mode: str) -> DirectedMetric:
-    """A metric of your own, and whether a small or a large value of it is good.
+    """Marks a metric of your own with its mode: whether a small or a large value of it is good.
 
     Args:
-      fn: (predictions, targets) -> scalar over a whole set, written in jax.numpy; with a parameter `weights=None`, shape
-        (examples,), where it is to work with `num_examples`.
+      fn: (predictions, targets) -> scalar over a whole set, written in jax.numpy; to work with `num_examples` it needs a
+        parameter `weights=None`, shape (examples,).
       mode: "min" or "max".
 
     Returns:
@@ -106,12 +106,12 @@ def metric(fn: Metric, mode: str) -> DirectedMetric:
 
 @_of_steps
 def accuracy(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
-    """Share of the examples whose class is right.
+    """Share of the examples whose class is predicted right.
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
       Shape (), in [0, 1].
@@ -131,8 +131,8 @@ def top_k_accuracy(predictions: jax.Array, targets: jax.Array, k: int = 2, *, we
     Args:
       predictions: logits, shape (examples, classes).
       targets: labels, shape (examples,).
-      k: at least 1. A tie at the k-th place counts as among them.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      k: at least 1. A tie at the k-th place counts as right.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
       Shape (), in [0, 1].
@@ -156,17 +156,17 @@ def top_k_accuracy(predictions: jax.Array, targets: jax.Array, k: int = 2, *, we
 
 @_of_steps
 def precision(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
-    """Of the examples said to be of a class, the share that is: true / (true + false positives).
+    """Share of the examples predicted to be of a class that really are: true / (true + false positives).
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      average: "macro", the mean over the classes that occur in predictions or targets; "weighted", their mean by how often
-        each is real; "micro", of the counts of all classes together; or "binary", class 1 alone.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      average: "macro", the mean over the classes that occur in predictions or targets; "weighted", their mean weighted by
+        how often each is real; "micro", from the counts of all classes together; or "binary", class 1 alone.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), in [0, 1]; 0 where nothing was said to be of the class.
+      Shape (), in [0, 1]; 0 for a class that is never predicted.
 
     Raises:
       ValueError: average is unknown, or a concrete label is out of range; a traced one gives NaN.
@@ -181,17 +181,17 @@ def precision(predictions: jax.Array, targets: jax.Array, *, average: str = "mac
 
 @_of_steps
 def recall(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
-    """Of the examples of a class, the share that was found: true / (true positives + false negatives).
+    """Share of the examples of a class that are predicted to be of it: true positives / (true positives + false negatives).
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      average: "macro", the mean over the classes that occur in predictions or targets; "weighted", their mean by how often
-        each is real; "micro", of the counts of all classes together; or "binary", class 1 alone.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      average: "macro", the mean over the classes that occur in predictions or targets; "weighted", their mean weighted by
+        how often each is real; "micro", from the counts of all classes together; or "binary", class 1 alone.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), in [0, 1]; 0 where the class doesn't occur.
+      Shape (), in [0, 1]; 0 for a class that doesn't occur in the targets.
 
     Raises:
       ValueError: average is unknown, or a concrete label is out of range; a traced one gives NaN.
@@ -206,14 +206,14 @@ def recall(predictions: jax.Array, targets: jax.Array, *, average: str = "macro"
 
 @_of_steps
 def f1(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
-    """Harmonic mean of precision and recall: 2 true / (said + real).
+    """Harmonic mean of precision and recall: 2 true positives / (predicted positives + real positives).
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      average: "macro", the mean over the classes that occur in predictions or targets; "weighted", their mean by how often
-        each is real; "micro", of the counts of all classes together; or "binary", class 1 alone.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      average: "macro", the mean over the classes that occur in predictions or targets; "weighted", their mean weighted by
+        how often each is real; "micro", from the counts of all classes together; or "binary", class 1 alone.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
       Shape (), in [0, 1].
@@ -233,16 +233,16 @@ def f1(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", we
 
 @_of_steps
 def balanced_accuracy(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
-    """Mean over the classes of the share that was found, so that a rare class counts as much as a frequent one.
+    """Mean of the recall over the classes, so that a rare class counts as much as a frequent one.
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), in [0, 1]: the mean over the classes that occur in the targets, as scikit-learn's with its warning where one
-      is said that doesn't; NaN where none does.
+      Shape (), in [0, 1]: the mean over the classes that occur in the targets, as in scikit-learn, which warns if another class is
+      predicted; NaN if no class occurs.
 
     Raises:
       ValueError: a concrete label is out of range; a traced one gives NaN.
@@ -259,17 +259,17 @@ def balanced_accuracy(predictions: jax.Array, targets: jax.Array, *, weights: ja
 
 @_of_steps
 def matthews_correlation(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
-    """Matthews' correlation of predicted and true classes; of several classes, Gorodkin's.
+    """Matthews' correlation of predicted and true classes; with more than two classes, Gorodkin's.
 
-    cov(said, real) / sqrt(cov(said, said) cov(real, real)), where cov sums the covariances of the classes' indicators
+    cov(predicted, real) / sqrt(cov(predicted, predicted) cov(real, real)), where cov sums the covariances of the classes' indicators
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), in [-1, 1]; 0 where only one class is said, or only one real, as scikit-learn's.
+      Shape (), in [-1, 1]; 0 if only one class is predicted, or only one is real, as in scikit-learn.
 
     Raises:
       ValueError: a concrete label is out of range; a traced one gives NaN.
@@ -283,10 +283,10 @@ def matthews_correlation(predictions: jax.Array, targets: jax.Array, *, weights:
     said, real, classes = _labels("matthews_correlation", predictions, targets)
     weights = _weights("matthews_correlation", weights, said.size)
     known = _all_known("matthews_correlation", targets, real, classes, weights)
-    names = jnp.arange(-1, classes, dtype=jnp.int32)[None]  # -1 is said where a logit is NaN
+    names = jnp.arange(-1, classes, dtype=jnp.int32)[None]  # -1 is predicted where a logit is NaN
     said, real, counts = said[:, None] == names, real[:, None] == names, _even(weights)
     both, said_alone, real_alone, neither = (_often(mask, counts) for mask in (said & real, said & ~real, real & ~said, ~said & ~real))
-    together = jnp.sum(both * neither - said_alone * real_alone)  # all counted: a difference would round a rare class away
+    together = jnp.sum(both * neither - said_alone * real_alone)  # all four are counted: a difference would lose a rare class by rounding
     spread = [jnp.sum(_often(mask, counts) * _often(~mask, counts)) for mask in (said, real)]
     varies = (spread[0] > 0) & (spread[1] > 0)
     value = together / jnp.where(varies, jnp.sqrt(spread[0]) * jnp.sqrt(spread[1]), 1)
@@ -300,11 +300,11 @@ def log_loss(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array |
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), nats, >= 0: found from the logits, so that no probability is rounded to 0 and clipped, as scikit-learn must;
-      NaN where a logit is, or a label is out of range.
+      Shape (), nats, >= 0. It is computed from the logits, so that no probability is rounded to 0 and clipped, as scikit-learn has
+      to. NaN where a logit is NaN, or a label is out of range.
 
     Example:
       >>> print(log_loss(jnp.array([0.0, 0.0]), jnp.array([1, 0])).round(4))
@@ -319,18 +319,18 @@ def log_loss(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array |
 def calibration_error(predictions: jax.Array, targets: jax.Array, *, bins: int = 15, weights: jax.Array | None = None) -> jax.Array:
     """Expected calibration error: how far the confidence is from the accuracy, in bins of equal width.
 
-    sum_b share_b |accuracy_b - confidence_b|; an example's confidence is the probability of the class that is said, and bin b
-    holds those above (b - 1) / bins and up to b / bins
+    sum_b share_b |accuracy_b - confidence_b|; an example's confidence is the probability of its predicted class, and bin b holds
+    the confidences above (b - 1) / bins and up to b / bins
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
       targets: labels, shape (examples,) or (examples, 1).
       bins: at least 1.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), in [0, 1]; NaN where a logit is, or a label is out of range. Its bins are those of scikit-learn's
-      calibration_curve. It is biased upwards where bins hold few examples.
+      Shape (), in [0, 1]; NaN where a logit is NaN, or a label is out of range. The bins are those of scikit-learn's
+      calibration_curve. The error is biased upwards if bins hold few examples.
 
     Raises:
       ValueError: bins is below 1.
@@ -356,19 +356,19 @@ def calibration_error(predictions: jax.Array, targets: jax.Array, *, bins: int =
 
 @_of_steps
 def roc_auc(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
-    """Area under the ROC curve: how probably an example of class 1 has a larger logit than one of class 0; a tie counts a half.
+    """Area under the ROC curve: the probability that an example of class 1 has a larger logit than one of class 0; a tie counts half.
 
-    Of several classes, the mean over each against the rest, by its softmax probability.
+    With three classes or more, each class is compared with the rest by its softmax probability, and the areas are averaged.
 
     Args:
-      predictions: logits, shape (examples, classes), (examples, 1) or (examples,). Two logits stand for their difference.
+      predictions: logits, shape (examples, classes), (examples, 1) or (examples,). Of two logits, the difference is used.
       targets: labels, shape (examples,) or (examples, 1).
-      average: of three classes or more, "macro", their plain mean; or "weighted", by how often each is real.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      average: with three classes or more, "macro", their plain mean; or "weighted", by how often each occurs in the targets.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), in [0, 1]; NaN, as scikit-learn's with its warning, where a class is not there or there is no other, but that a
-      class that is not there counts nothing in "weighted". NaN where a logit is.
+      Shape (), in [0, 1]; NaN if a class doesn't occur in the targets, or is the only one, as in scikit-learn, which warns. With
+      "weighted", a class that doesn't occur is left out. NaN where a logit is NaN.
 
     Raises:
       ValueError: average is unknown, or a concrete label is out of range; a traced one gives NaN.
@@ -384,18 +384,18 @@ def roc_auc(predictions: jax.Array, targets: jax.Array, *, average: str = "macro
 
 @_of_steps
 def average_precision(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
-    """Area under the precision-recall curve, a step each threshold: sum over thresholds of (R_n - R_(n-1)) P_n.
+    """Area under the precision-recall curve, drawn in steps: sum over thresholds of (R_n - R_(n-1)) P_n.
 
-    Of several classes, the mean over each against the rest, by its softmax probability.
+    With three classes or more, each class is compared with the rest by its softmax probability, and the areas are averaged.
 
     Args:
-      predictions: logits, shape (examples, classes), (examples, 1) or (examples,). Two logits stand for their difference.
+      predictions: logits, shape (examples, classes), (examples, 1) or (examples,). Of two logits, the difference is used.
       targets: labels, shape (examples,) or (examples, 1).
-      average: of three classes or more, "macro", their plain mean; or "weighted", by how often each is real.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      average: with three classes or more, "macro", their plain mean; or "weighted", by how often each occurs in the targets.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), in [0, 1]; 0 for a class that is not there, as scikit-learn's with its warning. NaN where a logit is.
+      Shape (), in [0, 1]; 0 for a class that doesn't occur in the targets, as in scikit-learn, which warns. NaN where a logit is NaN.
 
     Raises:
       ValueError: average is unknown, or a concrete label is out of range; a traced one gives NaN.
@@ -416,7 +416,7 @@ def mean_squared_error(predictions: jax.Array, targets: jax.Array, *, weights: j
     Args:
       predictions: shape (examples, *outputs).
       targets: the same shape.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
       Shape (), squared units of the target.
@@ -436,7 +436,7 @@ def mean_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights: 
     Args:
       predictions: shape (examples, *outputs).
       targets: the same shape.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
       Shape (), units of the target.
@@ -451,15 +451,15 @@ def mean_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights: 
 
 @_of_steps
 def median_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
-    """Median over examples of |prediction - target|, the mean over the outputs: a few far ones don't move it.
+    """Median over examples of |prediction - target|, averaged over the outputs: a few outliers don't move it.
 
     Args:
       predictions: shape (examples, *outputs).
       targets: the same shape.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), units of the target. Where exactly half of the weight lies below a gap, the middle of the gap.
+      Shape (), units of the target. If exactly half of the weight lies below a gap between two errors, the middle of the gap.
 
     Example:
       >>> print(median_absolute_error(jnp.array([1.0, 2.0, 90.0]), jnp.array([1.0, 1.0, 1.0])))
@@ -483,17 +483,17 @@ def median_absolute_error(predictions: jax.Array, targets: jax.Array, *, weights
 
 @_of_steps
 def r2(predictions: jax.Array, targets: jax.Array, *, multioutput: str = "uniform_average", weights: jax.Array | None = None) -> jax.Array:
-    """Coefficient of determination, 1 - residual / total sum of squares, the mean over the outputs.
+    """Coefficient of determination, 1 - residual / total sum of squares, averaged over the outputs.
 
     Args:
       predictions: shape (examples, *outputs).
       targets: the same shape.
-      multioutput: "uniform_average", each output counts alike; or "variance_weighted", by its total sum of squares, and alike
-        where no output varies.
-      weights: shape (examples,), >= 0, how much each counts; None for all alike.
+      multioutput: "uniform_average", all outputs count the same; or "variance_weighted", each counts by its total sum of squares, or
+        the same if no output varies.
+      weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), at most 1. Where a target doesn't vary: 1 if it is met exactly, else 0.
+      Shape (), at most 1. An output whose target doesn't vary counts as 1 if it is predicted exactly, else 0.
 
     Raises:
       ValueError: multioutput is unknown.
@@ -513,7 +513,7 @@ def r2(predictions: jax.Array, targets: jax.Array, *, multioutput: str = "unifor
     whole = len(targets) if counts is None else jnp.sum(counts)
     residual = _total((predictions - targets) ** 2, counts)
     total = _total((targets - _total(targets, counts)[None] / whole) ** 2, counts)
-    varies = jnp.any(targets != first, axis=0) & (total != 0)  # total alone won't tell: the mean of equal numbers is rounded
+    varies = jnp.any(targets != first, axis=0) & (total != 0)  # total alone isn't enough: the mean of equal numbers is rounded
     flat = jnp.where(whole > 0, jnp.where(residual == 0, 1, 0).astype(residual.dtype), jnp.nan)
     each = jnp.where(varies, 1 - residual / jnp.where(varies, total, 1), flat)
     if multioutput == "uniform_average":
@@ -547,10 +547,10 @@ MODES: dict[str, str] = {name: "min" if name.endswith(("error", "loss")) else "m
 
 
 def mode_of(where: str, metric: str, mode: str | None) -> str:
-    """Whether a small ("min") or a large ("max") value of a metric is good: as given, else as its name is known for.
+    """Whether a small ("min") or a large ("max") value of a metric is good: the given mode, or else the known one of its name.
 
     Args:
-      where: who asks, for the message.
+      where: name of the caller, for messages.
       metric: a name such as "validation/accuracy".
       mode: "min", "max", or None for what `MODES` says.
 
@@ -573,8 +573,8 @@ def mode_of(where: str, metric: str, mode: str | None) -> str:
 def direction(metric: str | Metric) -> str | None:
     """Whether a small ("min") or a large ("max") value of a metric is good; None where that isn't known.
 
-    Known are the functions of `METRICS`, by whatever name they are reported and with arguments bound by functools.partial,
-    and what `metric` has marked.
+    It is known for the functions of `METRICS`, under any reported name and with arguments bound by functools.partial, and for
+    metrics marked by `metric`.
 
     Example:
       >>> import functools
@@ -587,10 +587,10 @@ def direction(metric: str | Metric) -> str | None:
 
 
 def check_metric_targets(metric: Metric, outputs: Any, y: Any) -> None:
-    """Checks concrete targets, one a row, against a metric of this module's and the model's output shape; of a `Padded`, its steps.
+    """Checks concrete targets, one for each example or real step, against a metric of this module and the model's output shape.
 
     Raises:
-      ValueError: the targets are no labels of the model's classes, or a shape is wrong.
+      ValueError: the targets are not labels of the model's classes, or a shape is wrong.
     """
     name = known_name(metric)
     if name is None:
@@ -625,7 +625,7 @@ _OF_NUMBERS = ("mean_squared_error", "mean_absolute_error", "median_absolute_err
 
 
 def weighted_mean(where: str, values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
-    """Mean over examples, the first axis, and whatever else there is, in at least float32; what counts nothing may be NaN."""
+    """Weighted mean over examples, the first axis, and mean over all others, in at least float32; an example of weight 0 may be NaN."""
     values = values.astype(at_least_float32(values.dtype))
     counts = _weights(where, weights, len(values), values.dtype)
     if counts is None:
@@ -635,14 +635,14 @@ def weighted_mean(where: str, values: jax.Array, weights: jax.Array | None = Non
 
 
 def known_name(metric: str | Metric) -> str | None:
-    """The name in `METRICS` of a function, however it is marked or bound; None where it is none of them."""
+    """The name of a function in `METRICS`, also of one that is marked or has bound arguments; None if it isn't there."""
     if isinstance(metric, str):
         return metric if metric in METRICS else None
     return next((name for name, known in METRICS.items() if known is check.bare(metric)), None)
 
 
 def _weights(where: str, weights: jax.Array | None, examples: int, dtype: jnp.dtype | None = None) -> jax.Array | None:
-    """The weights, checked, in at least float32 and the dtype of what they count."""
+    """Checks the weights and casts them to at least float32, and to at least the dtype of the values that they weigh."""
     if weights is None:
         return None
     weights = jnp.asarray(weights)
@@ -661,9 +661,9 @@ def _total(values: jax.Array, weights: jax.Array | None) -> jax.Array:
 
 
 def _share(where: str, mask: jax.Array, weights: jax.Array | None) -> jax.Array:
-    """Share of the examples that the mask holds for, exactly 1 for all of them, however XLA divides.
+    """Share of the examples for which the mask is true; exactly 1 for all of them, however XLA divides.
 
-    They are counted in whole numbers, as float32 counts no further than 2^24.
+    Without weights they are counted in integers, since float32 only counts up to 2^24.
     """
     counts = _weights(where, weights, mask.size)
     if counts is None:
@@ -673,7 +673,7 @@ def _share(where: str, mask: jax.Array, weights: jax.Array | None) -> jax.Array:
 
 
 def _labels(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-    """Predicted labels, -1 where a logit is NaN, and true ones, -2 where there is no such class, both (examples,); and the
+    """Predicted labels, -1 where a logit is NaN, and real ones, -2 where the target is not a class, both (examples,); and the
     number of classes."""
     predictions = jnp.asarray(predictions)
     if predictions.ndim not in (1, 2):
@@ -687,7 +687,7 @@ def _labels(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax
 
 
 def _real(where: str, targets: jax.Array, examples: int, classes: int) -> jax.Array:
-    """The true labels, shape (examples,), int32; -2 where there is no such class."""
+    """The real labels, shape (examples,), int32; -2 where the target is not a class."""
     targets = jnp.asarray(targets)
     if targets.size != examples:
         raise ValueError(check.message(where, f"targets must have shape ({examples},)", targets.shape, "labels, not one-hot rows"))
@@ -708,10 +708,10 @@ def _check_some(where: str, examples: int) -> None:
 class _Counts(NamedTuple):
     """How often each class occurs, each shape (classes,)."""
 
-    hits: jax.Array  # rightly said
-    said: jax.Array
+    hits: jax.Array  # predicted and real
+    said: jax.Array  # predicted
     real: jax.Array
-    known: jax.Array  # shape (), bool: whether every label is of a class, and some example counts
+    known: jax.Array  # shape (), bool: whether every label is a class, and some example has weight
 
 
 def _counts(where: str, predictions: jax.Array, targets: jax.Array, weights: jax.Array | None) -> _Counts:
@@ -725,13 +725,13 @@ def _counts(where: str, predictions: jax.Array, targets: jax.Array, weights: jax
 
 
 def _often(mask: jax.Array, counts: jax.Array | None) -> jax.Array:
-    """How often each column of a mask holds; in whole numbers, as float32 counts no further than 2^24."""
+    """How often each column of a mask is true; without weights counted in integers, since float32 only counts up to 2^24."""
     dtype = jnp.result_type(float) if counts is None else counts.dtype
     return _total(mask.astype(jnp.int32), counts).astype(dtype)
 
 
 def _even(weights: jax.Array | None) -> jax.Array | None:
-    """The weights where the largest is 1: products of them neither overflow nor vanish."""
+    """The weights scaled so that the largest is 1: their products neither overflow nor vanish."""
     if weights is None:
         return None
     largest = jnp.max(weights)
@@ -739,8 +739,8 @@ def _even(weights: jax.Array | None) -> jax.Array | None:
 
 
 def _all_known(where: str, targets: jax.Array, real: jax.Array, classes: int, counts: jax.Array | None) -> jax.Array:
-    """Whether some example counts, and every label that does is of a class, shape (), bool; where it can be seen that one
-    isn't, an error says which."""
+    """Whether some example has weight, and the labels of all such examples are classes, shape (), bool. A concrete label that
+    isn't raises an error."""
     known = (real >= 0) if counts is None else (real >= 0) | (counts == 0)
     if not check.is_traced(known) and not np.all(known):
         row = int(np.flatnonzero(~np.asarray(known))[0])
@@ -753,19 +753,19 @@ def _where_known(counts: _Counts, value: jax.Array) -> jax.Array:
 
 
 def _scores(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A logit for each class, shape (examples, classes), in at least float32, and the true labels, shape (examples,), as
-    `_real` gives them. One logit stands for class 1, beside a zero for class 0."""
+    """A logit for each class, shape (examples, classes), in at least float32, and the real labels, shape (examples,), as
+    `_real` returns them. A single logit becomes that of class 1, and class 0 gets 0."""
     predictions = jnp.asarray(predictions)
     _, real, _ = _labels(where, predictions, targets)
     rows = predictions.reshape(len(predictions), -1).astype(wide_dtype(predictions))
     return jnp.concatenate([jnp.zeros_like(rows), rows], axis=1) if rows.shape[1] == 1 else rows, real
 
 
-_Area: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (scores, weights of right ones, of others) -> area
+_Area: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (scores, weights of a class's examples, of the others) -> area
 
 
 def _ranked(where: str, area: _Area, predictions: jax.Array, targets: jax.Array, average: str, weights: jax.Array | None) -> jax.Array:
-    """An area under a curve, the mean over the classes where there are more than two."""
+    """An area under a curve, averaged over the classes if there are more than two."""
     check.one_of(where, "average", average, ("macro", "weighted"))
     rows, real = _scores(where, predictions, targets)
     classes = rows.shape[1]
@@ -787,7 +787,7 @@ def _ranked(where: str, area: _Area, predictions: jax.Array, targets: jax.Array,
 
 
 def _roc_area(scores: jax.Array, right: jax.Array, wrong: jax.Array) -> jax.Array:
-    """The right ones' mean share of the wrong ones below, with half of those that are level."""
+    """For the right examples, the mean share of the wrong ones with a lower score; one with the same score counts half."""
     scores, right, wrong = jax.lax.sort((scores, right, wrong), num_keys=1)
     upto = jnp.cumsum(wrong)
     starts, ends = _groups(scores)
@@ -797,7 +797,7 @@ def _roc_area(scores: jax.Array, right: jax.Array, wrong: jax.Array) -> jax.Arra
 
 
 def _precision_area(scores: jax.Array, right: jax.Array, wrong: jax.Array) -> jax.Array:
-    """The right ones' mean precision, at the threshold of their own score."""
+    """For the right examples, the mean precision with their own score as the threshold."""
     downward, right, wrong = jax.lax.sort((-scores, right, wrong), num_keys=1)
     _, ends = _groups(downward)
     through = [jax.lax.cummin(jnp.where(ends, jnp.cumsum(part), jnp.inf), reverse=True) for part in (right, wrong)]
@@ -815,7 +815,7 @@ def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
 
 
 def _averaged(where: str, part: jax.Array, whole: jax.Array, counts: _Counts, average: str) -> jax.Array:
-    """part / whole of each class, shape (classes,), as one number."""
+    """Averages part / whole, one ratio for each class, to one number."""
     check.one_of(where, "average", average, ("macro", "binary", "micro", "weighted"))
     scores = _ratio(part, whole)
     if average == "binary":

@@ -1,7 +1,7 @@
-"""A name that rides in the batch: which of several functions is meant is a traced number.
+"""Names as batched arguments: a traced number selects one of several functions.
 
-So a sweep of ten activations and five optimizers is one program. Lanes that train together share the name, and XLA takes
-the one branch that is meant.
+So a sweep over ten activations and five optimizers is one program. Lanes that train together have the same name, so that XLA
+runs only the selected branch.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 class Option:
-    """What a recipe gets in place of a name marked `traced`: to be handed on to what takes a name, and nothing else."""
+    """Stands for a name marked `traced` in a recipe, which may only pass it on to a function that takes such a name."""
 
     def __init__(self, hyperparameter: str, names: Sequence[str], index: jax.Array):
         self.hyperparameter, self.names, self.index = hyperparameter, tuple(names), index
@@ -29,15 +29,15 @@ class Option:
     __eq__ = __ne__ = __lt__ = __bool__ = __hash__ = __str__ = __format__ = __len__ = __getitem__ = __iter__ = _refuse
 
     def elementwise(self, fns: Sequence[Callable[[jax.Array], jax.Array]]) -> Callable[[jax.Array], jax.Array]:
-        """The function of one array that is meant, each of them acting on every element alone.
+        """Returns the selected one of these functions, each of which acts on every element of an array separately.
 
-        What backpropagation needs of it is its slope, one array, whichever it is.
+        Backpropagation only needs the slope, one array, whichever function is selected.
         """
 
         def slope(fn: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
             return lambda x: jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]
 
-        # One that is never meant, so that the only one stays a branch: its numbers are then the same bits as among others.
+        # A branch that is never selected: with it a single function stays a branch too, and gives the same bits as among several.
         fns = [*fns, jnp.zeros_like]
         slopes = [slope(fn) for fn in fns]
 

@@ -1,8 +1,8 @@
-"""Sequences of different lengths: one array, filled up to a common length, and how many steps of each are real.
+"""Sequences of different lengths: one array, padded to a common length, and the number of real steps of each sequence.
 
-What stands after a sequence's length decides nothing. Whoever computes with it puts the sequence's own first step there (`filled`):
-a function that is finite for the real steps is finite for these, and so is its slope, which zero or whatever was there may not give.
-What is made of them is then zero (`zeroed`).
+Values after a sequence's length never affect a result. Before computing, they are replaced with the sequence's first step (`filled`):
+a function that is finite for the real steps is then finite there too, and so is its gradient. With zeros, or with what was there,
+it need not be. After computing, the results at these steps are set to zero (`zeroed`).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ from funcnet import check
 
 
 class Padded(NamedTuple):
-    """A sequence, or a set of them, whose first `length` steps are real; what stands after them has no say.
+    """A sequence, or a set of them, whose first `length` steps are real; the values after them are ignored.
 
-    Of one example, values has the shape (time, *rest) and length (); of a data set, (examples, time, *rest) and (examples,), as `pad`
-    makes them; in a batch the examples lie last on both. As in_shape it is `Padded((time, *rest), ())`. A length is in [1, time]:
-    others are refused, except in a traced one, which counts as the nearest that is in it.
+    For one example, values has shape (time, *rest) and length (); for a data set, (examples, time, *rest) and (examples,), as `pad`
+    makes them; in a batch the examples are on the last axis of both. As in_shape it is `Padded((time, *rest), ())`. A length outside
+    [1, time] is refused; a traced one is clipped to that range.
 
     Example:
       >>> sequences = Padded(np.array([[1.0, 2.0, 0.0], [3.0, 4.0, 5.0]]), np.array([2, 3]))
@@ -33,21 +33,22 @@ class Padded(NamedTuple):
 
 
 def pad(sequences: Sequence[Any], size: int | None = None, value: float = 0) -> Padded:
-    """Sequences of different lengths as one array, each filled up behind.
+    """Puts sequences of different lengths into one array, with padding after each.
 
     Args:
-      sequences: a list of arrays of shape (length, *rest), each with a length of its own, at least 1, and all with the same rest; they
-        may be lists of numbers.
-      size: steps to fill up to, at least as many as the longest has; None for that many.
-      value: what to fill up with. It decides nothing, but who draws or prints the arrays sees it.
+      sequences: a list of arrays, or lists of numbers, of shape (length, *rest). Lengths may differ, and are at least 1; rest is the
+        same for all.
+      size: number of steps to pad to, at least the longest length; None for the longest length.
+      value: the padding value. It doesn't affect results; you only see it when you draw or print the arrays.
 
     Returns:
       A `Padded` of NumPy arrays: values, shape (examples, size, *rest), and length, shape (examples,), int32. `Dataset(pad(...), y)` is
       a data set of them.
 
     Raises:
-      TypeError: sequences is no list of arrays of numbers.
-      ValueError: a sequence has no step, more than size, or another rest than the first one; or value doesn't go with their dtype.
+      TypeError: sequences is not a list of arrays of numbers.
+      ValueError: there is no sequence; one has no step, more steps than size, or another rest than the first; or value doesn't fit
+        their dtype.
 
     Example:
       >>> padded = pad([[1, 2, 3], [4]])
@@ -98,14 +99,14 @@ def _sequence(i: int, sequence: Any) -> np.ndarray:
 
 
 def checked(where: str, x: Padded, *, first: bool = False) -> Padded:
-    """A batch as arrays, its shapes and, where they are concrete, its lengths checked.
+    """Checks the shapes of a batch and, if they are concrete, its lengths; returns it as arrays.
 
     Args:
-      first: whether the examples lie first, as in a data set, not last.
+      first: whether the examples are on the first axis, as in a data set, and not on the last.
 
     Raises:
-      TypeError: the lengths are no whole numbers.
-      ValueError: there isn't one for each example, or one is out of [1, time].
+      TypeError: the lengths are not whole numbers.
+      ValueError: there isn't one length for each example, or one is outside [1, time].
     """
     values, length = (part if hasattr(part, "shape") else jnp.asarray(part) for part in x)
     if not jnp.issubdtype(length.dtype, jnp.integer):
@@ -126,41 +127,41 @@ def checked(where: str, x: Padded, *, first: bool = False) -> Padded:
 
 
 def count(x: Padded) -> jax.Array:
-    """How many steps of each example of a batch are real, int32, shape (examples,); a traced length is brought into [1, time]."""
+    """How many steps of each example of a batch are real, int32, shape (examples,); a traced length is clipped to [1, time]."""
     return jnp.clip(jnp.asarray(x.length).astype(jnp.int32), 1, x.values.shape[0])
 
 
 def real(x: Padded) -> jax.Array:
-    """Which values of a batch are real, bool, shape (time, 1 for each axis of rest, examples)."""
+    """Mask of the real values of a batch, bool, shape (time, 1 for each axis of rest, examples)."""
     time, examples, rest = x.values.shape[0], x.values.shape[-1], x.values.ndim - 2
     inside = jax.lax.broadcasted_iota(jnp.int32, (time, examples), 0) < count(x)[None]
     return inside.reshape(time, *(1,) * rest, examples)
 
 
 def filled(x: Padded) -> jax.Array:
-    """The values of a batch, with each example's first step in the place of those after its length."""
+    """The values of a batch, where the steps after each example's length are replaced with its first step."""
     values = jnp.asarray(x.values)
     return jnp.where(real(x), values, values[:1])
 
 
 def filled_up(x: Padded) -> np.ndarray:
-    """As `filled`, of a set of NumPy arrays with the examples first."""
+    """As `filled`, for a set of NumPy arrays with the examples first."""
     inside = np.arange(x.values.shape[1])[None] < np.asarray(x.length)[:, None]
     return np.asarray(np.where(inside.reshape(*inside.shape, *(1,) * (x.values.ndim - 2)), x.values, x.values[:, :1]))
 
 
 def zeroed(values: jax.Array, like: Padded) -> Padded:
-    """What was made of the steps of a batch, zero after the lengths of what it was made of."""
+    """Values computed from the steps of a batch, as a `Padded` that is zero after the batch's lengths."""
     x = Padded(values, like.length)
     return x._replace(values=jnp.where(real(x), values, jnp.zeros((), values.dtype)))
 
 
 def agreed(where: str, parts: Sequence[Padded], values: jax.Array) -> Padded:
-    """What was made of the steps of several batches, whose lengths must be the same: NaN for an example of which traced ones aren't.
+    """Values computed from the steps of several batches, whose lengths must be equal; an example whose traced lengths differ gets NaN.
 
     Raises:
       ValueError: concrete lengths differ.
-      TypeError: the values are whole numbers, which know no NaN, and the lengths are traced.
+      TypeError: the lengths are traced and the values are whole numbers, which can't be NaN.
     """
     length = parts[0].length
     others = [other.length for other in parts[1:] if other.length is not length]
@@ -179,7 +180,7 @@ def agreed(where: str, parts: Sequence[Padded], values: jax.Array) -> Padded:
 
 
 def map_values(fn: Callable[[Any], Any], tree: Any) -> Any:
-    """fn of every leaf of a tree but lengths, which stay whole numbers."""
+    """Applies fn to every leaf of a tree except lengths, which stay whole numbers."""
 
     def one(part: Any) -> Any:
         return part._replace(values=fn(part.values)) if isinstance(part, Padded) else fn(part)
@@ -192,13 +193,13 @@ def is_padded(x: Any) -> bool:
 
 
 def steps_of(x: Padded) -> tuple[np.ndarray, np.ndarray]:
-    """The real steps of a set of NumPy arrays, the examples first, one after the other, and the example that each is of."""
+    """The real steps of a set of NumPy arrays (examples first), one after the other, and the index of each one's example."""
     inside = np.arange(x.values.shape[1])[None] < np.asarray(x.length)[:, None]
     return np.asarray(x.values)[inside], np.nonzero(inside)[0]
 
 
 def check_steps(check_fn: Callable[[Any, np.ndarray], None], outputs: Padded, y: Padded) -> None:
-    """Checks the real steps of concrete targets, one a row, as `check_fn(outputs of one step, rows)` does; an error says of which example.
+    """Checks the real steps of concrete targets with `check_fn(outputs of one step, steps)`; an error names the example.
 
     Args:
       outputs: the shape of one prediction.

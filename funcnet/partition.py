@@ -1,4 +1,4 @@
-"""Who goes to which part: strata shared out evenly, groups kept whole. NumPy alone; what an example holds is not looked at."""
+"""Assigns examples to parts and folds: classes (strata) are spread evenly, groups stay whole. It never looks at the examples."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from funcnet import check
 
 
 def labels_of(where: str, name: str, values: Any, examples: int) -> np.ndarray:
-    """Each example's class or group as an integer from 0 on, shape (examples,), in the order in which the values sort.
+    """The class or group of each example as an integer, shape (examples,): the sorted values are numbered from 0.
 
     Args:
-      where: who asks, for the message.
+      where: name of the caller, for messages.
       name: the argument, "stratify" or "groups".
-      values: one number, text or row of numbers an example.
-      examples: how many there are.
+      values: one number, text or row of numbers for each example.
+      examples: the number of examples.
 
     Raises:
       ValueError: there is not one value for each example.
@@ -33,7 +33,7 @@ def labels_of(where: str, name: str, values: Any, examples: int) -> np.ndarray:
 
 
 def check_strata(where: str, strata: np.ndarray) -> None:
-    """Raises where a class has one example alone: it can't be in two parts."""
+    """Raises a ValueError if a class has only one example, which can't be in two parts."""
     least = np.bincount(strata).min()
     if least < 2:
         rule = "stratify must have at least 2 examples of each class"
@@ -44,11 +44,11 @@ def shared_out(strata: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """How many examples of each class each part gets, shape (classes, parts), int.
 
     Every number is the exact share, class size * part size / examples, rounded up or down, and every part gets its size. Where
-    that leaves a choice a class is in every part rather than missing in one; then the largest remainders are rounded up.
+    there is a choice, no part should miss a class; after that, the largest remainders are rounded up.
 
     Args:
       strata: each example's class, shape (examples,), int.
-      sizes: shape (parts,), int, which add up to the examples.
+      sizes: shape (parts,), int, which add up to the number of examples.
 
     Example:
       >>> print(shared_out(np.repeat([0, 1], [28, 2]), np.array([24, 6])))
@@ -61,7 +61,7 @@ def shared_out(strata: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     members = np.bincount(strata)
     low, rest = np.divmod(np.outer(members, sizes), len(strata))
     classes, parts = low.shape
-    # Whole numbers with given sums of rows and columns are a flow, whose best solution a simplex finds at whole numbers.
+    # Integers with given row and column sums are a network flow, for which the simplex method finds an integer optimum.
     wanted = rest / len(strata) + 2.0 * (low == 0) + 0.1 * (np.arange(parts) == 0)
     ones = np.ones((1, parts)), np.ones((1, classes))
     sums = sparse.vstack([sparse.kron(sparse.eye(classes), ones[0]), sparse.kron(ones[1], sparse.eye(parts))], format="csr")
@@ -71,12 +71,12 @@ def shared_out(strata: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def parts_by_class(strata: np.ndarray, counts: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The part of each example, where each part takes so many of each class, in turn.
+    """The part of each example, given how many examples of each class each part gets.
 
     Args:
       strata: each example's class, shape (examples,), int.
-      counts: shape (classes, parts), int.
-      order: in which the examples are taken, shape (examples,), int.
+      counts: examples of each class for each part, shape (classes, parts), int.
+      order: the order in which examples are assigned, first part first, shape (examples,), int.
 
     Returns:
       Shape (examples,), int.
@@ -88,15 +88,16 @@ def parts_by_class(strata: np.ndarray, counts: np.ndarray, order: np.ndarray) ->
 
 
 def parts_by_group(groups: np.ndarray, strata: np.ndarray, sizes: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The part of each example, where a group goes to one part alone, the one that misses most of what the group has.
+    """The part of each example, where a whole group goes to the part that most lacks the classes in it.
 
-    Groups are taken in a given order. A part's size is missed by less than a group's, times the other parts; none is empty.
+    Groups are assigned in a given order. A part's size is missed by less than a group's size times the number of other parts; no part
+    is empty.
 
     Args:
-      groups: each example's group, shape (examples,), int, of which there are at least as many as parts.
-      strata: each example's class, shape (examples,), int; all the same where classes don't count.
-      sizes: shape (parts,), int, all above zero, which add up to the examples.
-      order: in which the groups are taken, shape (groups,), int.
+      groups: each example's group, shape (examples,), int; there are at least as many groups as parts.
+      strata: each example's class, shape (examples,), int; all the same if classes don't matter.
+      sizes: shape (parts,), int, all above zero, which add up to the number of examples.
+      order: the order in which groups are assigned, shape (groups,), int.
 
     Returns:
       Shape (examples,), int.
@@ -136,9 +137,9 @@ def folds_by_class(strata: np.ndarray, folds: int, order: np.ndarray) -> np.ndar
 
 
 def folds_by_group(groups: np.ndarray, folds: int, order: np.ndarray) -> np.ndarray:
-    """The fold of each example, shape (examples,), int: groups stay whole, the largest first, each to the smallest fold.
+    """The fold of each example, shape (examples,), int: whole groups, the largest first, each go to the smallest fold.
 
-    As scikit-learn's GroupKFold; order says in which order groups of one size are taken.
+    As scikit-learn's GroupKFold; order decides which of two groups of the same size comes first.
     """
     sizes, filled = np.bincount(groups), np.zeros(folds, int)
     fold = np.empty(len(sizes), int)
@@ -149,10 +150,10 @@ def folds_by_group(groups: np.ndarray, folds: int, order: np.ndarray) -> np.ndar
 
 
 def folds_by_group_and_class(groups: np.ndarray, strata: np.ndarray, folds: int, order: np.ndarray) -> np.ndarray:
-    """The fold of each example, shape (examples,), int: groups stay whole, and classes are spread as evenly as that lets them.
+    """The fold of each example, shape (examples,), int: groups stay whole, and classes are spread as evenly as that allows.
 
-    As scikit-learn's StratifiedGroupKFold: the groups with the most uneven classes first, each to the fold where the shares of
-    the classes then vary least among the folds; order says in which order groups that are alike are taken.
+    As scikit-learn's StratifiedGroupKFold: the groups with the most uneven classes first, each to the fold that makes the shares
+    of the classes vary least among the folds; order decides which of two equally uneven groups comes first.
     """
     members = _members(groups, strata)
     classes = members.sum(0)

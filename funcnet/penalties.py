@@ -1,4 +1,4 @@
-"""Penalties: params -> scalar, strength * sum |w|^p over the weights, added to the loss to keep them small.
+"""Penalties: params -> scalar, strength * sum |w|^p over the weights; added to the loss, they keep the weights small.
 
 No factor of one half. The weights are the leaves with two axes or more; `where` picks others.
 """
@@ -28,8 +28,8 @@ def lp(p: Scalar, strength: Scalar, *, where: Where = is_weight) -> Penalty:
       params -> scalar, real and at least float32. Of a complex weight, |w| is the modulus.
 
     Raises:
-      ValueError: p is below 1, or the strength negative; a traced one cannot be checked. Where `where` picks no leaf, when the penalty
-        meets the parameters; the weights that it picks by default may be none.
+      ValueError: p is below 1, or the strength is negative; a traced value cannot be checked. The penalty raises it too when it is
+        called with parameters of which `where` picks no leaf; only the default may pick none.
 
     Example:
       >>> params = {"weight": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0])}
@@ -74,16 +74,16 @@ def l1(strength: Scalar, *, where: Where = is_weight) -> Penalty:
 def l2(strength: Scalar, *, where: Where = is_weight) -> Penalty:
     """strength * sum w^2: pulls a weight in proportion to its size.
 
-    Beside the mean loss of n examples, the same objective is had elsewhere by:
+    With the mean loss over n examples, these settings of other libraries give the same objective:
 
-    - torch, `weight_decay` of SGD, Adam and the others but AdamW: 2 * strength, for the weights alone (it is w^2 / 2 there, and
-      of biases too where they are among the parameters). AdamW's is no penalty: it is `adamw(..., weight_decay=)` here.
-    - scikit-learn, `alpha` of Ridge: n * strength beside `squared_error`, and n * outputs * strength for several outputs, as its
-      squares are summed.
-    - scikit-learn, `C` of LogisticRegression: 1 / (2 * n * strength) beside `cross_entropy` of three classes or more, or
-      `binary_cross_entropy`; of two classes by `cross_entropy`, which has two outputs for scikit-learn's one, 1 / (n * strength).
-    - scikit-learn, `alpha` of MLPClassifier: 2 * n * strength; of MLPRegressor, which halves the square: n * strength beside
-      `squared_error`. n is there the number of examples in a minibatch.
+    - torch, `weight_decay` of SGD, Adam and the others except AdamW: 2 * strength, on the weights only (torch adds w^2 / 2, also of
+      biases if they are among the parameters). AdamW's is not a penalty: here it is `adamw(..., weight_decay=)`.
+    - scikit-learn, `alpha` of Ridge: n * strength with `squared_error`, or n * outputs * strength with several outputs, because
+      Ridge sums the squares.
+    - scikit-learn, `C` of LogisticRegression: 1 / (2 * n * strength) with `binary_cross_entropy`, or with `cross_entropy` and three
+      classes or more. With two classes, `cross_entropy` has two outputs and scikit-learn one: 1 / (n * strength).
+    - scikit-learn, `alpha` of MLPClassifier: 2 * n * strength; of MLPRegressor, which halves the square: n * strength with
+      `squared_error`. For both, n is the number of examples in a minibatch.
     - scikit-learn, `alpha` of SGDClassifier: 2 * strength; of SGDRegressor, which halves the square: strength.
 
     Args:
@@ -184,10 +184,10 @@ def _nothing(params: Params) -> jax.Array:
 
 
 def _power(leaf: jax.Array, p: Scalar) -> jax.Array:
-    """|w|^p with a finite gradient at zero: whole powers as products, others with zero kept away from the logarithm."""
+    """|w|^p with a finite gradient at zero: whole powers are products, and other powers never take the logarithm of zero."""
     square = abs_square(leaf)
     leaf = wide(leaf)
-    size = root(square) if jnp.iscomplexobj(leaf) else leaf * jnp.sign(leaf)  # abs has the slope 1 at zero in JAX; this, 0
+    size = root(square) if jnp.iscomplexobj(leaf) else leaf * jnp.sign(leaf)  # JAX's abs has slope 1 at zero; this has 0
     if not check.is_traced(p) and float(p) in (1, 2, 3, 4):
         return {1: size, 2: square, 3: size * square, 4: square * square}[int(p)]
     zero = size == 0
