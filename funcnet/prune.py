@@ -1,13 +1,13 @@
 """Rules that stop poor variants early; each is a `Policy`, in NumPy alone.
 
-All look at a metric whose smaller values are better: the sweep turns the sign of one that is to be large. Three kinds:
+All see a metric of which smaller values are better: if a large metric is good, the sweep changes its sign. There are three kinds:
 
 - `patience` and `threshold` judge a variant by its own curve.
-- `median` and `percentile` judge it by the others at the same step, at every evaluation.
-- `successive_halving`, `hyperband` and `asha` look at a few steps alone, their rungs, and let the best 1 / eta of a rung go on.
+- `median` and `percentile` compare it with the others at the same step, at every evaluation.
+- `successive_halving`, `hyperband` and `asha` only look at a few steps, their rungs, and let the best 1 / eta of a rung go on.
 
-`asha` decides as results arrive. All others decide the same whatever the order and the grouping in which results arrive: about
-a step they decide when all that has a say in it has been measured.
+`asha` decides as results arrive. All others wait until everything that a decision depends on has been measured, so that the order
+in which results arrive doesn't matter.
 """
 
 import math
@@ -19,30 +19,30 @@ import numpy as np
 from funcnet import check
 from funcnet.policy import Decisions, Policy, Seen, check_metric
 
-_NEVER = np.iinfo(np.int64).max  # a step that no variant comes to
+_NEVER = np.iinfo(np.int64).max  # a step that no variant reaches
 
 
 def patience(evaluations: int, min_delta: float = 0.0, *, metric: str | None = None, mode: str | None = None) -> Policy:
-    """Stops a variant that has not got better for a while.
+    """Stops a variant that has not improved for several evaluations.
 
     value < best - min_delta:  best <- value, stale <- 0
     else:                      stale <- stale + 1, and the variant is stopped once stale = evaluations
 
-    The first value is the first best. A best is replaced by a value alone that counts as better: many small steps count as
-    better as soon as they come to more than min_delta together.
+    The first value is the first best. Only a value that counts as better replaces the best, so that many small improvements count
+    once they add up to more than min_delta.
 
     Args:
-      evaluations: how many in a row may pass without a better value, at least 1.
+      evaluations: how many evaluations in a row without a better value stop a variant, at least 1.
       min_delta: by how much a value must be better to count, in units of the metric, >= 0.
-      metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
-      mode: whether the metric is to be small ("min") or large ("max"); None for what is known of it.
+      metric: the metric to decide by, such as "validation/loss"; None for the one that the sweep ranks by.
+      mode: whether a small ("min") or a large ("max") metric is good; None for the metric's known mode.
 
     Returns:
       A `Policy`.
 
     Raises:
       ValueError: an argument is out of range.
-      TypeError: an argument is no number, or metric no name.
+      TypeError: an argument is not a number, or metric is not a name.
 
     Example:
       >>> policy = patience(evaluations=1)
@@ -61,8 +61,8 @@ def patience(evaluations: int, min_delta: float = 0.0, *, metric: str | None = N
       [False  True]
 
     Source: Prechelt (1998) for early stopping; the rule is Keras's EarlyStopping(patience=evaluations, min_delta=min_delta). Optuna's
-    PatientPruner(None, evaluations - 1) differs in two things: it goes on where a value equals the best, and its min_delta is by
-    how much a value may be worse.
+    PatientPruner(None, evaluations - 1) differs in two things: it lets a variant go on whose value equals the best, and its min_delta
+    is by how much a value may be worse.
     """
     evaluations = check.whole("patience", "evaluations", evaluations, 1)
     check.in_range("patience", "min_delta", min_delta, 0)
@@ -88,21 +88,21 @@ def patience(evaluations: int, min_delta: float = 0.0, *, metric: str | None = N
 def threshold(below: float | None = None, above: float | None = None, *, metric: str | None = None, mode: str | None = None) -> Policy:
     """Stops a variant whose metric leaves a range.
 
-    A variant is stopped at an evaluation where metric < below or metric > above. The metric is in its own sign, whether it is to
-    be small or large. A metric that is NaN counts as the worst there is: inf where small is better, -inf where large is.
+    A variant is stopped at an evaluation where metric < below or metric > above. The sign of the metric isn't changed for this. A
+    metric that is NaN counts as the worst value: inf if small is good, -inf if large is good.
 
     Args:
-      below: the metric's lowest value to go on with; None for any.
-      above: the metric's highest value to go on with; None for any.
-      metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
-      mode: whether the metric is to be small ("min") or large ("max"); None for what is known of it.
+      below: the lowest value with which a variant goes on; None for no limit.
+      above: the highest value with which a variant goes on; None for no limit.
+      metric: the metric to decide by, such as "validation/loss"; None for the one that the sweep ranks by.
+      mode: whether a small ("min") or a large ("max") metric is good; None for the metric's known mode.
 
     Returns:
       A `Policy`.
 
     Raises:
       ValueError: neither limit is given, one is not finite, or below is not the smaller one.
-      TypeError: a limit is no number, or metric no name.
+      TypeError: a limit is not a number, or metric is not a name.
 
     Example:
       >>> policy = threshold(above=5.0)
@@ -143,15 +143,15 @@ def median(*, metric: str | None = None, mode: str | None = None) -> Policy:
     It is `percentile` with a share of 0.5: see there for the rule, and for why the first evaluation should not come too early.
 
     Args:
-      metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
-      mode: whether the metric is to be small ("min") or large ("max"); None for what is known of it.
+      metric: the metric to decide by, such as "validation/loss"; None for the one that the sweep ranks by.
+      mode: whether a small ("min") or a large ("max") metric is good; None for the metric's known mode.
 
     Returns:
       A `Policy`.
 
     Raises:
       ValueError: mode is unknown.
-      TypeError: metric is no name.
+      TypeError: metric is not a name.
 
     Example:
       >>> policy = median()
@@ -165,38 +165,38 @@ def median(*, metric: str | None = None, mode: str | None = None) -> Policy:
       >>> print(policy.decide(policy.init(seen), seen)[1].stop)  # the medians of the others are 3, 3, 2, 2
       [False False  True  True]
 
-    Source: Golovin et al. (2017), section 3.2.2, with the values of a step in place of running averages, as Optuna has it.
+    Source: Golovin et al. (2017), section 3.2.2, with the values at a step in place of running averages, as in Optuna.
     """
     return _percentile("median", 0.5, metric, mode)
 
 
 def percentile(share: float, *, metric: str | None = None, mode: str | None = None) -> Policy:
-    """Stops a variant that is not among the best share of all.
+    """Stops a variant that is not in the best share of all variants.
 
     bar = quantile of the other variants' values at this step, with that share of them below it (linear between two values)
     best = the smallest of the variant's own values so far
     stopped where best > bar
 
-    It looks at every evaluation, once all that run have been measured there. There must be at least two others.
+    It decides at every evaluation, once all running variants have been measured there. There must be at least two others.
 
-    A variant that does not run any more stands in with its last value, one that diverged with inf. Without them the bar would
-    rise each time the poor have left, and the rule would cut the same share at every evaluation: successive halving in
-    disguise. With them a variant is judged by all that began. So about 1 - share of the variants are stopped in all, most of them
-    at the first evaluation: let eval_every be long enough for it to tell the good from the poor.
+    A variant that no longer runs counts with its last value, one that diverged with inf. Without them the bar would become stricter
+    each time poor variants are stopped, and the rule would stop the same share at every evaluation, as successive halving does. With
+    them, a variant is compared with all that began. So about 1 - share of the variants are stopped in total, most of them at the first
+    evaluation: choose eval_every long enough for that evaluation to tell good variants from poor ones.
 
-    Of those that run or have ended, the one with the best value so far is never stopped.
+    Among the variants that run or have ended, the one with the best value so far is never stopped.
 
     Args:
-      share: of the variants that are to go on, in (0, 1): the smaller, the stricter.
-      metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
-      mode: whether the metric is to be small ("min") or large ("max"); None for what is known of it.
+      share: share of the variants that go on, in (0, 1); a smaller one is stricter.
+      metric: the metric to decide by, such as "validation/loss"; None for the one that the sweep ranks by.
+      mode: whether a small ("min") or a large ("max") metric is good; None for the metric's known mode.
 
     Returns:
       A `Policy`.
 
     Raises:
       ValueError: share is out of range, or mode unknown.
-      TypeError: share is no number, or metric no name.
+      TypeError: share is not a number, or metric is not a name.
 
     Example:
       >>> policy = percentile(0.25)
@@ -220,24 +220,24 @@ def successive_halving(first: int, eta: float = 3, *, metric: str | None = None,
     """Trains all variants a little, the best of them eta times as long, the best of these eta times as long again, and so on.
 
     rungs: first * eta^k for k = 0, 1, ..., rounded to whole steps, as far as they are below num_steps
-    at a rung n variants stand; the best max(1, floor(n / eta)) go on to the next, or to their end after the last
+    of the n variants at a rung, the best max(1, floor(n / eta)) go on to the next, or to their end after the last
 
-    A rung is decided once all that run in it have been measured. One that diverged on its way to a rung counts among the n, as
-    the worst. Of equal values the earlier variant's is the better. A variant whose num_steps is not above a rung ends before
-    and takes no place in it.
+    A rung is decided once all running variants in it have been measured. A variant that diverged on its way to a rung counts among
+    the n, as the worst. Of equal values, the earlier variant's counts as better. A variant whose num_steps is not above a rung doesn't
+    count in it.
 
     Args:
       first: steps up to the first rung, at least 1.
-      eta: of how many one goes on, and how many times as long it trains, >= 2; need not be whole.
-      metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
-      mode: whether the metric is to be small ("min") or large ("max"); None for what is known of it.
+      eta: one of eta variants goes on and trains eta times as long, >= 2; need not be whole.
+      metric: the metric to decide by, such as "validation/loss"; None for the one that the sweep ranks by.
+      mode: whether a small ("min") or a large ("max") metric is good; None for the metric's known mode.
 
     Returns:
-      A `Policy`, whose `looks(num_steps)` gives the rungs. Its `init` refuses a first that no variant trains beyond.
+      A `Policy`, whose `looks(num_steps)` gives the rungs. Its `init` refuses a first that is not below any variant's num_steps.
 
     Raises:
       ValueError: an argument is out of range.
-      TypeError: first is no whole number, eta no number, or metric no name.
+      TypeError: first is not a whole number, eta is not a number, or metric is not a name.
 
     Example:
       >>> policy = successive_halving(first=10, eta=3)
@@ -264,33 +264,35 @@ def successive_halving(first: int, eta: float = 3, *, metric: str | None = None,
 
 
 def hyperband(first: int, eta: float = 3, *, metric: str | None = None, mode: str | None = None) -> Policy:
-    """Successive halving several times side by side, from very early rungs to hardly any: for when `first` is hard to choose.
+    """Runs several successive halvings side by side, from one with very early rungs to one with hardly any.
+
+    Use it when `first` is hard to choose.
 
     s_max = floor(log_eta(R / first)), R the largest num_steps
     bracket s = s_max, ..., 0: successive halving with rungs first * eta^(s_max - s), first * eta^(s_max - s + 1), ... below R
     its share of the variants: in proportion to n_s = ceil((s_max + 1) / (s + 1) * eta^s)
 
-    Where R is first times a power of eta, the brackets are the paper's, and bracket 0 stops nobody. Otherwise each has one rung
-    more, first * eta^s_max, between the paper's last and R.
+    If R is first times a power of eta, the brackets are the paper's, and bracket 0 stops no variant. Otherwise each has one more
+    rung, first * eta^s_max, between the paper's last one and R.
 
-    The variants are dealt to the brackets in the order given: the next one goes to the bracket with the largest
-    n_s / (2 * dealt_s + 1), where dealt_s are already there, of equals to the one with the largest s. So seats are given to
-    parties by their votes (Webster, Sainte-Lague): any number of variants is dealt in proportion, neighbours in a grid evenly,
-    and the sum of all n_s exactly as in the paper.
+    Variants are assigned to the brackets in the order given: the next one goes to the bracket with the largest
+    n_s / (2 * dealt_s + 1), where dealt_s variants already are, and among equals to the one with the largest s. Parliaments assign
+    seats this way (Webster, Sainte-Lague): any number of variants is divided in proportion, neighbours in a grid are spread evenly, and
+    if there are as many variants as the sum of all n_s, the brackets are exactly the paper's.
 
     Args:
       first: steps up to the first rung of bracket s_max, at least 1.
-      eta: of how many one goes on, and how many times as long it trains, >= 2; need not be whole.
-      metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
-      mode: whether the metric is to be small ("min") or large ("max"); None for what is known of it.
+      eta: one of eta variants goes on and trains eta times as long, >= 2; need not be whole.
+      metric: the metric to decide by, such as "validation/loss"; None for the one that the sweep ranks by.
+      mode: whether a small ("min") or a large ("max") metric is good; None for the metric's known mode.
 
     Returns:
-      A `Policy`, whose `looks(num_steps)` gives the rungs of all brackets. Its `init` refuses a first that no variant trains
-      beyond.
+      A `Policy`, whose `looks(num_steps)` gives the rungs of all brackets. Its `init` refuses a first that is not below any variant's
+      num_steps.
 
     Raises:
       ValueError: an argument is out of range.
-      TypeError: first is no whole number, eta no number, or metric no name.
+      TypeError: first is not a whole number, eta is not a number, or metric is not a name.
 
     Example:
       >>> policy = hyperband(first=1, eta=3)
@@ -321,31 +323,31 @@ def asha(first: int, eta: float = 3, *, metric: str | None = None, mode: str | N
     """Successive halving that never waits for a whole rung: a variant goes on as soon as it is good enough.
 
     rungs: first * eta^k for k = 0, 1, ..., rounded to whole steps, as far as they are below num_steps
-    of the n variants measured in a rung so far, those gone on included, the best floor(n / eta) go on
+    of the n variants measured at a rung so far, including those that have gone on, the best floor(n / eta) go on
 
-    No device is ever idle, at the price of some that go on and would not have with the whole rung in sight; and who goes on
-    depends on the order in which results arrive, which the sweep keeps to where it is resumed. Those that wait are stopped when
-    all that run have been measured and nothing can go on any more.
+    So no device waits for a rung. In return, some variants go on that would not after a look at the whole rung, and the decisions depend
+    on the order in which results arrive, which a resumed sweep keeps. Waiting variants are stopped when all running ones have been
+    measured and none can go on.
 
-    In the paper new variants keep coming. Here their number is fixed, and a rung may be left with fewer than eta, of which none
-    would go on. So that something trains to its end: when nothing else can go on, look at the last rung where variants wait. If
-    none went beyond it, or all that did have diverged, the best that waits there goes on.
+    In the paper new variants keep coming. Here their number is fixed, and a rung may be left with fewer than eta variants, of which none
+    would go on. So that one variant trains to its end, there is another rule for when no variant can go on. It looks at the last
+    rung where variants wait: if none went beyond that rung, or all that did have diverged, the best variant waiting there goes on.
 
     Diverged variants, equal values and different num_steps count as in `successive_halving`.
 
     Args:
       first: steps up to the first rung, at least 1.
-      eta: of how many one goes on, and how many times as long it trains, >= 2; need not be whole.
-      metric: what to decide by, such as "validation/loss"; None for what the sweep ranks by.
-      mode: whether the metric is to be small ("min") or large ("max"); None for what is known of it.
+      eta: one of eta variants goes on and trains eta times as long, >= 2; need not be whole.
+      metric: the metric to decide by, such as "validation/loss"; None for the one that the sweep ranks by.
+      mode: whether a small ("min") or a large ("max") metric is good; None for the metric's known mode.
 
     Returns:
-      A `Policy` with `in_order`, whose `looks(num_steps)` gives the rungs. Its `init` refuses a first that no variant trains
-      beyond.
+      A `Policy` with `in_order`, whose `looks(num_steps)` gives the rungs. Its `init` refuses a first that is not below any variant's
+      num_steps.
 
     Raises:
       ValueError: an argument is out of range.
-      TypeError: first is no whole number, eta no number, or metric no name.
+      TypeError: first is not a whole number, eta is not a number, or metric is not a name.
 
     Example:
       >>> policy = asha(first=10, eta=3)
@@ -401,7 +403,7 @@ def _percentile(name: str, share: float, metric: str | None, mode: str | None) -
         unfinished = _unfinished(seen)
         ready = unfinished & ~np.isnan(_value(seen))
         stop = np.zeros_like(ready)
-        if not ready.any() or not ready[seen.running].all():  # a variant on its way to its end is waited for too: it has a say
+        if not ready.any() or not ready[seen.running].all():  # variants on the way to their end count too
             return (), _decisions(seen, unfinished & (seen.allowed == 0), stop, seen.steps)
         step = seen.allowed[ready].min()
         ready &= seen.allowed == step
@@ -419,7 +421,7 @@ def _percentile(name: str, share: float, metric: str | None, mode: str | None) -
 
 
 def _halving(name: str, first: int, eta: float, deal: Callable[[Seen], np.ndarray], metric: str | None, mode: str | None) -> Policy:
-    """Successive halving in brackets, which know nothing of each other; bracket b leaves out the first b rungs."""
+    """Successive halving in independent brackets; bracket b leaves out the first b rungs."""
     check_metric(name, metric, mode)
 
     def init(seen: Seen) -> dict[str, np.ndarray]:
@@ -458,18 +460,18 @@ def _nothing(seen: Seen) -> tuple[()]:
 
 
 def _value(seen: Seen) -> np.ndarray:
-    """Each variant's value at the step that it is allowed; NaN where there is none, or not yet."""
+    """Each variant's value at its allowed step; NaN if there is none, or not yet."""
     place = np.minimum(np.searchsorted(seen.steps, seen.allowed), len(seen.steps) - 1)
     return np.where(seen.steps[place] == seen.allowed, seen.values[np.arange(len(place)), place], np.nan)
 
 
 def _unfinished(seen: Seen) -> np.ndarray:
-    """The variants about which there is something to decide: they run, and not to their end."""
+    """The variants to decide about: they run, and may not yet train to their end."""
     return seen.running & (seen.allowed < seen.num_steps)
 
 
 def _onwards(seen: Seen, looks: Any) -> np.ndarray:
-    """The next look of each variant, or its end if that is no later."""
+    """The next step at which each variant is looked at, or its end if that is no later."""
     after = np.append(np.asarray(looks, np.int64), _NEVER)[np.searchsorted(looks, seen.allowed, side="right")]
     onwards: np.ndarray = np.minimum(after, seen.num_steps).astype(seen.allowed.dtype)
     return onwards
@@ -480,7 +482,7 @@ def _decisions(seen: Seen, go: np.ndarray, stop: np.ndarray, looks: Any) -> Deci
 
 
 def _stood(seen: Seen, rung: int) -> np.ndarray:
-    """The variants that came to a rung, or set out for it and diverged; not those that end there or before."""
+    """The variants that reached a rung, or diverged on the way to it; without those that end there or before."""
     return (seen.allowed >= rung) & (seen.num_steps > rung)
 
 
@@ -492,13 +494,13 @@ def _last(curves: np.ndarray) -> np.ndarray:
 
 
 def _best(values: np.ndarray, count: int) -> np.ndarray:
-    """Where the smallest values are; of equals the earlier ones."""
+    """The indices of the count smallest values; of equal values the earlier ones."""
     best: np.ndarray = np.argsort(values, kind="stable")[:count]
     return best
 
 
 def _share(count: int, eta: float) -> int:
-    """floor(count / eta), where an eta such as 2.2 counts as its decimals say: 11 are five times 2.2."""
+    """floor(count / eta), where the rounding of an eta such as 2.2 doesn't matter: 11 / 2.2 is five."""
     return math.floor(count / eta * (1 + 1e-12))
 
 
@@ -509,10 +511,10 @@ def _quantile_of_others(values: np.ndarray, share: float) -> np.ndarray:
     rank[order] = np.arange(len(values))
     position = share * (len(values) - 2)
     if abs(position - round(position)) < 1e-9:
-        position = round(position)  # 0.55 of 100 is a bit more than 55: a value that equals the bar must not fall below it
+        position = round(position)  # in floats 0.55 * 100 is a bit more than 55: a value that equals the bar must not fall below it
     low = math.floor(position)
     high, weight = min(low + 1, len(values) - 2), position - low
-    below, above = (ordered[place + (rank <= place)] for place in (low, high))  # of the others: one's own place is left out
+    below, above = (ordered[place + (rank <= place)] for place in (low, high))  # of the others: each value's own place is left out
     with np.errstate(invalid="ignore"):  # inf - inf
         gap = above - below
         quantile: np.ndarray = np.where(np.isfinite(gap), below + gap * weight, below if weight == 0 else above)
@@ -527,7 +529,7 @@ def _rungs(first: int, eta: float, num_steps: int) -> list[int]:
 
 
 def _dealt(count: int, weights: list[int]) -> np.ndarray:
-    """Which of the brackets each of so many gets: the next one is the bracket's with the largest weight / (2 * dealt + 1)."""
+    """The bracket of each of count variants: the next one goes to the bracket with the largest weight / (2 * dealt + 1)."""
     total = sum(weights)
     most = [min(count, count * weight // total + len(weights) + 1) for weight in weights]  # more than any bracket gets
     bracket = np.repeat(np.arange(len(weights)), most)
@@ -557,6 +559,6 @@ def _finite(where: str, name: str, value: Any) -> float:
 
 
 def _as_share(share: Any) -> str:
-    """A likely percentage is answered with the share that it stands for."""
+    """The fix for a value that looks like a percentage: the share that it stands for."""
     one = not check.is_traced(share) and isinstance(share, int | float)
     return f"a share, not a percentage: {share / 100:g}" if one and 1 < share < 100 else ""

@@ -1,4 +1,4 @@
-"""What a picture must know of a column before it draws it: what its entries are, short labels, a scale and limits."""
+"""Prepares a column of values for a picture: its different entries, short labels, a scale and the limits of an axis."""
 
 import math
 import numbers
@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _LONGEST = 28  # characters of a label
-_RARE, _FAR = 20, 10.0  # one run in 20 may lie outside where it lies 10 times the others' range away
-_QUARTER_FAR = 20.0  # and one in 4 where it lies 20 times the middle half's range away
+_RARE, _FAR = 20, 10.0  # one run in 20 may lie outside, if it is 10 times the others' range away
+_QUARTER_FAR = 20.0  # and one in 4, if it is 20 times the middle half's range away
 _WIDE = 100.0  # a metric that spans more than this factor is drawn on a logarithmic axis
 
 
 class Column(NamedTuple):
-    """A column of a table, entry by entry: numbers have a place on an axis; None, text, booleans and infinities are names."""
+    """A column of a table. Finite numbers have a place on an axis; other entries (None, text, booleans, NaN, infinities) are names."""
 
     numbers: np.ndarray  # (rows,), float64; NaN where the entry is a name
-    codes: np.ndarray  # (rows,), the place of each entry among the different ones
-    values: list[float]  # the different ones: names in the order met, as NaN, then numbers upwards
-    labels: list[str]  # theirs
+    codes: np.ndarray  # (rows,), the index of each entry in values
+    values: list[float]  # the different entries: first names, as NaN, in order of appearance, then numbers, ascending
+    labels: list[str]  # one for each of the values
 
     @property
     def names(self) -> int:
@@ -28,7 +28,7 @@ class Column(NamedTuple):
 
 
 def column(entries: Sequence[Any] | np.ndarray) -> Column:
-    """Tells a column's different entries apart: None equals None, NaN equals NaN, and True is not 1.
+    """Finds the different entries of a column: None equals None, NaN equals NaN, and True is not 1.
 
     Example:
       >>> column([0.5, None, 0.30000000000000004, None]).labels
@@ -50,7 +50,7 @@ def column(entries: Sequence[Any] | np.ndarray) -> Column:
 
 
 def short(values: Sequence[float]) -> list[str]:
-    """Numbers in as few digits as tell them apart, three at least.
+    """Numbers as text, in as few digits as keep them different, but at least three.
 
     Example:
       >>> short([0.1, 0.30000000000000004, 1e-05, 16384])
@@ -69,10 +69,10 @@ def short(values: Sequence[float]) -> list[str]:
 def scale_of(values: Iterable[float] | np.ndarray) -> str:
     """The scale on which a hyperparameter's different values are evenly spread: "linear", "log" or "symlog".
 
-    Values drawn evenly between a and b have a geometric mean above the logarithmic mean (b - a) / log(b / a), values drawn evenly in
-    their logarithm one below: comparing the two is the likelihood ratio of the two laws. "symlog" is logarithmic on both
-    sides of zero, for values of which some are zero or negative. Fewer than 50 values within a decade
-    say too little, but for powers such as 16, 32, 64: they are on a linear scale.
+    Values drawn uniformly between a and b have a geometric mean above the logarithmic mean (b - a) / log(b / a); values whose
+    logarithm is uniform have one below it. Comparing the two means is the likelihood ratio test of the two distributions. "symlog" is
+    logarithmic on both sides of zero, for values of which some are zero or negative. Fewer than 50 values within a decade tell too
+    little and get a linear scale, except for powers such as 16, 32, 64.
 
     Example:
       >>> scale_of([1e-3, 1e-2, 1e-1]), scale_of([1, 2, 3]), scale_of([0, 1e-4, 1e-3, 1e-2])
@@ -99,7 +99,7 @@ def scale_of(values: Iterable[float] | np.ndarray) -> str:
 
 
 def metric_scale(lows: np.ndarray, highs: np.ndarray) -> str:
-    """ "log" for a metric that is positive and spans more than two decades, whatever a few runs do; else "linear".
+    """ "log" for a positive metric that spans more than two decades, even without a few outlying runs; else "linear".
 
     Args:
       lows: finite, the least value of each run.
@@ -118,11 +118,11 @@ def metric_scale(lows: np.ndarray, highs: np.ndarray) -> str:
 
 
 def limits(lows: np.ndarray, highs: np.ndarray) -> tuple[float, float]:
-    """Where an axis starts and ends so that a few far runs don't flatten the others.
+    """Finds where an axis starts and ends, so that a few outlying runs don't flatten the others.
 
-    A run is left outside where at most a twentieth of the runs (or one, if that is more) lie as far out: ten times the range of
-    the others or more, a hundred times among fewer than 20 runs. So is up to a quarter of them that lies twenty times the range
-    of the middle half away.
+    At most a twentieth of the runs (or one, if that is more) lie outside if they are more than ten times the range of the others away,
+    or a hundred times among fewer than 20 runs. Up to a quarter of the runs lie outside if they are more than twenty times the range of
+    the middle half away.
 
     Args:
       lows: finite, the least value of each run, on the axis' scale.
@@ -141,7 +141,7 @@ def limits(lows: np.ndarray, highs: np.ndarray) -> tuple[float, float]:
 
 
 def _top(lows: np.ndarray, highs: np.ndarray) -> float:
-    """The largest value inside, from each run's least and largest, upwards."""
+    """The largest value inside the limits, from each run's least and largest value, both sorted."""
     inside, least = len(highs), len(highs) - max(1, len(highs) // 4)
     while True:
         kept = _without_far(lows, highs[:inside])
@@ -151,7 +151,7 @@ def _top(lows: np.ndarray, highs: np.ndarray) -> float:
 
 
 def _without_far(lows: np.ndarray, highs: np.ndarray) -> int:
-    """How many of the runs are left once those are taken out that lie far from the others."""
+    """How many runs are left without those that lie far from the others."""
     count = len(highs)
     judged = [(0, _few(count), _FAR if count >= 20 else 100.0)] if count >= 3 else []
     judged += [(count // 4, count // 4, _QUARTER_FAR)] if count >= 8 else []
@@ -165,7 +165,7 @@ def _without_far(lows: np.ndarray, highs: np.ndarray) -> int:
 
 
 def _few(count: int) -> int:
-    """How many of so many may be called outliers at one end."""
+    """How many of count runs may be outliers at one end."""
     return max(1, count // _RARE) if count >= 3 else 0
 
 
@@ -175,7 +175,7 @@ def _is_number(entry: Any) -> bool:
 
 
 def _key(entry: Any) -> Hashable:
-    """Equal for entries that are one value."""
+    """A key that is equal for equal entries."""
     if isinstance(entry, numbers.Real) and not isinstance(entry, bool | np.bool_):
         return ("number", float(entry)) if entry == entry else ("number", "nan")
     if isinstance(entry, np.generic):
@@ -196,7 +196,7 @@ def _cut(text: str) -> str:
 
 
 def _distinct(labels: list[str]) -> list[str]:
-    """Labels that are alike get a number."""
+    """Adds a number to labels that occur more than once."""
     seen: dict[str, int] = {}
     for label in labels:
         seen[label] = seen.get(label, 0) + 1

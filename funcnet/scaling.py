@@ -1,4 +1,4 @@
-"""Scaling: features, and targets, brought to mean zero and variance one, and back."""
+"""Scales features, and targets, to mean zero and variance one, and back."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,25 +14,25 @@ from funcnet.tree import is_several
 
 
 class Scaler(NamedTuple):
-    """What scales raw rows as the training part was scaled, and takes predictions back to the target's unit.
+    """Scales raw examples as the training part was scaled, and converts predictions back to the target's unit.
 
-    x <- (x - x_mean) / x_scale, and y likewise. `np.savez(path, **scaler._asdict())` keeps one beside a saved model, and
-    `Scaler(**np.load(path))` is the same again. Of a `Padded`, one mean and one scale serve all steps, which have the shape rest.
+    x <- (x - x_mean) / x_scale, and the same for y. `np.savez(path, **scaler._asdict())` saves a scaler beside a model, and
+    `Scaler(**np.load(path))` loads it again. For a `Padded`, all steps have one mean and one scale, of the shape of a step.
     """
 
-    x_mean: np.ndarray  # shape in_shape, float64; rest, of a Padded
+    x_mean: np.ndarray  # shape in_shape, float64; for a Padded, the shape of a step
     x_scale: np.ndarray  # shape in_shape, float64; 1 where a feature doesn't vary
     y_mean: np.ndarray  # shape target, float64; 0 where the targets are left as they are
-    y_scale: np.ndarray  # shape target, float64; 1 likewise
+    y_scale: np.ndarray  # shape target, float64; 1 where the targets are left as they are
 
     def apply(self, data: Any) -> Any:
-        """The same kind of thing, scaled.
+        """Scales data, and returns the same kind of data.
 
         Args:
-          data: a `Split`, a `Dataset`, a `WeightedDataset`, or new rows alone, shape (rows, *in_shape), or a `Padded`.
+          data: a `Split`, a `Dataset`, a `WeightedDataset`, or inputs alone, shape (examples, *in_shape), or a `Padded` of inputs.
 
         Returns:
-          x, and y where targets are scaled, in floating point; computed in float64 from what is given.
+          The data in floating point, with x scaled, and y too if targets are; computed in float64 from the given values.
 
         Raises:
           ValueError: the data is not usable, or an example has another shape than those of the training part.
@@ -50,7 +50,7 @@ class Scaler(NamedTuple):
         return done if isinstance(data, Split) else done.train
 
     def _apply(self, parts: Split) -> Split:
-        """A checked split, scaled."""
+        """Scales a checked split."""
         scales_targets = bool(np.any(self.y_mean != 0) or np.any(self.y_scale != 1))
 
         def scaled(part: AnyDataset | None) -> AnyDataset | None:
@@ -62,10 +62,10 @@ class Scaler(NamedTuple):
         return Split(*map(scaled, parts))  # type: ignore[arg-type]
 
     def undo(self, y: Any) -> Any:
-        """Scaled targets or predictions in the unit of the targets that were given.
+        """Converts scaled targets or predictions back to the unit of the given targets.
 
         Args:
-          y: shape (rows, *target); any shape where the target is one number; or a `Padded`, which stays one.
+          y: shape (examples, *target); any shape if the target is one number; or a `Padded`, for which a `Padded` is returned.
 
         Returns:
           y * y_scale + y_mean, float64: large targets, such as seconds since 1970, keep their values.
@@ -83,27 +83,29 @@ class Scaler(NamedTuple):
             flat = self.undo(values.reshape(-1, *values.shape[2:]))
             return _zeroed(flat.reshape(values.shape), y)
         given, scale, mean = np.asarray(y, np.float64), np.asarray(self.y_scale), np.asarray(self.y_mean)
-        if mean.size == 1:  # (rows, 1) are predictions of targets (rows,)
+        if mean.size == 1:  # predictions may be (examples, 1) for targets (examples,)
             return np.asarray(given * scale.item() + mean.item())
         _check_shape("undo", "y", given, mean)
         return np.asarray(given * scale + mean)
 
 
 def scaler(data: Split | AnyDataset, *, targets: bool | None = None) -> Scaler:
-    """The statistics of the training part: each feature's mean and standard deviation, in float64, and the target's.
+    """Computes the mean and standard deviation of each feature, and of the target, over the training part, in float64.
 
-    What doesn't vary in training is only centred. Weights don't count here. Of a `Padded`, the statistics of its real steps together.
+    A feature or target that doesn't vary in training is only centred. Weights are ignored. For a `Padded`, the statistics are over all
+    its real steps.
 
     Args:
-      data: a `Split`, or a `Dataset` taken as its own training part.
-      targets: whether y is scaled too; by default where it holds real numbers of three different values or more. Labels, in
-        whole numbers or of two values, are left as they are.
+      data: a `Split`, or a `Dataset`, which is then all training part.
+      targets: whether y is scaled too. By default it is if it holds floats of at least three different values; labels, in whole
+        numbers or of two values, are left as they are.
 
     Returns:
-      A `Scaler`, whose `apply` scales data and new rows, and whose `undo` takes predictions back.
+      A `Scaler`, whose `apply` scales data, and whose `undo` converts predictions back.
 
     Raises:
       ValueError: the data is not usable.
+      TypeError: x is several inputs, or targets of each step are not a `Padded`.
 
     Example:
       >>> parts = Split(Dataset(np.array([[1.0], [3.0]]), np.array([0, 1])), Dataset(np.array([[5.0]]), np.array([1])))
@@ -115,17 +117,17 @@ def scaler(data: Split | AnyDataset, *, targets: bool | None = None) -> Scaler:
 
 
 def standardize(data: Split | AnyDataset | Sequence[Split]) -> Any:
-    """Mean zero and variance one for every feature, by the statistics of the training part alone.
+    """Scales every feature to mean zero and variance one, with the statistics of the training part alone.
 
-    x <- (x - mean) / standard deviation; a feature that doesn't vary in training is only centred. Computed in float64 from
-    what is given. The short form of `scaler`, which keeps the statistics.
+    x <- (x - mean) / standard deviation; a feature that doesn't vary in training is only centred. It is computed in float64 from
+    the given values. This is the short form of `scaler`, which also keeps the statistics.
 
     Args:
-      data: a `Split`, or a `Dataset` taken as its own training part; or a list of splits, such as folds, each of which goes by its
-        own training part. Weights don't count here.
+      data: a `Split`, or a `Dataset`, which is then all training part; or a list of splits, such as folds, each scaled with the
+        statistics of its training part. Weights are ignored.
 
     Returns:
-      The same kind of thing, x in floating point; y is left as it is.
+      The same kind of data, x in floating point; y is left as it is.
 
     Raises:
       ValueError: the data is not usable.
@@ -169,12 +171,12 @@ def _statistics(values: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(values: Any) -> np.ndarray:
-    """What statistics are taken over: the rows, or the real steps of a `Padded`."""
+    """The values that statistics are computed over: the examples, or the real steps of a `Padded`."""
     return steps_of(values)[0] if is_padded(values) else values
 
 
 def _zeroed(values: np.ndarray, like: Padded) -> Padded:
-    """Scaled steps, zero after the lengths as ever."""
+    """Scaled steps as a `Padded`, set to zero after the lengths."""
     outside = np.arange(values.shape[1])[None] >= np.asarray(like.length)[:, None]
     values[outside] = 0
     return Padded(values, like.length)

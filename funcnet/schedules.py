@@ -1,6 +1,6 @@
-"""Schedules: step -> scalar. An optimizer takes one where it takes a learning rate.
+"""Schedules: step -> scalar. An optimizer takes one in place of a learning rate.
 
-The first update is step 0. Numbers may be traced, lengths too: which phase a step is in is decided with `jnp.where`.
+The first update is step 0. Numbers may be traced, lengths too: `jnp.where` decides which phase a step is in.
 """
 
 import itertools
@@ -23,9 +23,9 @@ def _float(value: Scalar) -> jax.Array:
 
 
 def _share(step: Scalar, num_steps: Scalar) -> jax.Array:
-    """How much of num_steps has passed, in [0, 1]; all of it where there are none.
+    """The share of num_steps that has passed, in [0, 1]; 1 if num_steps is not positive.
 
-    All of it is exactly one: a compiler divides by a constant as it likes, and 41 times 1 / 41 is less than one.
+    At the end it is exactly 1: a compiler may multiply by the inverse of a constant instead, and 41 * (1 / 41) is less than 1.
     """
     step, length = _float(step), _float(num_steps)
     over = (step >= length) | (length <= 0)
@@ -33,9 +33,9 @@ def _share(step: Scalar, num_steps: Scalar) -> jax.Array:
 
 
 def _times(step: Scalar, num_steps: Scalar) -> jax.Array:
-    """floor(step / num_steps), whose quotient alone may be one off: a compiler multiplies by the inverse of a constant.
+    """floor(step / num_steps), corrected where the quotient is one off because a compiler multiplies by the inverse of a constant.
 
-    Exact for whole lengths up to four million steps; other lengths count as their decimals say: 11 is ten times 1.1.
+    It is exact for whole lengths up to four million steps. The rounding of other lengths doesn't matter: 11 / 1.1 is ten.
     """
     step, length = _float(step), _float(num_steps)
     times = jnp.floor(step / length)
@@ -66,7 +66,7 @@ def constant_schedule(value: Scalar) -> Schedule:
 
 
 def linear_schedule(initial: Scalar, final: Scalar, num_steps: Scalar) -> Schedule:
-    """A straight line from initial to final, which then stays.
+    """A straight line from initial to final, and then constant.
 
     Args:
       initial: shape (), value at step 0, >= 0.
@@ -90,7 +90,7 @@ def linear_schedule(initial: Scalar, final: Scalar, num_steps: Scalar) -> Schedu
 
 
 def exponential_decay(initial: Scalar, decay_rate: Scalar, num_steps: Scalar = 1) -> Schedule:
-    """initial * decay_rate^(step / num_steps): smooth.
+    """Smooth exponential decay: initial * decay_rate^(step / num_steps).
 
     Args:
       initial: shape (), value at step 0, >= 0.
@@ -114,7 +114,7 @@ def exponential_decay(initial: Scalar, decay_rate: Scalar, num_steps: Scalar = 1
 
 
 def step_decay(initial: Scalar, decay_rate: Scalar, num_steps: Scalar) -> Schedule:
-    """initial * decay_rate^floor(step / num_steps): in stairs, the first step of each is a multiple of num_steps.
+    """Exponential decay in stairs, each num_steps long: initial * decay_rate^floor(step / num_steps).
 
     Args:
       initial: shape (), value at step 0, >= 0.
@@ -138,7 +138,7 @@ def step_decay(initial: Scalar, decay_rate: Scalar, num_steps: Scalar) -> Schedu
 
 
 def cosine_decay(initial: Scalar, num_steps: Scalar, final: Scalar = 0.0) -> Schedule:
-    """Half a cosine from initial to final, which then stays.
+    """Half a cosine from initial to final, and then constant.
 
     final + (initial - final) * (1 + cos(pi * step / num_steps)) / 2
 
@@ -209,9 +209,9 @@ def one_cycle(
     Args:
       peak: shape (), the highest value, >= 0.
       num_steps: shape (), length of the whole cycle, >= 1.
-      warmup_share: shape (), share of the steps that rise, in [0, 1).
-      start_factor: shape (), peak over the value at step 0, >= 1.
-      final_factor: shape (), value at step 0 over the value from num_steps on, >= 1.
+      warmup_share: shape (), share of the steps in which it rises, in [0, 1).
+      start_factor: shape (), peak divided by the value at step 0, >= 1.
+      final_factor: shape (), value at step 0 divided by the value from num_steps on, >= 1.
 
     Returns:
       step -> scalar.
@@ -243,14 +243,14 @@ def one_cycle(
 
 
 def polynomial_decay(initial: Scalar, num_steps: Scalar, power: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
-    """A power of a straight line from initial to final, which then stays.
+    """A power of a straight line from initial to final, and then constant.
 
     final + (initial - final) * (1 - step / num_steps)^power
 
     Args:
       initial: shape (), value at step 0, >= 0.
       num_steps: shape (), >= 1.
-      power: shape (), > 0; one is a straight line, more falls faster at first.
+      power: shape (), > 0; 1 gives a straight line, a larger power falls faster at first.
       final: shape (), value from num_steps on, >= 0.
 
     Returns:
@@ -277,9 +277,9 @@ def polynomial_decay(initial: Scalar, num_steps: Scalar, power: Scalar = 1.0, fi
 
 
 def exponential_growth(initial: Scalar, final: Scalar, num_steps: Scalar) -> Schedule:
-    """initial * (final / initial)^(step / num_steps), which then stays: every step by the same factor.
+    """Grows by the same factor at every step, and is then constant: initial * (final / initial)^(step / num_steps).
 
-    Used to find a learning rate: train once while it grows from far too small to far too large, and take one at which the loss
+    Use it to find a learning rate: train once while it grows from far too small to far too large, and choose one at which the loss
     still falls fast.
 
     Args:
@@ -312,13 +312,13 @@ def exponential_growth(initial: Scalar, final: Scalar, num_steps: Scalar) -> Sch
 
 
 def cosine_restarts(initial: Scalar, num_steps: Scalar, factor: Scalar = 1.0, final: Scalar = 0.0) -> Schedule:
-    """Half a cosine from initial to final, and again from initial, over and over, each time factor times as long.
+    """Half a cosine from initial to final that restarts at initial again and again, each time factor times as long.
 
     Args:
       initial: shape (), value at each start, >= 0.
       num_steps: shape (), length of the first fall, >= 1.
-      factor: shape (), length of each fall over that of the one before, >= 1.
-      final: shape (), what each fall leads to, >= 0; the step at which it would be reached is the next one's start.
+      factor: shape (), length of each fall divided by that of the one before, >= 1.
+      final: shape (), value that each fall leads to, >= 0; the step that would reach it is the start of the next fall.
 
     Returns:
       step -> scalar.
@@ -346,7 +346,7 @@ def cosine_restarts(initial: Scalar, num_steps: Scalar, factor: Scalar = 1.0, fi
 
 
 def _restart(step: Scalar, num_steps: Scalar, factor: Scalar) -> tuple[jax.Array, jax.Array]:
-    """Where the stretch that a step is in began, and its length; each is factor times as long as the one before."""
+    """The start and the length of the fall that a step is in; each fall is factor times as long as the one before."""
     step, length, factor = _float(step), _float(num_steps), _float(factor)
     grows = factor > 1
     factor = jnp.where(grows, factor, 2)
@@ -362,7 +362,7 @@ def _restart(step: Scalar, num_steps: Scalar, factor: Scalar) -> tuple[jax.Array
 
 
 def piecewise_constant(values: Sequence[Scalar], boundaries: Sequence[Scalar]) -> Schedule:
-    """One value after the other: values[0] until boundaries[0], values[1] from then on until boundaries[1], and so on.
+    """One value after the other: values[0] before step boundaries[0], then values[1] before step boundaries[1], and so on.
 
     Args:
       values: each of shape (), >= 0; at least one.
@@ -372,7 +372,7 @@ def piecewise_constant(values: Sequence[Scalar], boundaries: Sequence[Scalar]) -
       step -> scalar.
 
     Raises:
-      ValueError: an argument is out of range, the boundaries don't rise, or there are not as many as there should be.
+      ValueError: an argument is out of range, the boundaries don't rise, or there isn't one boundary fewer than values.
 
     Example:
       >>> schedule = piecewise_constant([0.1, 0.01], [100])
@@ -385,7 +385,7 @@ def piecewise_constant(values: Sequence[Scalar], boundaries: Sequence[Scalar]) -
 
 
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) -> Schedule:
-    """One schedule after the other, each of which counts its own steps from zero.
+    """One schedule after the other; each counts its steps from zero.
 
     Args:
       schedules: at least one.
@@ -395,8 +395,8 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) 
       step -> scalar.
 
     Raises:
-      TypeError: one is no function.
-      ValueError: a boundary is out of range, they don't rise, or there are not as many as there should be.
+      TypeError: a schedule is not a function.
+      ValueError: a boundary is out of range, the boundaries don't rise, or there isn't one boundary fewer than schedules.
 
     Example:
       >>> schedule = join_schedules([linear_schedule(0.0, 1.0, 10), exponential_decay(1.0, 0.5)], [10])
@@ -409,17 +409,17 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Scalar]) 
 
 
 def delayed(schedule: Schedule, num_steps: Scalar) -> Schedule:
-    """A schedule that begins later: its first value until num_steps, and from then on what it gives for the steps since.
+    """Delays a schedule: it keeps its first value before num_steps, and counts its steps from there.
 
     Args:
       schedule: step -> scalar.
-      num_steps: shape (), how many steps later, >= 0.
+      num_steps: shape (), by how many steps it is delayed, >= 0.
 
     Returns:
       step -> scalar.
 
     Raises:
-      TypeError: schedule is no function.
+      TypeError: schedule is not a function.
       ValueError: num_steps is out of range.
 
     Example:

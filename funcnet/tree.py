@@ -17,26 +17,26 @@ R = TypeVar("R")
 
 
 def traced_once(function: Callable[P, R], static: tuple[str, ...] = ()) -> Callable[P, R]:
-    """A function that is traced once for trees of one kind, and from then on taken into programs as it was traced.
+    """Makes a function be traced only once for each kind of tree; other programs then reuse that trace.
 
-    What is done to every leaf is most of what a step's trace takes; the program stays the same. Only for functions that look
-    at nothing but their arguments, since JAX doesn't look at them again.
+    Operations on every leaf take most of the time to trace a step. The compiled program stays the same. Only for functions that depend
+    on nothing but their arguments, since JAX doesn't trace them again.
 
     Args:
       function: trees of arrays, and numbers -> trees of arrays.
-      static: names of its parameters that are no arrays, and have a hash.
+      static: names of its parameters that are not arrays but hashable.
     """
     once: Callable[P, R] = jax.jit(function, static_argnames=static, inline=True)
     return once
 
 
 def cast(scalar: Scalar, like: jax.Array) -> jax.Array:
-    """A hyperparameter in the dtype of the array that it meets, so that bfloat16 stays bfloat16."""
+    """Casts a hyperparameter to the dtype of the array that it is combined with, so that bfloat16 stays bfloat16."""
     return jnp.asarray(scalar, like.dtype)
 
 
 def at_least_float32(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The dtype to compute in: float32 for what is shorter or whole, and float64 and complex numbers as they are."""
+    """The dtype to compute in: float32 for shorter floats, JAX's default float for integers; float64 and complex ones stay."""
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -45,7 +45,7 @@ def at_least_float32(dtype: jax.typing.DTypeLike) -> jnp.dtype:
 
 
 def wide_dtype(*arrays: jax.Array) -> jnp.dtype:
-    """The dtype in which arrays meet: that of the widest, and at least float32; whole numbers are taken in JAX's float.
+    """The dtype to combine arrays in: the widest of their float dtypes, at least float32; JAX's default float if there are none.
 
     Example:
       >>> wide_dtype(jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.uint8))
@@ -56,7 +56,7 @@ def wide_dtype(*arrays: jax.Array) -> jnp.dtype:
 
 
 def wide(x: jax.typing.ArrayLike) -> jax.Array:
-    """The array in at least float32: in float16 squares overflow from 256 on and an eps of 1e-8 is zero."""
+    """Casts an array to at least float32: in float16 squares overflow from 256 on and an eps of 1e-8 is zero."""
     x = jnp.asarray(x)
     return x.astype(at_least_float32(x.dtype))
 
@@ -79,7 +79,7 @@ def root(x: jax.Array) -> jax.Array:
 
 
 def next_count(count: jax.Array) -> jax.Array:
-    """count + 1; the largest whole number of its dtype stays, so that a counter never becomes negative.
+    """count + 1, but at most the largest number of its dtype, so that a counter never becomes negative.
 
     Example:
       >>> print(next_count(jnp.int32(7)), next_count(jnp.int32(2**31 - 1)))
@@ -90,7 +90,7 @@ def next_count(count: jax.Array) -> jax.Array:
 
 @traced_once
 def scale(scalar: Scalar, tree: PyTree) -> PyTree:
-    """scalar * tree, leaf by leaf, dtypes kept; multiplied in at least float32, so that a small scalar is no zero in float16.
+    """scalar * tree, leaf by leaf, dtypes kept; multiplied in at least float32, since a small scalar would be zero in float16.
 
     Example:
       >>> print(scale(2.0, {"w": jnp.array([1.0, 3.0])})["w"])
@@ -137,12 +137,12 @@ def all_finite(tree: PyTree) -> jax.Array:
 
 
 def is_inexact(leaf: jax.Array) -> bool:
-    """Whether a leaf can be other than finite."""
+    """Whether a leaf's dtype has NaN and infinity."""
     return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)
 
 
 def finite_leaves(tree: PyTree) -> jax.Array:
-    """Which leaves hold finite numbers alone, shape (leaves,), bool.
+    """Which leaves hold only finite numbers, shape (leaves,), bool.
 
     Example:
       >>> print(finite_leaves([jnp.array([1.0, jnp.inf]), jnp.zeros(2), jnp.array(3)]))
@@ -153,7 +153,7 @@ def finite_leaves(tree: PyTree) -> jax.Array:
 
 
 def examples_of(tree: PyTree) -> int:
-    """How many examples a set has, of arrays with the examples first.
+    """The number of examples of a set, whose arrays have the examples on the first axis.
 
     Example:
       >>> examples_of({"age": jnp.ones(3), "image": jnp.ones((3, 4, 4))})
@@ -163,12 +163,12 @@ def examples_of(tree: PyTree) -> int:
 
 
 def where(condition: jax.Array, left: PyTree, right: PyTree) -> PyTree:
-    """left where the scalar condition holds, else right, for whole trees."""
+    """left if the scalar condition is true, else right, for whole trees."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), left, right)
 
 
 def is_several(x: Any) -> bool:
-    """Whether a model's input is several arrays, in a dict, a tuple or a `Padded`: not one array, nor the numbers of one.
+    """Whether a model's input is several arrays, in a dict, a tuple or a `Padded`, and not one array or a tuple of numbers.
 
     Example:
       >>> is_several({"age": jnp.ones(3)}), is_several((jnp.ones(3), jnp.ones((3, 2)))), is_several((1.0, 2.0))
