@@ -1,7 +1,7 @@
-"""A stored sweep as one page for a browser: words, tables, and pictures where matplotlib is installed.
+"""A stored sweep as one page for a browser: text, tables, and pictures if matplotlib is installed.
 
-The page is one file: it holds its styles and its pictures, runs no script, and asks no network for anything. What a user has named
-is text in it and nothing else: all of it is escaped, and the page forbids itself to load or to run what it doesn't hold.
+The page is one file: it holds its styles and its pictures, runs no script, and loads nothing from the network. Names that a user has
+chosen are never more than text in it: they are escaped, and a policy in the page forbids to load or run anything that it doesn't hold.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ from funcnet.sweeps.shown import Rule
 _MOST_ROWS = 200
 _MOST_RUNGS = 40
 _MOST_LETTERS = 300  # of one value
-_MANY = 12  # columns; a page of more is printed across, in small letters
-_LONG = 28  # letters in a cell, which then has several lines
+_MANY = 12  # columns; a table with more is printed in landscape, in small letters
+_LONG = 28  # letters in a cell; one with more may have several lines
 _MOST_PICTURES = 4  # over one hyperparameter each
-_MOST_COLUMNS = 8  # between which lines are drawn
+_MOST_COLUMNS = 8  # of parallel coordinates
 _FEWEST = 3  # runs with a finite metric, for a picture over a hyperparameter
 _STATUSES = {"completed": "#0072B2", "pruned": "#E69F00", "diverged": "#D55E00", "unfinished": "#999999"}  # Okabe and Ito (2008)
 _STYLE = """
@@ -99,7 +99,7 @@ class _Picture(NamedTuple):
 
 
 def write_page(view: View, path: str | os.PathLike[str]) -> None:
-    """Writes a page to a file, whole or not at all; one that is there is replaced.
+    """Writes a page to a file, whole or not at all; an existing file is replaced.
 
     Raises:
       OSError: the file can't be written; its errno is the system's.
@@ -118,10 +118,10 @@ def write_page(view: View, path: str | os.PathLike[str]) -> None:
 
 
 def page(view: View) -> str:
-    """A sweep as one page of HTML: how it stands, what was pruned, pictures, and the table, the best runs first.
+    """A sweep as one page of HTML: its state, what was pruned, pictures, and the table, the best runs first.
 
     Args:
-      view: what `funcnet.sweeps.show.look` has seen.
+      view: the sweep as `funcnet.sweeps.show.look` returns it.
 
     Returns:
       The page. Without matplotlib it has no pictures, and says how to get them.
@@ -133,7 +133,7 @@ def page(view: View) -> str:
     if stored is not None:
         body.append(_shares(stored.result))
     seen = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(view.now))
-    pairs = [("folder", view.path), ("seen", seen), *(pair for pair in rest if pair[0] != "runs")]  # which the bar above shows
+    pairs = [("folder", view.path), ("seen", seen), *(pair for pair in rest if pair[0] != "runs")]  # the bar above shows the runs
     if stored is not None:
         same, differing = _constants(stored.result)
         pairs += [("in every run", ", ".join(f"{key} = {_cell(value)}" for key, value in same.items()))] if same else []
@@ -154,7 +154,7 @@ def page(view: View) -> str:
 
 
 def _text(words: Any) -> str:
-    """Text as HTML shows it; what can't be seen, such as what turns the direction of writing, stands as its escape."""
+    """Text escaped for HTML; invisible characters, such as those that change the direction of writing, become escape sequences."""
     whole = str(words)
     shown = whole if len(whole) <= _MOST_LETTERS else f"{whole[: _MOST_LETTERS - 4]} ..."
     plain = "".join(
@@ -170,7 +170,7 @@ def _cell(value: Any) -> str:
 
 
 def _shares(result: SweepResult) -> str:
-    """How many runs ended in which way: a bar, and words."""
+    """How many runs have each status, as a bar and as text."""
     counts = Counter(result.table["status"].tolist())
     order = [name for name in (*_STATUSES, *sorted(set(counts) - set(_STATUSES))) if counts[name]]
     bars = "".join(f'<span style="flex:{counts[name]};background:{_STATUSES.get(name, "#999")}"></span>' for name in order)
@@ -183,7 +183,7 @@ def _shares(result: SweepResult) -> str:
 
 
 def _constants(result: SweepResult) -> tuple[dict[str, Any], list[str]]:
-    """The hyperparameters that are the same in every run, and the names of the others; of one variant all are others."""
+    """The hyperparameters that are the same in every run, and the names of the others; with a single variant, all are others."""
     names = result.hyperparameter_names
     columns = {name: result.table[name].tolist() for name in names}
     if len(set(result.table["variant"].tolist())) == 1:
@@ -207,10 +207,10 @@ def _rungs(rule: Rule) -> str:
 
 
 def _order(result: SweepResult) -> tuple[list[int], int]:
-    """The table's rows, the ranked ones first and best, then those that came farthest, the better before the worse; and how many are ranked."""
+    """The table's rows in order, and how many are ranked: the ranked ones, best first, then the others by steps and metric."""
     try:
         ranking = result.ranking().tolist() if result.metrics else []
-    except ValueError:  # nobody knows which way the metric is better
+    except ValueError:  # the metric's mode isn't known
         ranking = []
     known = set(ranking)
     rest = [row for row in range(len(result)) if row not in known]
@@ -268,7 +268,7 @@ def _kind(words: bool) -> str:
 
 
 def _breakable(name: str) -> str:
-    """A name that may go on in the next line after each of its words."""
+    """A name in HTML that may be broken into lines after each of its words."""
     return re.sub(r"([_/.]|-)(?=\w)", r"\1<wbr>", _text(name))
 
 
@@ -287,7 +287,7 @@ def _pictures(result: SweepResult, differing: Sequence[str]) -> str:
 
 
 def _chosen(result: SweepResult, differing: Sequence[str]) -> list[_Picture]:
-    """What is worth drawing of a result: not a line through one evaluation, nor points that are too few."""
+    """Chooses the pictures for a result: no curves if there is one evaluation, and no points if there are too few."""
     small, found = (5.6, 3.8), []
     if len(result.curves["step"]) > 1 and np.isfinite(result.curves[result.metric]).any():
         title = f"{result.metric} over steps: every run, the best variant bold"
@@ -316,7 +316,7 @@ def _over(result: SweepResult, name: str, by: str | None) -> _Draw:
 
 
 def _is_grid(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether every value of one goes with every value of the other."""
+    """Whether every value of one column occurs with every value of the other, and there are neither too few nor too many values."""
     counts = [len(set(column.tolist())) for column in (first, second)]
     return len(set(zip(first.tolist(), second.tolist(), strict=True))) == counts[0] * counts[1] and min(counts) > 1 and max(counts) <= 60
 
@@ -324,31 +324,31 @@ def _is_grid(first: np.ndarray, second: np.ndarray) -> bool:
 def _figure(picture: _Picture, i: int) -> str:
     try:
         drawn = _svg(picture, f"p{i}-")
-    except Exception as error:  # the page is worth having without it, and says so
+    except Exception as error:  # the page is useful without it, and says so
         drawn = f'<p class="soft">could not be drawn: {_text(error)}</p>'
     caption = f"<figcaption>{_text(picture.title)}</figcaption>"
     return f"<figure{' class=whole' if picture.whole else ''}>{drawn}{caption}</figure>"
 
 
 def _without_formulas(axis: Any) -> None:
-    """Numbers along a logarithmic axis as plain text: a formula would need what else would be taken for one, such as $ in a name."""
+    """Labels a logarithmic axis with plain numbers, not formulas: formulas are off, since a name may contain a $."""
     from matplotlib.ticker import FuncFormatter, LogFormatter
 
     def plain(own: Any) -> Any:
-        return FuncFormatter(lambda x, place=None: f"{x:g}" if own(x, place) else "")  # where its own would say anything
+        return FuncFormatter(lambda x, place=None: f"{x:g}" if own(x, place) else "")  # only where its own formatter has a label
 
     for minor, get, put in (
         (False, axis.get_major_formatter, axis.set_major_formatter),
         (True, axis.get_minor_formatter, axis.set_minor_formatter),
     ):
         if isinstance(own := get(), LogFormatter):
-            own.set_locs(axis.get_ticklocs(minor=minor))  # from which it finds what it says anything at
+            own.set_locs(axis.get_ticklocs(minor=minor))  # from these it chooses the ticks to label
             put(plain(own))
 
 
 @contextlib.contextmanager
 def _plain_style() -> Iterator[None]:
-    """Matplotlib as it comes, whatever a user has set: text is text, no formula and no font of elsewhere, and its warnings are kept off."""
+    """Matplotlib's default style, whatever a user has set: no text is a formula or needs a font of the reader's, and warnings are off."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -360,7 +360,7 @@ def _plain_style() -> Iterator[None]:
 
 
 def _svg(picture: _Picture, prefix: str) -> str:
-    """A picture as an element of a page: its ids are its own, and it has the width that it is given."""
+    """A picture as an SVG element of the page: its ids are unique there, and the page decides its width."""
     from matplotlib.figure import Figure
 
     with _plain_style():
@@ -371,7 +371,7 @@ def _svg(picture: _Picture, prefix: str) -> str:
                 _without_formulas(axis)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={name: None for name in ("Date", "Creator", "Format", "Type")})
-    whole = re.sub(r"<!--.*?-->", "", file.getvalue(), flags=re.DOTALL)  # which hold texts again
+    whole = re.sub(r"<!--.*?-->", "", file.getvalue(), flags=re.DOTALL)  # comments repeat texts
     svg = whole[whole.index("<svg") :]
     svg = re.sub(r' (?:width|height)="[^"]*pt"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
     svg = re.sub(r'\b(id="|href="#)|(url\(#)', lambda found: f"{found[0]}{prefix}", svg)

@@ -1,11 +1,11 @@
 """Pictures of results: each takes a `SweepResult` and returns matplotlib axes. Needs the extra [experiments].
 
-Replicates are seeds: where a variant has several, its mean is drawn, in its 95% confidence interval by Student's t.
-Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; markers and line styles differ as well.
+Replicates are seeds: if a variant has several, their mean is drawn, with its 95% confidence interval by Student's t.
+Colours are Okabe and Ito's (2008), which colour-blind readers can distinguish; markers and line styles differ as well.
 
-An axis is logarithmic where its values are spread so, unless the axes given have a scale of their own. A few far values
-don't decide where it ends: what lies outside is marked at its edge, counted in words, and so are the runs without a result. More
-than seven numbers are told apart by a colour bar, more than twelve names by the commonest.
+An axis is logarithmic if its values are spread that way, unless the given axes already have a scale. A few outliers don't stretch it:
+values outside are marked at its edge and counted in a note, and so are runs without a result. More than seven numbers get a colour bar;
+of more than twelve names, eleven are shown one by one, the commonest or the best, and the others together.
 """
 
 import textwrap
@@ -31,13 +31,13 @@ LEVEL = 0.95  # of every interval
 _MOST_CELLS = 60  # along one side of a heatmap
 _MOST_CURVES = 300  # drawn one by one; more become bands
 _MOST_NAMES = 12  # in a legend or along an axis
-_MOST_RANGES = 20  # of numbers whose best variants are drawn
+_MOST_RANGES = 20  # of numbers, for each of which the best variant is drawn
 _BANDS = (0.9, 0.5)  # shares of the runs
-_ROW = 12.0  # points that a row of words or of marks takes
+_ROW = 12.0  # height of a line of text or of marks, in points
 
 
 class _Group(NamedTuple):
-    """Runs that are drawn alike."""
+    """Runs that are drawn in the same style."""
 
     label: str | None
     rows: np.ndarray  # (runs,), bool
@@ -45,7 +45,7 @@ class _Group(NamedTuple):
 
 
 class _Inside(NamedTuple):
-    """Where the vertical axis begins and ends, but for its margins."""
+    """Where the vertical axis begins and ends, without its margins."""
 
     low: float
     high: float
@@ -62,20 +62,19 @@ class _Inside(NamedTuple):
 def learning_curves(
     result: SweepResult, metric: str | None = None, *, by: str | None = None, mode: str | None = None, ax: Any = None
 ) -> Any:
-    """A metric over steps: every run as a faint line, and the best variant as a bold one, or one for each value of `by`.
+    """A metric over steps: every run as a faint line, and the best variant as a bold one, or the best of each value of `by`.
 
-    With replicates the bold line is their mean, in the 95% confidence interval of that mean. More than 300 runs are drawn
-    as bands that hold the middle 50% and 90% of them, around their median. A cross stands where a run diverged, a triangle where
-    one leaves the axis.
+    With replicates the bold line is their mean, with its 95% confidence interval. More than 300 runs are drawn as bands that hold
+    the middle 50% and 90% of them, around their median. A cross marks where a run diverged, a triangle where one leaves the axis.
 
     Args:
       result: of a sweep with eval_every.
-      metric: of the curves; what the result is ranked by, `result.metric`, unless said otherwise.
-      by: a hyperparameter; the best variant of each of its values is shown. More than seven numbers are coloured by a
-        colour bar; more than 20 fall into 20 ranges that hold as many of them, and the best of each range is shown. Of more than
-        twelve names those that did best are.
-      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS` and what
-        the sweep was told of.
+      metric: a metric of the curves; by default `result.metric`, which the result is ranked by.
+      by: a hyperparameter; the best variant of each of its values is shown. More than seven numbers get a colour bar; more than 20
+        are divided into 20 ranges with equally many numbers, and the best of each range is shown. Of more than twelve names, the
+        eleven that did best are shown, and the others together.
+      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS`, and metrics whose mode
+        the sweep knows.
       ax: matplotlib axes to draw on; new ones if left out.
 
     Returns:
@@ -124,18 +123,18 @@ def learning_curves(
 
 
 def over_hyperparameter(result: SweepResult, name: str, metric: str | None = None, *, by: str | None = None, ax: Any = None) -> Any:
-    """A final metric over one hyperparameter: a point a run, coloured by another hyperparameter.
+    """A final metric over one hyperparameter: one point for each run, coloured by another hyperparameter.
 
-    Runs that diverged, or have no finite metric, stand as crosses along the upper edge, far outliers as triangles at the
-    edge that they lie beyond.
+    Runs that diverged, or have no finite metric, are crosses along the upper edge. Far outliers are triangles at the edge beyond which
+    they lie.
 
     Args:
       result: of a sweep.
-      name: a hyperparameter of numbers, or of booleans. Its axis follows them: logarithmic where their logarithms are spread
-        more evenly than they are, so too on both sides of a zero. None, and other names among numbers, stand left of them.
-      metric: final metric; what the result is ranked by, `result.metric`, unless said otherwise.
-      by: a hyperparameter whose values the colours and markers tell apart: a colour bar's where there are more than seven
-        numbers; of more than twelve names the commonest.
+      name: a hyperparameter with numbers or booleans. Its axis is logarithmic if the logarithms are spread more evenly than the
+        numbers, also on both sides of zero. None, and other names among the numbers, are placed left of them.
+      metric: final metric; by default `result.metric`, which the result is ranked by.
+      by: a hyperparameter that decides colours and markers. More than seven numbers get a colour bar; of more than twelve names, the
+        eleven commonest are shown, and the others together.
       ax: matplotlib axes to draw on; new ones if left out.
 
     Returns:
@@ -178,22 +177,22 @@ def over_hyperparameter(result: SweepResult, name: str, metric: str | None = Non
 
 
 def heatmap(result: SweepResult, x: str, y: str, metric: str | None = None, *, mode: str | None = None, ax: Any = None) -> Any:
-    """A final metric over two hyperparameters: a cell a pair of values, coloured by its best variant's mean over replicates.
+    """A final metric over two hyperparameters: one cell for each pair of values, coloured by its best variant's mean over replicates.
 
-    The best cell of all is framed. A cell without a run stays white; one whose every variant diverged in some replicate is
-    crossed. A cell too far from the others for the colour bar has a triangle.
+    The best cell is framed. A cell without a run stays white; a cell is crossed if each of its variants has a replicate that did not
+    complete with a finite metric. A cell too far from the others for the colour bar has a triangle.
 
     Args:
       result: of a sweep over a grid, or over values that repeat.
-      x: the hyperparameter along the horizontal axis; numbers run upwards, after other values in the order given.
-      y: the one along the vertical axis.
-      metric: final metric; what the result is ranked by, `result.metric`, unless said otherwise.
-      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS` and what
-        the sweep was told of.
+      x: the hyperparameter along the horizontal axis; numbers ascend, after other values in the order given.
+      y: the hyperparameter along the vertical axis.
+      metric: final metric; by default `result.metric`, which the result is ranked by.
+      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS`, and metrics whose mode
+        the sweep knows.
       ax: matplotlib axes to draw on; new ones if left out.
 
     Returns:
-      The axes; the colour bar stands beside them.
+      The axes; the colour bar is beside them.
 
     Raises:
       ValueError: a name or the mode is unknown, the mode is left out for a metric of your own, or a hyperparameter has too many
@@ -228,23 +227,23 @@ def heatmap(result: SweepResult, x: str, y: str, metric: str | None = None, *, m
 def parallel_coordinates(
     result: SweepResult, metric: str | None = None, *, names: Sequence[str] | None = None, mode: str | None = None, ax: Any = None
 ) -> Any:
-    """Every run as a line through its hyperparameters to its final metric, the best tenth bold, 20 at most.
+    """Every run as a line through its hyperparameters to its final metric; the best tenth of the runs, at most 20, are bold.
 
-    Lines are coloured by rank, not by value, so that one bad run doesn't take up the colours. A run that diverged, or has no
-    finite metric, is grey and ends before the metric; so grey are the other replicates of its variant where it has no rank. A run
-    that lies far from the others ends in a triangle.
+    Lines are coloured by rank, not by value, so that one bad run doesn't use up the colours. A run that diverged, or has no finite
+    metric, is grey and ends before the metric; the other replicates of its variant are grey too if the variant has no rank. A run that
+    lies far from the others ends in a triangle.
 
     Args:
       result: of a sweep.
-      metric: final metric; what the result is ranked by, `result.metric`, unless said otherwise.
-      names: hyperparameters, from left to right; all that differ between runs unless said otherwise.
-      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS` and what
-        the sweep was told of.
+      metric: final metric; by default `result.metric`, which the result is ranked by.
+      names: hyperparameters, from left to right; by default all that differ between runs.
+      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS`, and metrics whose mode
+        the sweep knows.
       ax: matplotlib axes to draw on; new ones if left out.
 
     Returns:
-      The axes; a line's heights are shares of its columns' ranges. A column of numbers is logarithmic as `over_hyperparameter`
-      makes it, one of names, or None below its numbers, has them at even distances.
+      The axes, on which a height is a share of its column's range. A column of numbers is logarithmic as in `over_hyperparameter`;
+      names, also those below numbers, are evenly spaced.
 
     Raises:
       ValueError: a name or the mode is unknown, the mode is left out for a metric of your own, or no hyperparameter differs
@@ -310,20 +309,20 @@ def hyperparameter_importance(
     seed: int = 0,
     ax: Any = None,
 ) -> Any:
-    """How much each hyperparameter tells of how good a variant will be: bars, the most telling on top.
+    """How much each hyperparameter helps to predict a variant's rank: bars, the most important on top.
 
-    A random forest learns a variant's rank by the metric (its mean over replicates; those that diverged share the last
-    rank) from its hyperparameters. A bar is by how much R^2 on variants that the forest hasn't seen falls when one
-    hyperparameter is shuffled among them: 0 tells nothing. It is the mean over five folds, with its 95% interval. The
-    forest's own R^2 stands in the title: where it is small, the bars say little.
+    A random forest learns to predict a variant's rank by the metric (its mean over replicates; variants without one share the last
+    rank) from its hyperparameters. A bar shows by how much R^2 on variants that the forest hasn't seen falls when one hyperparameter is
+    shuffled among them; 0 means that it doesn't help. It is the mean over five folds, with its 95% interval. The title shows the
+    forest's R^2: if that is small, the bars say little.
 
     Args:
       result: of a sweep, with at least ten variants.
-      metric: final metric; what the result is ranked by, `result.metric`, unless said otherwise.
-      names: hyperparameters; all that differ between runs unless said otherwise.
-      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS` and what
-        the sweep was told of.
-      seed: decides the folds, the forest and the shuffles.
+      metric: final metric; by default `result.metric`, which the result is ranked by.
+      names: hyperparameters; by default all that differ between runs.
+      mode: whether a small ("min") or a large ("max") metric is good; may be left out for losses, `METRICS`, and metrics whose mode
+        the sweep knows.
+      seed: a whole number for the random draws of the folds, the forest and the shuffles.
       ax: matplotlib axes to draw on; new ones if left out.
 
     Returns:
@@ -369,13 +368,13 @@ def hyperparameter_importance(
 
 
 def decision_boundary(result: SweepResult, row: int, dataset: Dataset, *, resolution: int = 200, ax: Any = None) -> Any:
-    """Which class a trained model sees where, in a plane of two features, with the examples on top.
+    """The class that a trained model predicts at each point of a plane of two features, with the examples on top.
 
     Args:
       result: of a sweep whose training predicts logits: one for each class, or a single one for class 1.
-      row: whose state was kept.
-      dataset: examples of two features, and their labels, or each class' share; one that the model gets wrong has a black edge.
-      resolution: points along each side of the picture where the model is asked.
+      row: a row of the result whose state was kept.
+      dataset: examples with two features, and their labels or the shares of the classes; one that the model gets wrong has a black edge.
+      resolution: number of points along each side of the picture at which the model predicts.
       ax: matplotlib axes to draw on; new ones if left out.
 
     Returns:
@@ -383,7 +382,7 @@ def decision_boundary(result: SweepResult, row: int, dataset: Dataset, *, resolu
 
     Raises:
       ValueError: the examples don't have two features, or the row's state was not kept.
-      TypeError: the row's training can't predict.
+      TypeError: the row's training has no `predict`.
       ImportError: matplotlib is not installed.
     """
     ax = _axes("decision_boundary", ax)
@@ -416,7 +415,7 @@ def decision_boundary(result: SweepResult, row: int, dataset: Dataset, *, resolu
 
 
 def _groups(column: scales.Column | None, runs: int) -> tuple[list[_Group], Any]:
-    """Runs to draw alike: one group for each value, and a colour bar where the first group's numbers have one."""
+    """Groups of runs to draw in one style, one for each value; and a colour bar if the numbers, then the first group, need one."""
     if column is None:
         return [_Group(None, np.ones(runs, bool), _style(0))], None
     bar = _bar(column)
@@ -428,7 +427,7 @@ def _groups(column: scales.Column | None, runs: int) -> tuple[list[_Group], Any]
 
 
 def _best_of(column: scales.Column | None, goodness: np.ndarray) -> tuple[list[_Group], Any]:
-    """Runs of which the best variant is drawn, and a colour bar for the groups without a label."""
+    """Groups of runs of which the best variant is drawn, and a colour bar if there are groups without a label."""
     if column is None:
         return [_Group("best variant", np.ones(len(goodness), bool), _style(0))], None
     best = np.full(len(column.values), np.inf)
@@ -444,7 +443,7 @@ def _best_of(column: scales.Column | None, goodness: np.ndarray) -> tuple[list[_
 
 
 def _named(column: scales.Column, order: list[int]) -> list[_Group]:
-    """A group for each of the values, numbers upwards; of more than twelve the first eleven in order, and all others in one."""
+    """A group for each value, numbers ascending; of more than twelve values, the first eleven in order, and one group for the others."""
     kept = order if len(order) <= _MOST_NAMES else order[: _MOST_NAMES - 1]
     groups = [_Group(column.labels[code], column.codes == code, _style(i)) for i, code in enumerate(sorted(kept))]
     others = sorted(set(order) - set(kept))
@@ -454,13 +453,13 @@ def _named(column: scales.Column, order: list[int]) -> list[_Group]:
 
 
 def _style(i: int) -> dict[str, Any]:
-    """Colours, markers and lines that differ; past seven, in another pairing."""
+    """The i-th combination of colour, marker and line; after the seventh, colours are combined with other markers and lines."""
     shifted = (i + i // len(COLOURS)) % len(COLOURS)
     return dict(color=COLOURS[i % len(COLOURS)], marker=MARKERS[shifted], linestyle=LINES[shifted])
 
 
 def _bar(column: scales.Column) -> Any:
-    """Colours for more numbers than a legend should list; None for fewer."""
+    """A colour bar if there are more numbers than a legend should list, else None."""
     import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, LogNorm, Normalize, SymLogNorm
@@ -476,7 +475,7 @@ def _bar(column: scales.Column) -> Any:
 
 
 def _draw_runs(ax: Any, steps: np.ndarray, curves: np.ndarray) -> None:
-    """Every run as a faint line, or bands that hold shares of them."""
+    """Draws every run as a faint line, or bands that hold shares of the runs."""
     marker = "." if len(steps) == 1 else None
     if len(curves) <= _MOST_CURVES:
         ax.plot(steps, curves.T, color=GREY, linewidth=0.5, alpha=0.35, marker=marker, zorder=1)
@@ -492,7 +491,7 @@ def _draw_runs(ax: Any, steps: np.ndarray, curves: np.ndarray) -> None:
 
 
 def _draw_mean(ax: Any, steps: np.ndarray, own: np.ndarray, *, label: str | None, interval: bool, **style: Any) -> None:
-    """The mean over a variant's replicates as a bold line, in its interval."""
+    """Draws the mean over a variant's replicates as a bold line, with its interval."""
     mean = own.mean(0)
     ax.plot(steps, mean, linewidth=2.2 if interval else 1.5, marker="o" if len(steps) == 1 else None, zorder=3, label=label, **style)
     if len(own) > 1 and interval:
@@ -501,7 +500,7 @@ def _draw_mean(ax: Any, steps: np.ndarray, own: np.ndarray, *, label: str | None
 
 
 def _draw_cells(ax: Any, cells: np.ndarray, mode: str, words: str) -> list[str]:
-    """A heatmap's cells and colour bar, the best cell's frame, and triangles where the colours end; returns what to say of these."""
+    """Draws a heatmap's cells and colour bar, the best cell's frame, and triangles for cells beyond the colours; returns notes on those."""
     from matplotlib.colors import LogNorm, Normalize
 
     values = cells[np.isfinite(cells)]
@@ -525,7 +524,7 @@ def _draw_cells(ax: Any, cells: np.ndarray, mode: str, words: str) -> list[str]:
 
 
 def _inside(ax: Any, runs: np.ndarray) -> _Inside:
-    """Gives the vertical axis a scale, and finds where it should begin and end for runs' values, (runs, points)."""
+    """Sets the scale of the vertical axis, and finds where it should begin and end for the runs' values, (runs, points)."""
     taken = _taken(ax, "y")
     if ax.get_yscale() == "linear" and not taken:
         ax.set_yscale(scales.metric_scale(*_extremes(runs, np.isfinite(runs))))
@@ -536,13 +535,13 @@ def _inside(ax: Any, runs: np.ndarray) -> _Inside:
 
 
 def _extremes(runs: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the largest of the shown values of every run that has one."""
+    """The least and the largest shown value of every run that has one."""
     rows = shown.any(1)
     return np.where(shown, runs, np.inf)[rows].min(1), np.where(shown, runs, -np.inf)[rows].max(1)
 
 
 def _ends(lows: np.ndarray, highs: np.ndarray, scale: str) -> tuple[float, float]:
-    """The least and the largest value that an axis or a colour bar shows: values themselves, so that none is lost by rounding."""
+    """The least and the largest value that an axis or a colour bar shows, exactly, so that none is lost by rounding."""
     low, high = scales.limits(*(np.log10(ends) if scale == "log" else ends for ends in (lows, highs)))
     if scale == "log":
         low, high = lows[np.log10(lows) >= low].min(), highs[np.log10(highs) <= high].max()
@@ -550,7 +549,7 @@ def _ends(lows: np.ndarray, highs: np.ndarray, scale: str) -> tuple[float, float
 
 
 class _Edges(NamedTuple):
-    """How high the marks stand of what isn't between the limits, as shares of the axes' height."""
+    """The heights of the marks for runs that are not between the limits, as shares of the axes' height."""
 
     lost: float
     above: float
@@ -558,7 +557,7 @@ class _Edges(NamedTuple):
 
 
 def _frame(ax: Any, inside: _Inside, note: str, lost: bool, above: bool, below: bool) -> _Edges:
-    """Sets the vertical axis' ends, with room inside for a note and for the marks of what isn't between its limits."""
+    """Sets the ends of the vertical axis, with room inside for a note and for the marks of runs that are not between its limits."""
     row = min(_ROW * ax.figure.dpi / 72 / max(1.0, ax.get_window_extent().height), 0.1)
     lines = _wrapped(ax, note)
     top = 1 - row * (len(lines) + bool(lost) + bool(above))
@@ -582,7 +581,7 @@ def _frame(ax: Any, inside: _Inside, note: str, lost: bool, above: bool, below: 
 
 
 def _horizontal(ax: Any, column: scales.Column) -> np.ndarray:
-    """Sets the horizontal axis' scale, ends and ticks for a column, and returns where its entries stand: names left of the numbers."""
+    """Sets the scale, ends and ticks of the horizontal axis for a column; returns the places of its entries, names left of numbers."""
     numbers = np.array(column.values[column.names :])
     if not len(numbers):
         _name_ticks(ax.xaxis, column.labels, "vertical")
@@ -614,7 +613,7 @@ def _horizontal(ax: Any, column: scales.Column) -> np.ndarray:
 
 
 def _number_ticks(ax: Any, column: scales.Column, places: np.ndarray, apart: bool) -> None:
-    """Ticks at the numbers themselves where they are few and far apart, and at the names."""
+    """Sets ticks at the names, and at the numbers themselves if they are few and far from each other."""
     from matplotlib.ticker import NullLocator
 
     numbers = np.array(column.values[column.names :])
@@ -629,7 +628,7 @@ def _number_ticks(ax: Any, column: scales.Column, places: np.ndarray, apart: boo
 
 
 def _name_ticks(axis: Any, labels: list[str], rotation: str) -> None:
-    """A tick for each label; where they are many, for as many of them as can be read."""
+    """Sets a tick for each label, or, if there are many, for as many of them as can be read."""
     every = -(-len(labels) // (2 * _MOST_NAMES))
     crowded = len(labels[::every]) > _MOST_NAMES or sum(map(len, labels)) > 60
     turned = rotation if crowded else "horizontal"
@@ -658,7 +657,7 @@ def _shade(ax: Any, corner: tuple[float, float], width: float, height: float) ->
 
 
 def _legend(ax: Any, title: str | None) -> None:
-    """Beside the axes where the figure makes room for it, else inside, lest it cover a neighbour."""
+    """Draws a legend beside the axes if the figure makes room for it, else inside, where it doesn't cover a neighbour."""
     if not ax.get_legend_handles_labels()[0]:
         return
     if ax.figure.get_figure(root=True).get_layout_engine() is not None:
@@ -669,7 +668,7 @@ def _legend(ax: Any, title: str | None) -> None:
 
 
 def _note(result: SweepResult, metric: str, fine: np.ndarray, above: np.ndarray, below: np.ndarray, lost: str = "x") -> str:
-    """In words what isn't between the limits; nothing where all is."""
+    """A note on the runs that are not between the limits; empty if all are."""
     words = _lost_words(result, metric, fine)
     parts = [f"{side.sum()} {word}" for side, word in ((above, "above (▲)"), (below, "below (▼)")) if side.any()]
     parts += [f"{words} ({lost})"] if words else []
@@ -698,7 +697,7 @@ def _lost_words(result: SweepResult, metric: str, fine: np.ndarray) -> str:
 
 
 def _wrapped(ax: Any, note: str) -> list[str]:
-    """Words in lines that fit on the axes, also once a layout has made room beside them."""
+    """A note, broken into lines that fit on the axes, also after a layout has made room beside them."""
     left = 1.0 if ax.figure.get_figure(root=True).get_layout_engine() is None else 0.75
     width = left * ax.get_window_extent().width * 72 / ax.figure.dpi
     return textwrap.wrap(note, max(12, int(width / 5)))
@@ -710,7 +709,7 @@ def _finished(result: SweepResult, metric: str) -> np.ndarray:
 
 
 def _goodness(result: SweepResult, metric: str, mode: str) -> np.ndarray:
-    """Each run's variant's mean over replicates, with its sign such that small is good; infinite where one of them has none."""
+    """For each run, its variant's mean over replicates, with the sign that makes small good; inf if a replicate has no finite metric."""
     place = np.unique(result.table["variant"], return_inverse=True)[1]
     values = np.where(_finished(result, metric), result.table[metric], np.nan).astype(float)
     means = np.bincount(place, values) / np.bincount(place)
@@ -723,7 +722,7 @@ def _column(where: str, result: SweepResult, name: str) -> scales.Column:
 
 
 def _check_places(where: str, name: str, column: scales.Column) -> None:
-    """Checks that a column has places on an axis: numbers, and some names at most, or booleans."""
+    """Checks that a column can be placed on an axis: it has numbers, and at most a few names, or booleans."""
     if len(column.values) == column.names and not set(column.labels) <= {"True", "False"}:
         raise ValueError(check.message(where, f"{name} must hold numbers", ", ".join(column.labels[:3]), "by= tells names apart"))
     if column.names > _MOST_NAMES:
@@ -751,7 +750,7 @@ def _differing(where: str, result: SweepResult, names: Sequence[str] | None) -> 
 
 
 def _column_heights(column: scales.Column) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """A column's entries as shares of its range, names below numbers, and where to write what beside it."""
+    """A column's entries as shares of its range, names below numbers, and its ticks: (height, text) each."""
     numbers = np.array(column.values[column.names :])
     if not len(numbers):
         share = np.arange(column.names) / max(1, column.names - 1)
@@ -771,7 +770,7 @@ def _column_heights(column: scales.Column) -> tuple[np.ndarray, list[tuple[float
 
 
 def _metric_heights(values: np.ndarray) -> tuple[np.ndarray, _Inside, list[tuple[float, str]]]:
-    """A metric's values as shares of the range that isn't far out, the range, and what to write beside it."""
+    """A metric's values as shares of its range without outliers, that range, and its ticks: (height, text) each."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return values, _Inside(0.0, 0.0, "linear"), []
@@ -798,7 +797,7 @@ def _transforms(scale: str, numbers: np.ndarray) -> tuple[Any, Any]:
 
 
 def _rounded(ends: np.ndarray) -> list[float]:
-    """Numbers between which and the true ones nobody could tell, so that they are short."""
+    """Rounds the numbers of ticks to three digits, so that their text is short."""
     return [float(f"{end:.3g}") for end in ends]
 
 
@@ -807,14 +806,14 @@ def _thinned(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def _classes(predictions: Any) -> np.ndarray:
-    """The class that each row of logits stands for; -1 where one is NaN."""
+    """The class of each example by its logits; -1 where one of them is NaN."""
     logits = np.asarray(predictions).reshape(len(predictions), -1)
     classes = (logits[:, 0] > 0).astype(int) if logits.shape[1] == 1 else logits.argmax(1)
     return np.where(np.isnan(logits).any(1), -1, classes)
 
 
 def _true_classes(targets: Any, *, single: bool) -> np.ndarray:
-    """The class of each example: labels, shares of the classes, or for a single logit labels of 0 and 1 or of -1 and 1."""
+    """The class of each example, from labels, from shares of the classes, or, for a single logit, from labels 0 and 1 or -1 and 1."""
     targets = np.asarray(targets).reshape(len(targets), -1)
     if targets.shape[1] > 1:
         return np.asarray(targets.argmax(1))
@@ -832,7 +831,7 @@ def _metric(where: str, result: SweepResult, metric: str | None) -> str:
 
 
 def _ranked(where: str, result: SweepResult, metric: str | None, mode: str | None) -> tuple[str, str]:
-    """The metric to rank by, and which way it is better."""
+    """The metric to rank by, and its mode."""
     metric = _metric(where, result, metric)
     return metric, wanted_mode(where, metric, mode, result.modes)
 

@@ -1,4 +1,4 @@
-"""Sweeps as scikit-learn's estimators: `fit` trains many variants at once and chooses one, in a pipeline or a search as well.
+"""Sweeps as scikit-learn estimators: `fit` trains many variants at once and chooses one, also in a pipeline or a search.
 
 `import funcnet` doesn't load this module; `funcnet.sklearn` does, and needs scikit-learn (the extra [experiments]).
 """
@@ -36,9 +36,9 @@ except ImportError as error:
 __all__ = ["SweepClassifier", "SweepRegressor", "classifier_recipe", "regressor_recipe"]
 
 Recipe = Callable[..., Training]
-_BLOCK = 256  # rows that are predicted at once: what is said of a row then doesn't depend on the others
+_BLOCK = 256  # examples in a block for prediction: as all blocks have this size, a prediction doesn't depend on the other examples
 _EPOCHS = 100
-_FEW = 128  # examples up to which a data set is filled up with rows that don't count: to 64 or 128, and a part held out to 32 or more
+_FEW = 128  # data sets of up to so many examples are padded with examples of weight 0: to 64 or 128, and a held-out part to 32 or more
 
 
 def classifier_recipe(
@@ -50,11 +50,11 @@ def classifier_recipe(
     activation: Any = "relu",
     dropout: Any = 0.0,
 ) -> Training:
-    """What `SweepClassifier` trains where no other recipe is given: a perceptron with hidden layers, by Adam.
+    """The default recipe of `SweepClassifier`: a perceptron with hidden layers, trained with Adam.
 
     Args:
       in_shape: shape of one example.
-      num_outputs: how many classes.
+      num_outputs: number of classes.
       learning_rate: shape (), > 0.
       l2: strength of the penalty on squared weights, >= 0.
       hidden: widths of the hidden layers.
@@ -84,11 +84,11 @@ def regressor_recipe(
     activation: Any = "relu",
     dropout: Any = 0.0,
 ) -> Training:
-    """What `SweepRegressor` trains where no other recipe is given: as `classifier_recipe`, with the squared error.
+    """The default recipe of `SweepRegressor`: as `classifier_recipe`, but with the squared error.
 
     Args:
       in_shape: shape of one example.
-      num_outputs: how many targets an example has.
+      num_outputs: number of targets of an example.
       learning_rate: shape (), > 0.
       l2: strength of the penalty on squared weights, >= 0.
       hidden: widths of the hidden layers.
@@ -121,18 +121,18 @@ class _Scaling(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Examples in an order that their values and the seed decide; equal ones follow each other, or are one."""
+    """Examples, in an order that only depends on their values and the seed; equal ones are neighbours, or merged into one."""
 
     x: np.ndarray  # (rows, features), float64
-    y: np.ndarray  # (rows,), int: places in the classes; or (rows, targets), float64
-    weights: np.ndarray | None  # (rows,), float64, > 0; None where all are 1
+    y: np.ndarray  # (rows,), int: indices of classes; or (rows, targets), float64
+    weights: np.ndarray | None  # (rows,), float64, > 0; None if all are 1
 
     def at(self, which: np.ndarray) -> "_Rows":
         return _Rows(self.x[which], self.y[which], None if self.weights is None else self.weights[which])
 
 
 class _Fitted(NamedTuple):
-    """What predicts."""
+    """The trained model, and the scaling of its inputs and outputs."""
 
     recipe: Recipe
     hyperparameters: dict[str, Any]
@@ -250,7 +250,7 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         self._predicts = _Predictor(self._fitted, shared=self.recipe is None)
 
     def _bound_recipe(self, features: int, num_outputs: int) -> Recipe:
-        """The recipe, told of the data what it asks for."""
+        """The recipe, with its parameters in_shape and num_outputs, if it has them, bound to those of the data."""
         recipe = self._default_recipe if self.recipe is None else self.recipe
         if not callable(recipe):
             raise TypeError(check.message(type(self).__name__, "recipe must be a function of hyperparameters", repr(recipe)))
@@ -259,20 +259,20 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         return functools.partial(recipe, **{name: value for name, value in known.items() if name in asked})
 
     def _parts(self, rows: _Rows) -> tuple[_Rows, _Rows | None]:
-        """What is trained on, and what the variants are compared on; None where nothing can be spared."""
+        """The examples to train on, and those to compare the variants on; None if none can be held out."""
         counts = np.ones(len(rows.y)) if rows.weights is None else rows.weights
         strata = rows.y if self._classifies else np.zeros(len(rows.y), int)
-        group = np.cumsum(np.append(True, _differ(np.column_stack([rows.x, rows.y]))))  # of equal examples, which are in one part
+        group = np.cumsum(np.append(True, _differ(np.column_stack([rows.x, rows.y]))))  # equal examples stay together
         held, spare = np.zeros(len(rows.y), bool), np.zeros(len(rows.y), bool)
         for stratum in np.unique(strata):
             own = np.flatnonzero(strata == stratum)
             last = np.append(group[own][1:] != group[own][:-1], True)
-            share = (np.cumsum(counts[own]) / counts[own].sum())[last][np.cumsum(last) - last]  # up to the end of each one's group
+            share = (np.cumsum(counts[own]) / counts[own].sum())[last][np.cumsum(last) - last]  # up to the end of each example's group
             held[own] = (share <= self.validation * (1 + 1e-9)) & (group[own] != group[own[-1]])
             if not spare.any() and group[own[0]] != group[own[-1]]:
                 spare[own] = group[own] == group[own[0]]
         if self.validation > 0 and not held.any():
-            held = spare  # the first of a class that has another
+            held = spare  # the first group of a class that has another one
         return (rows.at(~held), rows.at(held)) if held.any() else (rows, None)
 
     def _scalings(self, train: _Rows) -> tuple[_Scaling, _Scaling | None]:
@@ -291,12 +291,12 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         num_steps: int | None = None,
         like: SweepResult | None = None,
     ) -> tuple[SweepResult, int]:
-        """A sweep over these examples, and how many steps it took each variant unless that said so itself.
+        """Runs a sweep over these examples; also returns its number of steps, which a variant may override.
 
         Args:
-          options: of the sweep.
-          num_steps: in place of the estimator's own.
-          like: a sweep whose programs can be used again, if the data is filled up to the same size.
+          options: further arguments of `sweep`.
+          num_steps: replaces that of the estimator.
+          like: a sweep whose programs can be used again, if the data is padded to the same size.
         """
         scaling = self._scalings(train)
         size = None if self.batch_size is None or self.batch_size >= len(train.y) else check.whole("fit", "batch_size", self.batch_size, 1)
@@ -325,7 +325,7 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         return result, steps
 
     def _outputs(self, x: Any) -> np.ndarray:
-        """What the chosen model says of examples, (examples, outputs), float64."""
+        """The outputs of the chosen model for examples, (examples, outputs), float64."""
         check_is_fitted(self)
         x = validate_data(self, x, dtype=[np.float64, np.float32], reset=False)
         return self._predicts(self._fitted.x.apply(x).astype(jnp.result_type(float)))
@@ -334,38 +334,40 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
 class SweepClassifier(ClassifierMixin, _SweepEstimator):  # type: ignore[misc]
     """A classifier whose `fit` trains every variant of a recipe at once, and chooses one.
 
-    It holds out a part of the examples with its share of each class, standardizes the features by the rest, trains all variants
-    on that in one `sweep`, takes the best by the metric on the part that was held out, and trains that one again on everything.
-    Examples that are equal are in one part, and count as one with the sum of their weights; a seed and the set of examples
-    decide everything, whatever the order of the rows.
+    It holds out a share of the examples of each class, and standardizes the features with the statistics of the rest. All variants
+    are trained on the rest in one `sweep`; the one with the best metric on the held-out part is trained again on all examples.
+    Equal examples stay in one part, and count as one with the sum of their weights. The result depends on the seed and on the set of
+    examples, but not on their order.
 
     Args:
-      recipe: recipe(**hyperparameters) -> `Training`, whose model gives one logit a class. If it has parameters `in_shape` and
-        `num_outputs`, it gets (features,) and the number of classes. None for `classifier_recipe`, a perceptron.
-      variants: the settings to choose from, as for `sweep`; None for four learning rates by three penalties.
-      num_epochs: how often to go through the training examples; 100 unless this or num_steps says otherwise.
-      num_steps: steps each variant takes, in place of num_epochs.
-      batch_size: examples a step; all of them where there are no more, or where it is None.
-      validation: share of the examples that is held out, in [0, 1). Where it is 0, or there are too few for that, variants are compared on
-        what they are trained on.
-      standardize: whether features are brought to mean 0 and variance 1.
-      metric: what to choose by, such as "validation/accuracy"; None for the validation loss.
-      mode: "min" or "max"; None for what is known of the metric.
-      refit: whether the best is trained again on everything, with as many epochs (with keep_best: as many steps as were best).
-      random_state: a number, a RandomState or None, as scikit-learn's own.
+      recipe: recipe(**hyperparameters) -> `Training`, whose model returns one logit for each class. If it has parameters `in_shape`
+        and `num_outputs`, it gets (features,) and the number of classes. None for `classifier_recipe`, a perceptron.
+      variants: the settings to choose from, as for `sweep`; None for a grid of four learning rates and three penalties.
+      num_epochs: how often to go through the training examples; 100 if neither this nor num_steps is given.
+      num_steps: number of steps of each variant, in place of num_epochs.
+      batch_size: examples per step; None, or at least the number of training examples, for all of them.
+      validation: share of the examples that is held out, in [0, 1). If it is 0, or there are too few examples to hold any out, variants
+        are compared on the examples that they are trained on.
+      standardize: whether features are scaled to mean 0 and variance 1.
+      metric: the metric to choose by, such as "validation/accuracy"; None for the validation loss.
+      mode: "min" or "max"; None for the metric's known mode.
+      refit: whether the best variant is trained again on all examples, for as many epochs (with keep_best, for as many steps as it had
+        taken when it was best).
+      random_state: a number, a RandomState or None, as in scikit-learn.
       eval_every, replicates, keep_best, prune, evolve, max_seconds, randomness: as in `sweep`.
       chunk_size, memory_budget, store, executor, callback, progress: as in `sweep`.
 
     Attributes:
-      classes_: (classes,): the labels that were seen.
+      classes_: (classes,): the labels in the training data.
       n_features_in_, feature_names_in_: as in scikit-learn.
       best_params_: the hyperparameters of the best variant.
-      best_index_: its place among the variants.
+      best_index_: its index among the variants.
       best_score_: its mean score, as in cv_results_.
-      cv_results_: a dict of columns, a row a variant, named as GridSearchCV's: "params", "param_NAME", "mean_test_score" and
-        "std_test_score" over the replicates, "rank_test_score". The score is the metric, negative where a small one is good, on one part that was held out.
+      cv_results_: a dict of columns with an entry for each variant, named as in GridSearchCV: "params", "param_NAME",
+        "mean_test_score" and "std_test_score" over the replicates, "rank_test_score". The score is the metric on the one held-out
+        part, times -1 if a small metric is good.
       result_: the sweep's `SweepResult`, with curves.
-      n_iter_: steps that the model was trained for.
+      n_iter_: number of steps that the model was trained for.
 
     Example:
       >>> from sklearn.datasets import load_iris
@@ -403,7 +405,7 @@ class SweepClassifier(ClassifierMixin, _SweepEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """How likely each class is: the softmax of the model's outputs, (examples, classes), in the order of classes_."""
+        """The probability of each class: the softmax of the model's outputs, (examples, classes), in the order of classes_."""
         outputs = self._outputs(X)
         if outputs.shape[1:] != (len(self.classes_),):
             rule = f"the recipe's model must give {len(self.classes_)} outputs, one logit a class"
@@ -418,7 +420,7 @@ class SweepClassifier(ClassifierMixin, _SweepEstimator):  # type: ignore[misc]
             return np.asarray(np.log(self.predict_proba(X)))
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest class of each example, (examples,)."""
+        """The most probable class of each example, (examples,)."""
         places = self.predict_proba(X).argmax(1)
         return np.asarray(self.classes_[places])
 
@@ -426,11 +428,12 @@ class SweepClassifier(ClassifierMixin, _SweepEstimator):  # type: ignore[misc]
 class SweepRegressor(RegressorMixin, _SweepEstimator):  # type: ignore[misc]
     """A regressor whose `fit` trains every variant of a recipe at once, and chooses one: as `SweepClassifier`.
 
-    Targets are standardized too, and what is predicted is in their unit again; losses and scores are of standardized ones.
+    Targets are standardized too. Predictions are in the unit of the given targets; losses, and the scores in cv_results_, are those of
+    standardized targets.
 
     Args:
-      recipe: recipe(**hyperparameters) -> `Training`, whose model gives one number a target. If it has parameters `in_shape` and
-        `num_outputs`, it gets (features,) and the number of targets. None for `regressor_recipe`, a perceptron.
+      recipe: recipe(**hyperparameters) -> `Training`, whose model returns one number for each target. If it has parameters `in_shape`
+        and `num_outputs`, it gets (features,) and the number of targets. None for `regressor_recipe`, a perceptron.
       variants, num_epochs, num_steps, batch_size, validation, standardize, metric, mode, refit, random_state: as `SweepClassifier`.
       eval_every, replicates, keep_best, prune, evolve, max_seconds, randomness: as in `sweep`.
       chunk_size, memory_budget, store, executor, callback, progress: as in `sweep`.
@@ -469,7 +472,7 @@ class SweepRegressor(RegressorMixin, _SweepEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The targets of each example, (examples,) or (examples, targets) as they were given, float64."""
+        """The predicted targets of each example, (examples,) or (examples, targets) as given to fit, float64."""
         outputs = self._outputs(X)
         assert self._fitted.y is not None
         targets = self._fitted.y.undo(outputs.reshape(len(outputs), -1))
@@ -482,7 +485,7 @@ class SweepRegressor(RegressorMixin, _SweepEstimator):  # type: ignore[misc]
 
 
 class _Predictor:
-    """Predicts by a trained state, a block of rows at a time; the compiled function isn't pickled."""
+    """Predicts with a trained state, a block of examples at a time; the compiled function isn't pickled."""
 
     def __init__(self, fitted: _Fitted, *, shared: bool):
         self._fitted, self._shared = fitted, shared
@@ -492,7 +495,7 @@ class _Predictor:
         return {**self.__dict__, "_compiled": None}
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The outputs of rows, (rows, *outputs), float64."""
+        """The outputs for examples, (examples, *outputs), float64."""
         if self._compiled is None:
             self._compiled = self._made()
         blocks = []
@@ -506,7 +509,7 @@ class _Predictor:
     def _made(self) -> Callable[..., jax.Array]:
         recipe, hyperparameters = self._fitted.recipe, self._fitted.hyperparameters
         hyperparameters = {name: value for name, value in hyperparameters.items() if name in _taken(recipe)}
-        if self._shared:  # numbers decide nothing of a prediction there
+        if self._shared:  # in the default recipes, floats don't affect a prediction
             kinds = {name: 0.0 if isinstance(value, float) else value for name, value in hyperparameters.items()}
             return _shared_predict(recipe.func, *recipe.keywords.values(), tuple(kinds.items()))  # type: ignore[attr-defined]
         predict = as_training("predict", recipe(**hyperparameters)).predict
@@ -520,7 +523,7 @@ class _Predictor:
 def _shared_predict(
     recipe: Recipe, in_shape: tuple[int, ...], num_outputs: int, hyperparameters: tuple[Any, ...]
 ) -> Callable[..., jax.Array]:
-    """The compiled prediction of a default recipe, whatever its numbers are."""
+    """The compiled prediction of a default recipe, which its floats don't affect."""
     own = {name: value for name, value in hyperparameters if not isinstance(value, float)}
     predict = recipe(in_shape, num_outputs, **own).predict
     assert predict is not None
@@ -528,7 +531,7 @@ def _shared_predict(
 
 
 def _taken(recipe: Recipe) -> set[str]:
-    """The names that a recipe takes; of one that takes any, all but the sweep's own."""
+    """The names of a recipe's parameters."""
     return {*inspect.signature(recipe).parameters}
 
 
@@ -537,7 +540,7 @@ def _marked(variant: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str,
 
 
 def _weights(sample_weight: Any, x: np.ndarray) -> np.ndarray | None:
-    """Checked weights, float64; None where all are the same."""
+    """Checks weights and returns them in float64; None if none are given."""
     if sample_weight is None:
         return None
     weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
@@ -547,10 +550,10 @@ def _weights(sample_weight: Any, x: np.ndarray) -> np.ndarray | None:
 
 
 def _ordered(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, seed: int, *, merge: bool) -> _Rows:
-    """Examples that count, in an order that depends on their values and the seed alone.
+    """The examples of positive weight, in an order that only depends on their values and the seed.
 
     Args:
-      merge: whether equal ones become one with the sum of their weights.
+      merge: whether equal examples become one with the sum of their weights.
     """
     x = np.asarray(x, np.float64) + 0.0  # -0.0 is 0.0
     if weights is not None:
@@ -559,7 +562,7 @@ def _ordered(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, seed: int
     words = np.ascontiguousarray(x).view(np.uint64)
     factors = np.random.default_rng(seed).integers(0, 2**64, (words.shape[1], 2), np.uint64, endpoint=False) | np.uint64(1)
     mixed = (words ^ (words >> np.uint64(31))) @ factors
-    targets = own[:, x.shape[1] :].T  # of equal features, so that their unit decides nothing
+    targets = own[:, x.shape[1] :].T  # they only order examples of equal features, so that their unit has no effect
     order = np.lexsort((*targets, (mixed[:, 1] >> np.uint64(1)) ^ mixed[:, 0], mixed[:, 1] ^ (mixed[:, 0] >> np.uint64(29))))
     own, x, y = own[order], x[order], y[order]
     weights = None if weights is None else weights[order]
@@ -590,11 +593,11 @@ def _scaled(rows: _Rows, x: _Scaling, y: _Scaling | None) -> _Rows:
 
 
 def _as_dataset(rows: _Rows, *, weighted: bool, fill: int) -> AnyDataset:
-    """Examples as a sweep takes them.
+    """Examples as a data set for `sweep`.
 
     Args:
-      weighted: whether they have weights.
-      fill: how many rows there must be at least, by rows of weight zero.
+      weighted: whether the data set has weights.
+      fill: the least number of examples; smaller data sets are padded with examples of weight 0.
     """
     kind = jnp.result_type(float)
     x, y = rows.x.astype(kind), rows.y.astype(np.int32 if rows.y.ndim == 1 else kind)
@@ -606,14 +609,14 @@ def _as_dataset(rows: _Rows, *, weighted: bool, fill: int) -> AnyDataset:
 
 
 def _cv_results(result: SweepResult, variants: int) -> dict[str, Any]:
-    """A sweep as the columns of scikit-learn's searches, a row a variant in the order given."""
+    """A sweep's results as the columns of scikit-learn's searches, an entry for each variant in the order given."""
     sign = -1.0 if result.mode == "min" else 1.0
     table = result.by_variant()
     place = np.argsort(table["variant"], kind="stable")
     count = int(np.sum(result.table["variant"] == 0))
     firsts = np.arange(variants) * count
     mean, deviation = sign * table[result.metric][place].astype(float), table[f"{result.metric}/std"][place].astype(float)
-    runs = table[f"{result.metric}/count"][place]  # scikit-learn divides by them, and not by one less
+    runs = table[f"{result.metric}/count"][place]  # scikit-learn divides by their number, and not by one less
     deviation = np.where(runs == 1, 0.0, deviation * np.sqrt((runs - 1) / np.maximum(runs, 1)))
     ranking = np.full(variants, variants)
     ranking[table["variant"]] = np.arange(1, variants + 1)

@@ -1,6 +1,6 @@
 """Spaces of hyperparameters, and the variants drawn from them.
 
-A distribution is its quantile function, from [0, 1) to values: random and quasi-random sampling are then the same thing.
+A distribution is given by its quantile function, from [0, 1) to values, so that random and quasi-random sampling work the same way.
 """
 
 import copy
@@ -20,7 +20,7 @@ from funcnet.lattice import Lattice, lattice
 
 Where: TypeAlias = Callable[[dict[str, Any]], bool]
 Draw: TypeAlias = Callable[[int], Sequence[dict[str, Any]]]
-_FEW, _SHARE = 10_000, 1_000  # a constraint is given up on after so many draws of which fewer than one in so many was accepted
+_FEW, _SHARE = 10_000, 1_000  # if, after 10,000 draws, a constraint has accepted fewer than one in 1,000, that is an error
 
 
 class Missing(enum.Enum):
@@ -37,36 +37,36 @@ MISSING = Missing.MISSING  # the value of a hyperparameter that a variant doesn'
 
 @dataclass(frozen=True)
 class Static:
-    """A value that picks a program: variants that differ in it are compiled apart."""
+    """A value that picks a program: variants that differ in it are compiled separately."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A number or a name that rides in the batch: variants that differ in it share a program."""
+    """A number or a name that is an argument of the program: variants that differ in it share the program."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """quantile(u) -> value, for u in [0, 1): the value below which a share u of the draws lie.
+    """A distribution of values: quantile(u), for u in [0, 1), is the value below which a share u of the draws lies.
 
-    The other fields say the same in a form that a library with distributions of its own understands.
+    The other fields describe the same distribution to libraries that have distributions themselves.
     """
 
     quantile: Callable[[float], Any]
-    # "uniform", "log_uniform", "normal", "integers", "log_integers" or "choice"; None where the quantile is all there is to know
+    # "uniform", "log_uniform", "normal", "integers", "log_integers" or "choice"; None if only the quantile is known
     kind: str | None = field(default=None, compare=False, repr=False)
     low: float = field(default=0.0, compare=False, repr=False)
-    high: float = field(default=1.0, compare=False, repr=False)  # left out itself
-    options: tuple[Any, ...] = field(default=(), compare=False, repr=False)  # of a choice; a distribution may be one
+    high: float = field(default=1.0, compare=False, repr=False)  # excluded
+    options: tuple[Any, ...] = field(default=(), compare=False, repr=False)  # of a choice; an option may be a distribution
     mark: "type[Static] | type[Traced] | None" = field(default=None, compare=False, repr=False)
-    lattice: Lattice | None = field(default=None, compare=False, repr=False)  # all values, of one that is drawn in steps
+    lattice: Lattice | None = field(default=None, compare=False, repr=False)  # all values, if it is drawn in steps
 
     def marked(self, value: Any) -> Any:
-        """A value of this distribution, marked as its own draws are."""
+        """Marks a value of this distribution in the way that its draws are marked."""
         return value if self.mark is None else _marked(self.mark, value)
 
 
@@ -75,11 +75,11 @@ class When:
     """A distribution, a value or a list of values that only some variants have; made by `when`."""
 
     value: Any
-    conditions: dict[str, tuple[Any, ...]]  # by the name of another hyperparameter, the values with which this one is there
+    conditions: dict[str, tuple[Any, ...]]  # name of another hyperparameter -> its values for which this one exists
 
 
 def static(value: Any) -> Any:
-    """Says of a float, or of a distribution or a list of them, that each value gets a program of its own.
+    """Marks a float, or a distribution or a list of floats, so that each value gets a separate program.
 
     Example:
       >>> static(0.5)
@@ -91,14 +91,14 @@ def static(value: Any) -> Any:
 
 
 def traced(value: Any) -> Any:
-    """Says of a whole number or a name, or of a distribution or a list of them, that its values share a program.
+    """Marks a whole number or a name, or a distribution or a list of them, so that all its values share a program.
 
-    A number is one that a recipe computes with. A whole number that decides a shape, such as a width, can be traced too: all its
-    sizes then share the program of the largest, which is filled up with zeros, and their numbers are those of a program for each, to
-    rounding. That is tried before anything trains: where the numbers would differ (as with a mean over units in `layer_norm`, or an
-    activation that is not zero at zero), where a store or evolve= forbids it, or where one program would take longer than compiling one
-    for each, each has its own; `plan` and Python's logging say which, and why. A name must be an activation's or an optimizer's (sgd,
-    momentum, adagrad, rmsprop or adam), which the recipe only hands on. None among them stays as it is.
+    The recipe computes with a traced number. It may also decide a shape, such as a width: all sizes then share the program of the
+    largest, and smaller ones are padded with zeros. Their results are those of separate programs, up to rounding. This is tried before
+    anything trains. Each size gets a separate program if the results would differ (as with a mean over units in `layer_norm`, or an
+    activation that is not zero at zero), if a store or evolve= forbids it, or if one program would take longer than compiling one for
+    each size; `plan` and Python's logging say which, and why. A name must be that of an activation or an optimizer (sgd, momentum,
+    adagrad, rmsprop or adam), and the recipe may only pass it on. None among the values stays as it is.
 
     Example:
       >>> traced(3)
@@ -110,11 +110,11 @@ def traced(value: Any) -> Any:
 
 
 def uniform(low: float, high: float, *, step: float | None = None) -> Distribution:
-    """Floats, evenly spread over [low, high); with a step low, low + step, low + 2 step, ..., each as likely.
+    """Floats drawn uniformly from [low, high); with a step, from low, low + step, low + 2 step, ...
 
-    high itself is left out, with a step too, as of Python's range: uniform(0, 0.6, step=0.2) gives 0, 0.2 and 0.4. What is
-    within a billionth of a step of high counts as high. The values are rounded as decimals are: 0.3, not 0.1 + 2 * 0.1, which is
-    0.30000000000000004. A step needn't divide the range.
+    high is excluded, with a step too, as in Python's range: uniform(0, 0.6, step=0.2) gives 0, 0.2 and 0.4. A value within a
+    billionth of a step of high counts as high. Values are computed in decimals: 0.3, not 0.1 + 2 * 0.1, which is
+    0.30000000000000004. The step need not divide the range.
 
     Args:
       low: finite.
@@ -139,7 +139,7 @@ def uniform(low: float, high: float, *, step: float | None = None) -> Distributi
 
 
 def log_uniform(low: float, high: float) -> Distribution:
-    """Floats whose logarithm is evenly spread: as many between 0.001 and 0.01 as between 0.01 and 0.1.
+    """Floats whose logarithm is uniform: as many between 0.001 and 0.01 as between 0.01 and 0.1.
 
     Raises:
       ValueError: low is not positive, or not below high, or one is not finite.
@@ -172,11 +172,11 @@ def normal(mean: float = 0.0, deviation: float = 1.0) -> Distribution:
 
 
 def integers(low: int, high: int, *, step: int | None = None) -> Distribution:
-    """Whole numbers from low to high - 1, each as likely. Each is static, unless `traced(integers(...))` says otherwise.
+    """Whole numbers drawn uniformly from low to high - 1. They are static; `traced(integers(...))` makes them traced.
 
     Args:
-      low: from -2**31.
-      high: above low, to 2**31; left out itself.
+      low: at least -2**31.
+      high: above low, at most 2**31; excluded.
       step: at least 1, for the numbers of range(low, high, step).
 
     Raises:
@@ -197,16 +197,16 @@ def integers(low: int, high: int, *, step: int | None = None) -> Distribution:
 
 
 def log_integers(low: int, high: int) -> Distribution:
-    """Whole numbers from low to high - 1 whose logarithm is evenly spread: about as many from 1 to 9 as from 10 to 99.
+    """Whole numbers from low to high - 1 whose logarithm is uniform: about as many from 1 to 9 as from 10 to 99.
 
-    exp(uniform(log(low - 1/2), log(high - 1/2))), rounded to the nearest whole number. So k has the share
+    exp(uniform(log(low - 1/2), log(high - 1/2))), rounded to the nearest whole number. So k has the probability
     log((k + 1/2) / (k - 1/2)) / log((high - 1/2) / (low - 1/2)).
 
-    Each is static, unless `traced(log_integers(...))` says otherwise.
+    They are static; `traced(log_integers(...))` makes them traced.
 
     Args:
       low: at least 1.
-      high: above low, to 2**31; left out itself.
+      high: above low, at most 2**31; excluded.
 
     Raises:
       ValueError: low is below 1, or not below high.
@@ -228,10 +228,10 @@ def log_integers(low: int, high: int) -> Distribution:
 
 
 def choice(options: Sequence[Any]) -> Distribution:
-    """One of the options, each as likely; where that is a distribution itself, a draw from it.
+    """One of the options, drawn uniformly; if it is a distribution, a draw from it.
 
     Raises:
-      ValueError: there are none.
+      ValueError: there are no options.
       TypeError: an option is a tuple, list or dict that holds a distribution.
 
     Example:
@@ -253,21 +253,21 @@ def choice(options: Sequence[Any]) -> Distribution:
 
 
 def when(value: Any, /, **conditions: Any) -> When:
-    """A hyperparameter that a variant has only where another one has a certain value, such as a decay only with momentum.
+    """A hyperparameter that a variant only has if another one has a certain value, such as a decay only with momentum.
 
-    Where it has none, its value is `MISSING`: the recipe is called without that name, whose default counts, and the result's
-    table says None. With several conditions, all must hold. One that depends on a hyperparameter which is missing itself doesn't.
+    Otherwise its value is `MISSING`: the recipe is called without that name and uses its default, and the result's table says None.
+    With several conditions, all must hold. A condition on a hyperparameter that is itself missing doesn't hold.
 
     Args:
-      value: of `space` a distribution, or a value that all who have it share; of `grid` a list of values.
-      **conditions: by the name of another hyperparameter, the value with which this one is there, or a list of such values.
+      value: for `space` a distribution, or one value that all variants share that have it; for `grid` a list of values.
+      **conditions: for the name of another hyperparameter, the value for which this one exists, or a list of such values.
 
     Returns:
-      What `space` and `grid` take in place of a distribution or a list.
+      An object that `space` and `grid` take in place of a distribution or a list.
 
     Raises:
       ValueError: there is no condition, or one that lists no value.
-      TypeError: the value is conditional itself, or a condition is a distribution.
+      TypeError: the value is itself conditional, or a condition is a distribution.
 
     Example:
       >>> list(grid(optimizer=["sgd", "momentum"], decay=when([0.5, 0.9], optimizer="momentum")))[:2]
@@ -293,14 +293,14 @@ def when(value: Any, /, **conditions: Any) -> When:
 
 
 class Variants(Sequence[dict[str, Any]]):
-    """Hyperparameter settings, a dict each, in order; `+` joins two lots, and a list of dicts will do as one.
+    """A sequence of hyperparameter settings, one dict for each variant; `+` joins two of them, or one and a list of dicts.
 
-    A hyperparameter that a variant doesn't have has the value `MISSING` there.
+    A hyperparameter that a variant doesn't have has the value `MISSING` in its dict.
 
     Attributes:
-      distributions: what they were drawn from, by name; empty where they were not.
-      where: the constraint that they were accepted by; None where there was none, or not one of all of them.
-      decisive: the hyperparameters that decide whether others are there.
+      distributions: the distributions that the settings were drawn from, by name; empty if they were not drawn.
+      where: the constraint that accepted them; None if there was none, or not the same one for all.
+      decisive: the hyperparameters that decide whether others exist.
     """
 
     def __init__(
@@ -313,7 +313,7 @@ class Variants(Sequence[dict[str, Any]]):
         """Copies the settings.
 
         Args:
-          settings: a dict each.
+          settings: a dict for each variant.
           distributions: as the attribute.
           where: as the attribute.
           decisive: as the attribute.
@@ -352,7 +352,7 @@ class Variants(Sequence[dict[str, Any]]):
         return f"Variants({len(self)} of {', '.join(self._settings[0]) if self._settings else 'nothing'})"
 
     def _of(self, settings: Iterable[Mapping[str, Any]], other: "Variants | None" = None) -> "Variants":
-        """Settings drawn from what these were drawn from, and others too."""
+        """`Variants` of these settings, with the distributions and the constraint that self and other have in common."""
         other = self if other is None else other
         where = self.where if other.where is self.where else None
         return Variants(settings, _shared(self.distributions, other.distributions), where, self.decisive | other.decisive)
@@ -362,16 +362,17 @@ def grid(*, where: Where | None = None, **lists: Any) -> Variants:
     """Every combination of the values listed; the last name varies fastest.
 
     Args:
-      where: a constraint, variant -> bool: only the combinations are there for which it says True. It gets a dict of the values, without the
-        marks static and traced, and without the names that are missing there.
-      **lists: for each hyperparameter its values; `when([...], other=value)` for one that is there only with that value of another.
+      where: a constraint, variant -> bool: only combinations for which it returns True are kept. It gets a dict of the values, without
+        the marks static and traced, and without the names that are missing in the variant.
+      **lists: the values of each hyperparameter; `when([...], other=value)` for one that only exists with that value of another.
 
     Returns:
-      `Variants`, as many as the product of the lengths; where a hyperparameter is missing, only one of it.
+      `Variants`, as many as the product of the lengths; a hyperparameter that is missing counts as a single value.
 
     Raises:
       ValueError: a list is empty, the constraint accepts nothing, or a condition can't hold.
-      TypeError: something isn't a list of values, or a value is or holds a distribution; or where is no function, or doesn't give a bool.
+      TypeError: something isn't a list of values, or a value is or holds a distribution; or where is not a function, or doesn't return
+        a bool.
 
     Example:
       >>> list(grid(learning_rate=[0.1, 0.01], activation=["relu"]))
@@ -411,18 +412,19 @@ class Space(NamedTuple):
 
         Args:
           n: at least 1.
-          key: decides the draws.
+          key: a JAX random key for the draws.
           method: "random", or quasi-random, which covers the space more evenly: "sobol", "halton", "latin_hypercube".
-          where: a constraint, variant -> bool: a variant for which it says False is drawn again, as the next of the same sequence (of
-            Latin hypercubes: from another one). It gets a dict of the values, without the marks static and traced, and without
-            the names that are missing there.
+          where: a constraint, variant -> bool: a variant for which it returns False is replaced with the next one of the sequence (for
+            Latin hypercubes, with one of another hypercube). It gets a dict of the values, without the marks static and traced, and
+            without the names that are missing in the variant.
 
         Returns:
           `Variants`, n of them.
 
         Raises:
-          ValueError: n is below 1, or the method unknown; or of 10,000 or more draws the constraint accepted fewer than one in 1,000.
-          TypeError: key isn't a JAX random key, or where is no function, or doesn't give a bool.
+          ValueError: n is below 1, or the method is unknown; or the constraint accepted fewer than one in 1,000 of at least 10,000
+            draws.
+          TypeError: key isn't a JAX random key, or where is not a function, or doesn't return a bool.
 
         Example:
           >>> variants = space(learning_rate=log_uniform(1e-4, 1.0), width=64).sample(8, key=jax.random.key(0), method="sobol")
@@ -439,7 +441,7 @@ class Space(NamedTuple):
         return self.variants(accepted("sample", lambda lot: self.at(points(lot)), n, where), where)
 
     def at(self, points: np.ndarray) -> Variants:
-        """The variants at points of the unit cube, of shape (variants, hyperparameters): each distribution's quantile there."""
+        """The variants at points of the unit cube, shape (variants, hyperparameters): a value is its distribution's quantile there."""
         points = np.minimum(points, np.nextafter(1.0, 0.0))
         places = {name: i for i, name in enumerate(self.distributions)}
         return self.variants(
@@ -448,16 +450,16 @@ class Space(NamedTuple):
         )
 
     def drawn(self, value_of: Callable[[str, Distribution], Any]) -> dict[str, Any]:
-        """One variant, whose values value_of gives, each after those that decide whether it is there."""
+        """One variant, with the values that value_of returns; it is asked for each after those that decide whether it exists."""
         return _drawn_in(self.distributions, self.conditions, lambda name: value_of(name, self.distributions[name]))
 
     def variants(self, settings: Iterable[Mapping[str, Any]], where: Where | None = None) -> Variants:
-        """Settings of this space."""
+        """`Variants` of settings drawn from this space."""
         return Variants(settings, self.distributions, where, _decisive(self.conditions))
 
 
 def sequence(method: str, axes: int, key: jax.Array) -> Callable[[int], np.ndarray]:
-    """The points of the unit cube by that method: each call gives the next so many, (points, axes)."""
+    """A function that draws the next points of the unit cube by a method: number of points -> (points, axes)."""
     rng = generator(key)
     if method == "random":
         return lambda lot: rng.random((lot, axes))
@@ -466,7 +468,7 @@ def sequence(method: str, axes: int, key: jax.Array) -> Callable[[int], np.ndarr
     points = {"sobol": qmc.Sobol, "halton": qmc.Halton, "latin_hypercube": qmc.LatinHypercube}[method](axes, rng=rng)
     if method != "sobol":
         return points.random  # type: ignore[no-any-return]
-    # SciPy warns where the first lot of a Sobol' sequence is no power of 2: as lots go on from each other, it may be one point
+    # SciPy warns unless the first draw of a Sobol' sequence is a power of 2; draws continue each other, so the first can be one point
     return lambda lot: np.concatenate([points.random(part) for part in (1, lot - 1) if part])
 
 
@@ -474,11 +476,11 @@ def accepted(label: str, draw: Draw, n: int, where: Where | None) -> list[dict[s
     """The next n variants that a constraint accepts.
 
     Args:
-      label: who asks.
-      draw: gives the next so many.
+      label: name of the caller, for messages.
+      draw: n -> the next n variants.
 
     Raises:
-      ValueError: hardly any is accepted.
+      ValueError: fewer than one in 1,000 is accepted.
     """
     found: list[dict[str, Any]] = []
     tried = 0
@@ -520,7 +522,7 @@ def bare(value: Any) -> Any:
 
 
 def generator(key: jax.Array) -> np.random.Generator:
-    """NumPy's generator of the draws that a key decides."""
+    """A NumPy generator, seeded by a JAX key."""
     return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
 
 
@@ -528,15 +530,15 @@ def space(**distributions: Any) -> Space:
     """A space of hyperparameters to draw variants from.
 
     Args:
-      **distributions: for each hyperparameter a distribution, or a value that all variants share; `when(..., other=value)` for one that is
-        there only with that value of another.
+      **distributions: for each hyperparameter a distribution, or a value that all variants share; `when(..., other=value)` for one that
+        only exists with that value of another.
 
     Returns:
       A `Space`, whose `sample(n, key=...)` draws variants.
 
     Raises:
-      ValueError: there are no hyperparameters, or a condition names one that isn't there, or a value that it never has.
-      TypeError: a list is given, which could be meant either way, or a tuple or dict that holds a distribution.
+      ValueError: there are no hyperparameters, or a condition names one that doesn't exist, or a value that it never has.
+      TypeError: a list is given, which is ambiguous, or a tuple or dict that holds a distribution.
 
     Example:
       >>> len(space(learning_rate=log_uniform(1e-4, 1.0), activation=choice(["relu", "tanh"])).sample(5, key=jax.random.key(0)))
@@ -586,7 +588,7 @@ def as_variants(where: str, variants: Any) -> Variants:
 
 
 def _split(where: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, tuple[Any, ...]]]]:
-    """What each hyperparameter is drawn from, and the conditions of those that have some."""
+    """Separates the values of each hyperparameter from its conditions, if it has some."""
     bodies = {name: value.value if isinstance(value, When) else value for name, value in given.items()}
     conditions = {name: value.conditions for name, value in given.items() if isinstance(value, When)}
     for name, own in conditions.items():
@@ -599,7 +601,7 @@ def _split(where: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
 
 
 def _order(where: str, names: Iterable[str], conditions: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names such that each comes after those that it depends on."""
+    """Sorts names so that each comes after those that it depends on."""
     left, order = list(names), list[str]()
     while left:
         free = [name for name in left if not conditions.get(name, {}).keys() & set(left)]
@@ -613,7 +615,7 @@ def _order(where: str, names: Iterable[str], conditions: Mapping[str, Mapping[st
 def _drawn_in(
     names: Iterable[str], conditions: Mapping[str, Mapping[str, tuple[Any, ...]]], value_of: Callable[[str], Any]
 ) -> dict[str, Any]:
-    """The values of one variant; each is asked for after those that decide whether it is there."""
+    """The values of one variant; value_of is asked for each after those that decide whether it exists."""
     setting = dict.fromkeys(names, MISSING)
     for name in _order("space", setting, conditions) if conditions else setting:
         if all(_is_among(setting[parent], values) for parent, values in conditions.get(name, {}).items()):
@@ -632,7 +634,7 @@ def _is_among(value: Any, values: Iterable[Any]) -> bool:
 
 
 def _check_possible(where: str, name: str, parent: str, values: Sequence[Any], distribution: Distribution) -> None:
-    """A condition must be one that can hold."""
+    """Checks that a condition can hold."""
     for value in values:
         if not _is_possible(distribution, value):
             known = [bare(option) for option in distribution.options if not isinstance(option, Distribution)]
@@ -656,7 +658,7 @@ def _is_possible(distribution: Distribution, value: Any) -> bool:
 
 
 def check_where(label: str, where: Any) -> None:
-    """Checks what is to be a constraint."""
+    """Checks that a constraint is a function, or None."""
     if where is not None and not callable(where):
         fix = 'such as lambda variant: variant["width"] < 64; no hyperparameter can have the name where'
         raise TypeError(check.message(label, "where must be a function of a variant", repr(where), fix))
@@ -670,7 +672,7 @@ def _whole_bounds(where: str, low: int, high: int, least: int) -> tuple[int, int
 
 
 def _shared(one: Mapping[str, Distribution], other: Mapping[str, Distribution]) -> dict[str, Distribution]:
-    """The distributions that two lots of variants were both drawn from."""
+    """The distributions that two `Variants` have in common."""
     return {name: distribution for name, distribution in one.items() if other.get(name) == distribution}
 
 
@@ -682,7 +684,7 @@ def _bounds(where: str, low: float, high: float) -> tuple[float, float]:
 
 
 def drawn(option: Any, u: float) -> Any:
-    """The value of an option at u: a distribution's quantile, anything else itself."""
+    """The value of an option at u: the quantile of a distribution; any other option is its value."""
     return option.quantile(u) if isinstance(option, Distribution) else option
 
 
@@ -704,7 +706,7 @@ def _is_one(value: Any) -> bool:
 
 
 def _marked(mark: type[Static] | type[Traced], value: Any) -> Any:
-    """A value, each entry of a list or each draw of a distribution, marked; the mark given last counts."""
+    """Marks a value, each entry of a list, or each draw of a distribution; a new mark replaces an old one."""
     if isinstance(value, When):
         return replace(value, value=_marked(mark, value.value))
     if isinstance(value, Distribution):
@@ -716,7 +718,7 @@ def _marked(mark: type[Static] | type[Traced], value: Any) -> Any:
 
 
 def _check_drawn(where: str, name: str, value: Any) -> None:
-    """A distribution is never handed on in place of a value."""
+    """Checks that a value is not a distribution, and doesn't hold one."""
     if isinstance(value, Distribution):
         raise TypeError(
             check.message(where, f"{name} must be a value", "a distribution", f"space({name}=...).sample(n, key=...) draws from it")
@@ -725,7 +727,7 @@ def _check_drawn(where: str, name: str, value: Any) -> None:
 
 
 def _check_whole(where: str, name: str, value: Any) -> None:
-    """A container holds values alone: neither distributions nor marks."""
+    """Checks that a container holds only values, neither distributions nor marks."""
     if isinstance(value, When):
         fix = f"{name}=when(...) is of a space or a grid alone"
         raise TypeError(check.message(where, f"{name} must be a value", "when(...)", fix))

@@ -1,7 +1,7 @@
-"""Strategies for `search`: who says which variants are tried next.
+"""Strategies for `search`, which choose the variants to try next.
 
 A strategy is any object with `ask(n) -> variants` and `tell(variants, values)`. Those here draw from a space, or let
-Optuna's samplers draw from it. A model-based search of funcnet's own there is none.
+Optuna's samplers draw from it. funcnet has no model-based search itself.
 """
 
 import math
@@ -17,14 +17,14 @@ from funcnet.lattice import Lattice
 from funcnet.spaces import Distribution, Space, Variants, Where, accepted, bare, check_where, is_accepted, sequence
 
 _PATIENCE = 10  # rejected trials in a row after which a random one that is accepted is tried
-_SHARES = (2.0**-24, 1 - 2.0**-24)  # samplers like to try the ends: of a normal distribution they are 5.3 deviations away on either side
+_SHARES = (2.0**-24, 1 - 2.0**-24)  # samplers like to try the ends; for a normal distribution these are 5.3 deviations from the mean
 
 
 class Strategy(Protocol):
-    """Who says which variants are tried next.
+    """An object that chooses the variants to try next.
 
     ask(n) -> n variants, a dict each, all with the same names.
-    tell(variants, values) -> None: how good the variants were that ask gave, a float each; NaN for one that diverged.
+    tell(variants, values) -> None: takes the value of each variant that ask returned, a float; NaN for one that diverged.
 
     A strategy that wants small or large values may say so in an attribute `mode`, "min" or "max", which `search` checks.
     """
@@ -51,20 +51,20 @@ class Drawn:
 
 
 def random(space: Space, *, key: jax.Array, where: Where | None = None) -> Drawn:
-    """Tries variants drawn at random, which is what cleverer strategies must beat.
+    """Tries variants drawn at random: the baseline for cleverer strategies.
 
-    All asks together give what one `space.sample(n, key=key)` gives.
+    All calls of ask together return the variants of one `space.sample(n, key=key)`.
 
     Args:
-      space: `fn.space(...)`, what is drawn from.
-      key: decides the draws.
+      space: the space to draw from, made by `fn.space(...)`.
+      key: a JAX random key for the draws.
       where: a constraint, variant -> bool, as `space.sample` takes it.
 
     Returns:
-      A strategy: `ask(n)` goes on where the last one ended, `tell` does nothing.
+      A strategy: `ask(n)` goes on where the last call ended, `tell` does nothing.
 
     Raises:
-      TypeError: space is no space, or key no JAX random key.
+      TypeError: space is not a space, or key is not a JAX random key.
 
     Example:
       >>> from funcnet.spaces import log_uniform, space
@@ -84,21 +84,21 @@ def random(space: Space, *, key: jax.Array, where: Where | None = None) -> Drawn
 def quasi_random(space: Space, *, key: jax.Array, method: str = "sobol", where: Where | None = None) -> Drawn:
     """Tries variants that cover the space more evenly than random ones, over all rounds together.
 
-    One low-discrepancy sequence goes on from ask to ask: all asks together give what one
-    `space.sample(n, key=key, method=method)` gives. A Sobol' sequence is most even after a power of 2 variants.
+    One low-discrepancy sequence goes on from call to call: all calls of ask together return the variants of one
+    `space.sample(n, key=key, method=method)`. A Sobol' sequence is most even after a power of 2 variants.
 
     Args:
-      space: `fn.space(...)`, what is drawn from.
-      key: decides how the sequence is scrambled.
+      space: the space to draw from, made by `fn.space(...)`.
+      key: a JAX random key that scrambles the sequence.
       method: "sobol" or "halton".
       where: a constraint, variant -> bool, as `space.sample` takes it.
 
     Returns:
-      A strategy: `ask(n)` goes on where the last one ended, `tell` does nothing.
+      A strategy: `ask(n)` goes on where the last call ended, `tell` does nothing.
 
     Raises:
-      ValueError: the method is unknown, or can't go on, as a Latin hypercube can't.
-      TypeError: space is no space, or key no JAX random key.
+      ValueError: the method is unknown, or can't be continued, such as a Latin hypercube.
+      TypeError: space is not a space, or key is not a JAX random key.
 
     Example:
       >>> from funcnet.spaces import log_uniform, space
@@ -120,7 +120,7 @@ def quasi_random(space: Space, *, key: jax.Array, method: str = "sobol", where: 
 
 
 class Asked(NamedTuple):
-    """A variant that Optuna was asked for and has not been told of."""
+    """A variant that Optuna has suggested and whose value it has not been told."""
 
     trial: int  # its number in the study
     variant: dict[str, Any]
@@ -174,14 +174,14 @@ class OptunaStrategy:
         self.study.enqueue_trial(trials[-1].params)
 
     def tell(self, variants: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
-        """How good these variants were; the trial of one whose value isn't finite has failed.
+        """Tells the study the value of each variant; the trial of one whose value isn't finite is marked as failed.
 
         Args:
-          variants: any that ask gave, each told once.
+          variants: any that ask returned, each told once.
           values: a float for each.
 
         Raises:
-          ValueError: there isn't one value for each variant, or ask didn't give a variant, or it was told before; nothing is told then.
+          ValueError: there isn't one value for each variant, ask didn't return a variant, or it was told before; then none is told.
         """
         if len(variants) != len(values):
             raise ValueError(check.message("tell", f"values must be one for each of the {len(variants)} variants", len(values)))
@@ -202,32 +202,32 @@ class OptunaStrategy:
 
 
 def optuna(study: Any, space: Space, *, where: Where | None = None) -> OptunaStrategy:
-    """Lets a sampler of Optuna (TPE, a Gaussian process, CMA-ES) say which variants are tried next.
+    """Lets an Optuna sampler (TPE, a Gaussian process, CMA-ES) choose the variants to try next.
 
     Each variant is a trial of the study, with the hyperparameters as its parameters: `uniform` and `log_uniform` as floats,
     `integers` and `log_integers` as whole numbers, with their steps, `choice` and constants as categories. A hyperparameter that a
-    variant doesn't have is no parameter of its trial. Of a choice among what Optuna doesn't store
-    (functions, tuples, distributions) or can't tell apart (1 and True) the categories are the options' places, from 0; a
-    distribution at place 1 of the choice `dropout` is the parameter `dropout[1]`, which only trials have that chose it. Any
-    other distribution, such as `normal`, is the share of its draws that lie below, a float between 0 and 1.
+    variant doesn't have is not a parameter of its trial. If Optuna can't store the options of a choice (functions, tuples,
+    distributions) or can't tell them apart (1 and True), the categories are their indices, from 0. A distribution at index 1 of the
+    choice `dropout` is the parameter `dropout[1]`, which only the trials that chose it have. Any other distribution, such as
+    `normal`, is a float between 0 and 1, from which the quantile function computes the value.
 
-    As in the space, the upper end of a range is left out: Optuna is given the next float32 below it, as samplers like to
-    try the ends, and a drop rate of 1 would fail.
+    As in the space, the upper end of a range is excluded: Optuna gets the next float32 below it, because samplers like to try the
+    ends, and a drop rate of 1 would fail.
 
     Args:
-      study: from `optuna.create_study(direction=..., sampler=...)`, of one objective. Its direction must be the way in
-        which the metric is good: "maximize" for an accuracy. Trials that it has already are taken into account.
-      space: `fn.space(...)`, what is drawn from.
-      where: a constraint, variant -> bool, as `space.sample` takes it. The trial of a variant for which it says False is
-        told to the study as pruned, and another is asked for; after ten in a row a random one that it accepts.
+      study: from `optuna.create_study(direction=..., sampler=...)`, with one objective. Its direction must suit the metric:
+        "maximize" for an accuracy. It also learns from the trials that it already has.
+      space: the space to draw from, made by `fn.space(...)`.
+      where: a constraint, variant -> bool, as `space.sample` takes it. A variant for which it returns False is reported to the study
+        as a pruned trial, and another is asked for; after ten in a row, a random one that it accepts.
 
     Returns:
-      A strategy. Its `tell` completes the trials with their values, and those of variants that diverged as failed.
+      A strategy. Its `tell` completes the trials with their values, and marks those of diverged variants as failed.
 
     Raises:
       ImportError: Optuna is not installed.
       ValueError: the study has several objectives.
-      TypeError: study is no study, or space no space.
+      TypeError: study is not a study, or space is not a space.
 
     Example:
       >>> import optuna as library
@@ -257,7 +257,7 @@ def optuna(study: Any, space: Space, *, where: Where | None = None) -> OptunaStr
 
 
 class _RandomTrial:
-    """Suggests at random, as a trial of Optuna's RandomSampler does, and notes what."""
+    """Suggests random values, as a trial of Optuna's RandomSampler does, and records them."""
 
     def __init__(self, rng: np.random.Generator):
         self._rng = rng
@@ -291,7 +291,7 @@ def _check_space(where: str, space: Any) -> None:
 
 
 def _suggested(trial: Any, name: str, distribution: Distribution) -> Any:
-    """A trial's value of one hyperparameter, marked as the distribution's draws are."""
+    """The value of one hyperparameter that a trial suggests, marked in the way that the distribution's draws are."""
     low, high, steps = distribution.low, distribution.high, distribution.lattice
     value: Any
     if steps is not None:
@@ -316,14 +316,14 @@ def _suggested(trial: Any, name: str, distribution: Distribution) -> Any:
 
 
 def _below(high: float, low: float) -> float:
-    """The last number of [low, high): as a sweep computes, in float32, unless that would cut off a visible part of the range."""
+    """The last number of [low, high): in float32, as a sweep computes, unless that would cut off a visible part of the range."""
     with np.errstate(over="ignore"):
         below = float(np.nextafter(np.float32(high), np.float32(-np.inf)))
     return below if 0 < high - below <= 1e-6 * (high - low) else math.nextafter(high, low)
 
 
 def _in_decimals(steps: Lattice) -> tuple[float, float, float]:
-    """low, last and step as Optuna, which reckons with the decimals of floats, counts as many: where a third is cut off somewhere, in 12 digits."""
+    """low, last and step for Optuna, which computes in decimals: rounded to 12 digits if the step, such as a third, then doesn't fit."""
     low, step, last = (Decimal(repr(number)) for number in (steps.low, steps.step, steps.at(steps.size - 1)))
     if (last - low) % step:
         digit = Decimal(1).scaleb(step.adjusted() - 11)
@@ -333,7 +333,7 @@ def _in_decimals(steps: Lattice) -> tuple[float, float, float]:
 
 
 def _categories(options: Sequence[Any]) -> list[Any]:
-    """What Optuna chooses among: the options themselves where it can store them and tell them apart, else their places."""
+    """The categories for Optuna: the options if it can store them and tell them apart, else their indices."""
     values = [bare(option) for option in options]
     storable = all(value is None or type(value) in (bool, int, float, str) for value in values)
     if storable and len(set(values)) == len(values) and not any(value != value for value in values):

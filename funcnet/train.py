@@ -1,7 +1,7 @@
 """Training: a run is a pure function of (hyperparameters, key, data).
 
-`training` builds the supervised triple of pure functions; any other triple of the same form trains as well. `fit` runs
-one. `start`, `advance` and `measure` are the pieces it is made of; a sweep maps the same pieces over many variants.
+`training` builds the triple of pure functions for supervised training; any other triple of the same form can be trained too. `fit`
+trains one run. It is made of `start`, `advance` and `measure`, which a sweep maps over many variants.
 """
 
 import functools
@@ -25,7 +25,7 @@ from funcnet.penalties import Penalty
 from funcnet.tree import Params, PyTree, all_finite, examples_of, finite_leaves, is_inexact, is_several, next_count, where
 
 Metrics = dict[str, jax.Array]
-UNWEIGHTED = "unweighted_loss"  # beside "loss", of a part with weights
+UNWEIGHTED = "unweighted_loss"  # reported beside "loss" for a part with weights
 OneMetric: TypeAlias = str | Metric | tuple[str | Metric, Mapping[str, Any]]  # ("f1", {"average": "binary"}) has settings
 OneLoss: TypeAlias = str | Callable[..., jax.Array] | tuple[str | Callable[..., jax.Array], Mapping[str, Any]]
 
@@ -39,17 +39,18 @@ class _Functions(NamedTuple):
 
 
 class Training(_Functions):
-    """How something trains: a triple of pure functions, of one run, which unpacks as `init, step, evaluate = training`.
+    """A triple of pure functions that trains one run; it unpacks as `init, step, evaluate = training`.
 
     init(key) -> state: any pytree.
-    step(state, batch, key) -> (state, metrics): batch is a `Dataset` of batch_size examples, or a `WeightedDataset`; metrics is a dict of scalars.
+    step(state, batch, key) -> (state, metrics): batch is a `Dataset` of batch_size examples, or a `WeightedDataset`;
+    metrics is a dict of scalars.
     evaluate(state, dataset) -> metrics: a dict of scalars.
 
-    Three more fields may be given by name. A `_replace` of a function keeps them:
+    Three more fields may be given by name, and `_replace` keeps them:
 
-    check_data(split) -> None: raises where concrete data won't do; called once before training.
-    predict(state, x) -> predictions: what the model makes of a set of examples.
-    modes: {metric: "min" or "max"}, whether a small or a large value of what evaluate reports is good.
+    check_data(split) -> None: raises if concrete data is not usable; called once before training.
+    predict(state, x) -> predictions: the model's outputs for a set of examples.
+    modes: {metric: "min" or "max"}, whether a small or a large value of a metric of evaluate is good.
 
     Example:
       >>> count = Training(lambda key: 0, lambda state, batch, key: (state + 1, {}), lambda state, data: {"steps": state}, modes={"steps": "max"})
@@ -107,7 +108,7 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
 
     Returns:
       objective(params, batch, *, key=None) -> scalar. A batch is (x, y), with the examples on the first axis, or
-      (x, y, weights), whose mean is weighted; one in which no example counts has a mean of 0. With a key the model trains (dropout is on).
+      (x, y, weights) for a weighted mean, which is 0 if all weights are. With a key the model is in training mode (dropout is on).
 
     Example:
       >>> from funcnet import layers, losses, penalties
@@ -130,7 +131,7 @@ def penalized(model: Layer, loss: Callable[..., jax.Array], penalty: Penalty | N
 def _batch_loss(
     loss: Callable[..., jax.Array], prediction: Any, y: jax.Array, weights: jax.Array | None = None, *, key: jax.Array | None
 ) -> jax.Array:
-    """The weighted mean of a minibatch, 0 where all that it drew have a weight of zero."""
+    """The weighted mean loss of a minibatch; 0 if all its examples have weight 0."""
     if weights is None:
         return _mean_loss("objective", loss, prediction, y, key=key)
     counts = jnp.any(jnp.asarray(weights) != 0)
@@ -151,27 +152,27 @@ def training(
 
     Args:
       model: a `Layer`, such as `mlp((64, 10))`.
-      loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`; a pair has settings: ("huber", {"delta": 0.3}).
-        With a parameter `key=None` it is given a key while training; predictions are a pytree where the model gives one; one
-        that `batch_loss` marks sees the whole batch.
-      optimizer: an `Optimizer`, or another library's gradient transformation; one with a line search or that looks at the loss too.
-      in_shape: shape of one example; of several inputs, theirs in a dict or tuple as x has it; of
-        sequences of different lengths, `Padded((time, *rest), ())`. Examples stored in float16 are trained on in float32; a model that is to compute in
-        float16 casts them itself.
-      penalty: params -> scalar, part of the objective but of no reported loss but the step's own.
-      metrics: functions of (predictions, targets) over a whole set, written in jax.numpy, by the name they are reported
-        under; or one or several names in `METRICS` or functions with a name of their own. A pair has settings:
-        ("f1", {"average": "binary"}). Of the training examples of a variant with `num_examples`, those with a parameter
-        `weights` are reported, as those of `METRICS` have it.
+      loss: (prediction, target) -> scalar, for one example, or a name in `LOSSES`, or a pair with settings: ("huber", {"delta": 0.3}).
+        If it has a parameter `key=None`, it gets a key in training. If the model returns a pytree, that is the prediction. A loss
+        marked by `batch_loss` sees the whole batch.
+      optimizer: an `Optimizer`, or another library's gradient transformation, also one with a line search or one that uses the loss.
+      in_shape: shape of one example; for several inputs, their shapes in a dict or tuple like x; for sequences of different lengths,
+        `Padded((time, *rest), ())`. Examples stored in float16 are cast to float32; a model that is to compute in float16 must cast
+        them back.
+      penalty: params -> scalar, added to the objective. The loss that a step reports includes it, every other reported loss doesn't.
+      metrics: a dict of functions of (predictions, targets) over a whole set, written in jax.numpy, by the names to report them
+        under; or one or several names in `METRICS` or functions that have a name. A pair has settings:
+        ("f1", {"average": "binary"}). Where examples don't all count the same (weights, `num_examples`, folds of several sizes), only
+        metrics with a parameter `weights` are reported; those of `METRICS` have it.
 
     Returns:
-      A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss";
-      its evaluation reports the loss without penalty or dropout, and the metrics, of a `WeightedDataset` weighted. Its `modes` say
-      which way each is better, for the loss, the functions of `METRICS` and those that `metric` marks.
+      A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss"; its
+      evaluation reports the loss without penalty or dropout, and the metrics, weighted for a `WeightedDataset`. Its `modes` hold
+      "min" or "max" for the loss, the functions of `METRICS` and those marked by `metric`.
 
     Raises:
-      TypeError: something isn't of the kind asked for.
-      ValueError: a name is unknown. A model that doesn't fit in_shape says so when it is initialized.
+      TypeError: an argument has the wrong type.
+      ValueError: a name is unknown. A model that doesn't fit in_shape raises when it is initialized.
 
     Example:
       >>> from funcnet import Dataset, layers, losses, optimizers
@@ -199,7 +200,7 @@ def training(
 
         value, grad = jax.value_and_grad(value_fn)(state.params)
         extra = taken(optimizer.update, {"value": value, "grad": grad, "value_fn": value_fn})
-        way_up = jax.tree.map(jnp.conj, grad)  # of complex parameters JAX gives its conjugate
+        way_up = jax.tree.map(jnp.conj, grad)  # for complex parameters JAX returns the conjugate
         updates, optimizer_state = optimizer.update(way_up, state.optimizer_state, state.params, **extra)
         return TrainState(apply_updates(state.params, updates), optimizer_state, next_count(state.step)), {"loss": value}
 
@@ -239,20 +240,21 @@ def fit(
     batch_size: int | None,
     eval_every: int | None = None,
 ) -> Fit:
-    """Trains once: a pure function that can be jitted, vmapped and differentiated, also by hyperparameters.
+    """Trains one run. It is a pure function: it can be jitted, vmapped and differentiated, also with respect to hyperparameters.
 
     Args:
       training: a `Training`, or any triple of functions of its form.
-      data: a `Split`, or a `Dataset` or `WeightedDataset` to train on with nothing to validate by.
-      key: decides the initial draws, the order of the data, and dropout.
+      data: a `Split`, or a `Dataset` or `WeightedDataset` to train on without validation.
+      key: a JAX random key for the initial parameters, the order of the data, and dropout.
       num_steps: at least 1; either this or num_epochs.
       num_epochs: how often to go through the training examples, at least 1: num_epochs * (examples // batch_size) steps, or one
-        step an epoch where batch_size is None.
-      batch_size: examples a step, at most as many as there are to train on; None takes all of them, in order.
+        step per epoch if batch_size is None.
+      batch_size: examples per step, at most the number of training examples; None takes all of them, in order.
       eval_every: steps between evaluations, which the curves show; None evaluates once, after the last step.
 
     Returns:
-      `Fit(state, curves)`. From the first step that makes something non-finite on, the state stays and the curves are NaN.
+      `Fit(state, curves)`. If a step makes the loss or the state non-finite, the state stays as it was before, and the curves are
+      NaN from there on.
 
     Raises:
       ValueError: the data is not usable or doesn't fit the model, or a number is out of range.
@@ -308,9 +310,9 @@ class RunKeys(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One run on its way."""
+    """One run while it trains."""
 
-    state: PyTree  # of the training; frozen at the last finite one
+    state: PyTree  # of the training; once the run has diverged, the last finite one
     diverged: jax.Array  # shape (), int32: steps completed before something became non-finite, or -1
     watched: jax.Array  # shape (leaves,), bool: which leaves of the state were finite at the start
 
@@ -326,33 +328,33 @@ def start(training: Training, keys: RunKeys) -> Run:
 
 
 def still_finite(run: Run, state: PyTree) -> jax.Array:
-    """Whether a state is finite, shape (), bool, as far as the run's first one was.
+    """Whether every leaf of a state is finite that was finite at the start of the run, shape (), bool.
 
-    This is the one rule for divergence: a loss that is not finite, or a leaf that no longer is. A leaf that wasn't at the start
-    is a note of the training's own, such as "the best loss so far" before there is one.
+    This is the one rule for divergence: a loss that is not finite, or a leaf that no longer is. A leaf that wasn't finite at the start
+    is not checked: it may be a record such as "the best loss so far", before there is one.
     """
     leaves = [jnp.isfinite(leaf) | ~run.watched[i] for i, leaf in enumerate(jax.tree.leaves(state)) if is_inexact(leaf)]
     return jnp.all(jnp.concatenate([leaf.ravel() for leaf in leaves])) if leaves else jnp.array(True)
 
 
 class Draws(NamedTuple):
-    """What is random about one step."""
+    """The random draws of one step."""
 
     rows: jax.Array | None  # shape (batch_size,), int32: the examples of its minibatch; None for all of them
     key: jax.Array  # for dropout
 
 
 def draw(keys: RunKeys, step: jax.Array, batch_size: int | None, num_examples: jax.Array | int) -> Draws:
-    """A step's draws, found without running the steps before it; a sweep maps this over a stretch of steps at once."""
+    """A step's draws, computed without running the steps before it; a sweep maps this over a stretch of steps at once."""
     rows = None if batch_size is None else minibatch(keys.order, step, num_examples, batch_size)
     return Draws(rows, jax.random.fold_in(keys.step, step))
 
 
 def take_step(training: Training, state: PyTree, data: Split, draws: Draws, num_examples: jax.Array | None) -> tuple[PyTree, jax.Array]:
-    """One step, and whether the loss it met was finite.
+    """Takes one step, and also returns whether its loss was finite.
 
     Args:
-      num_examples: shape (), traced: how many of the training examples the run may see; None for all of them.
+      num_examples: shape (), traced: how many of the training examples the run may use; None for all of them.
 
     Returns:
       The state, and shape (), bool; the state itself may have become non-finite.
@@ -362,13 +364,13 @@ def take_step(training: Training, state: PyTree, data: Split, draws: Draws, num_
 
 
 def advance(training: Training, run: Run, data: Split, draws: Draws, step: jax.Array) -> Run:
-    """One step; a run that has become non-finite stays where it was."""
+    """Takes one step; a run that becomes non-finite keeps the state that it had."""
     state, fine = take_step(training, run.state, data, draws, None)
     return settle(run, state, fine & still_finite(run, state), step)
 
 
 def settle(run: Run, state: PyTree, fine: jax.Array, step: jax.Array) -> Run:
-    """The run with its new state where all is fine; else as it was, and marked as diverged at this step."""
+    """Gives the run its new state if all is finite; otherwise it keeps its state, and is marked as diverged at this step."""
     diverged = jnp.where(fine | (run.diverged >= 0), run.diverged, step.astype(jnp.int32))
     return run._replace(state=where(diverged < 0, state, run.state), diverged=diverged)
 
@@ -392,7 +394,7 @@ def metrics_of(training: Training, state: PyTree, data: Split, num_examples: jax
 
 
 def measured(training: Training, state: PyTree, dataset: Any) -> Metrics:
-    """What a training measures of a data set; of one with weights the unweighted loss too."""
+    """The metrics of a training on a data set; with weights, also the unweighted loss."""
     values = training.evaluate(state, dataset)
     if reports_both(dataset, values):
         alike = dataset._replace(weights=(jnp.asarray(dataset.weights) != 0).astype(jnp.result_type(float)))
@@ -401,12 +403,12 @@ def measured(training: Training, state: PyTree, dataset: Any) -> Metrics:
 
 
 def reports_both(dataset: Any, names: Collection[str]) -> bool:
-    """Whether a loss, if that is among these metrics, is reported weighted and unweighted."""
+    """Whether the loss is among these metrics, and is reported both weighted and unweighted."""
     return isinstance(dataset, WeightedDataset) and not isinstance(dataset, FirstExamples) and "loss" in names
 
 
 def evaluation_steps(num_steps: int, eval_every: int) -> list[int]:
-    """After which steps to evaluate: each eval_every, and the last."""
+    """The steps after which to evaluate: every eval_every steps, and the last."""
     return [*range(eval_every, num_steps, eval_every), num_steps]
 
 
@@ -423,7 +425,7 @@ def as_training(where: str, triple: Any) -> Training:
 
 
 def check_length(where: str, num_steps: Any, num_epochs: Any) -> None:
-    """Checks that just one says how long to train, and that it is a whole number of at least 1."""
+    """Checks that exactly one of num_steps and num_epochs is given, and that it is a whole number of at least 1."""
     given = {name: value for name, value in (("num_steps", num_steps), ("num_epochs", num_epochs)) if value is not None}
     if len(given) != 1:
         got = " and ".join(f"{name}={value}" for name, value in given.items()) or "neither"
@@ -433,7 +435,7 @@ def check_length(where: str, num_steps: Any, num_epochs: Any) -> None:
 
 
 def steps_of(num_steps: int | None, num_epochs: int | None, num_examples: int, batch_size: int | None) -> int:
-    """How many steps to take: those that were asked for, or those of so many epochs; the arguments are checked."""
+    """The number of steps: num_steps, or the steps of num_epochs epochs; the arguments must have been checked."""
     if num_steps is not None:
         return int(num_steps)
     assert num_epochs is not None
@@ -449,10 +451,10 @@ def check_batch_size(where: str, batch_size: int | None, num_examples: int) -> N
 
 
 def check_data(training: Training, data: Split, state: PyTree = None) -> None:
-    """The training's own check of concrete data, where it has one.
+    """Runs the training's check of concrete data, if it has one.
 
     Args:
-      state: the shapes of a state, where they are known, which saves `training`'s own check a trace.
+      state: the shapes of a state, if they are known; they save the check of `training` a trace.
     """
     own = training.check_data
     if own is None or any(map(check.is_traced, jax.tree.leaves(data))):
@@ -492,7 +494,7 @@ def _check_data(
 
 
 def _steps_wanted(name: str, outputs: Shapes, part: AnyDataset) -> Any:
-    """The targets of a part as the model's outputs need them: of a `Padded`, with the lengths of its sequences where they are known.
+    """The targets of a part as the model's outputs need them: for `Padded` outputs, with the lengths of the inputs if they are known.
 
     Raises:
       ValueError: targets have other lengths than the inputs.
@@ -535,7 +537,7 @@ _REWRITE = 'as those of METRICS are, such as "accuracy"; predict(...) gives NumP
 
 
 def _metric_name(metric: OneMetric) -> str:
-    """The name that a metric given without one is reported under: the function's own."""
+    """The name to report a metric under if none is given: that of the function."""
     if isinstance(metric, tuple) and check.is_configured(metric):
         return _metric_name(metric[0])
     if isinstance(metric, str):
@@ -548,7 +550,7 @@ def _metric_name(metric: OneMetric) -> str:
 
 
 def _measured(measures: Mapping[str, Metric], predictions: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> Metrics:
-    """Every metric; one that takes no weights can't tell which examples count, and is left out where only some do."""
+    """Every metric. With weights, one that takes none is left out with a warning: it can't tell which examples count."""
     left_out = [name for name, metric in measures.items() if weights is not None and "weights" not in check.parameters(metric)]
     if left_out:
         rule = "a metric must take weights=None, what each example counts, to be reported where not all count alike (weights, num_examples, folds of several sizes)"
@@ -580,7 +582,7 @@ def examples_seen(dataset: AnyDataset, num_examples: jax.Array) -> WeightedDatas
 
 
 def _inputs(x: Any) -> Any:
-    """A set of examples as a model gets it: float16 is a way to store numbers, whose products overflow; float32 computes."""
+    """Examples as the model gets them: float16 becomes float32, because products in float16 overflow."""
 
     def one(x: Any) -> jax.Array:
         given: jax.Array = jnp.asarray(x)
@@ -617,10 +619,10 @@ def _mean_loss(
 
 
 def _predictions(model: Layer, params: Params, x: Any) -> Any:
-    """The model's outputs for a whole set, examples last, found a batch at a time.
+    """The model's outputs for a whole set, examples last, computed a batch at a time.
 
-    A batch holds about as many numbers as the parameters: with fewer, to read the weights is most of the work; with more,
-    what a small model computes on its way leaves the cache.
+    A batch holds about as many numbers as the parameters: with fewer, reading the weights takes most of the time; with more, the
+    intermediate results of a small model don't fit in the cache.
     """
     examples, inputs = examples_of(x), jax.tree.leaves(x)
     numbers, size = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, x))
@@ -628,7 +630,7 @@ def _predictions(model: Layer, params: Params, x: Any) -> Any:
     if batches == 1:
         return outputs_of(model, params, _examples_last(x))
     size = math.ceil(examples / batches)
-    if sum(leaf.size * leaf.dtype.itemsize for leaf in inputs) > _LARGE:  # may be mapped from a file: nothing as large as it is made
+    if sum(leaf.size * leaf.dtype.itemsize for leaf in inputs) > _LARGE:  # may be memory-mapped: nothing of its size may be made
         return _predictions_of_slices(model, params, x, size, batches)
 
     def cut(leaf: jax.Array) -> jax.Array:
@@ -645,7 +647,7 @@ def _predictions(model: Layer, params: Params, x: Any) -> Any:
 
 
 def _predictions_of_slices(model: Layer, params: Params, x: Any, size: int, batches: int) -> Any:
-    """As `_predictions`, where the last slice overlaps the one before."""
+    """As `_predictions`, but in slices of x, of which the last overlaps the one before."""
     examples = examples_of(x)
     begins = np.minimum(np.arange(batches) * size, examples - size)
 
