@@ -76,8 +76,8 @@ def l2(strength: Scalar, *, where: Where = is_weight) -> Penalty:
 
     With the mean loss over n examples, these settings of other libraries give the same objective:
 
-    - torch, `weight_decay` of SGD, Adam and the others except AdamW: 2 * strength, on the weights only (torch adds w^2 / 2, also of
-      biases if they are among the parameters). AdamW's is not a penalty: here it is `adamw(..., weight_decay=)`.
+    - torch, `weight_decay` of SGD, Adam and the others except AdamW: 2 * strength, on the weights only (torch adds w^2 / 2, and that
+      of biases too if they are among the parameters). AdamW's is not a penalty: here it is `adamw(..., weight_decay=)`.
     - scikit-learn, `alpha` of Ridge: n * strength with `squared_error`, or n * outputs * strength with several outputs, because
       Ridge sums the squares.
     - scikit-learn, `C` of LogisticRegression: 1 / (2 * n * strength) with `binary_cross_entropy`, or with `cross_entropy` and three
