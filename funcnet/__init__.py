@@ -216,7 +216,7 @@ if _typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        """Loads funcnet.sklearn, which needs scikit-learn, where it is asked for."""
+        """Loads funcnet.sklearn, which needs scikit-learn, when it is first used."""
         if name == "sklearn":
             import importlib
 

@@ -405,7 +405,7 @@ def as_dataset(where: str, data: Any, least: int = 2, cast: str = "always") -> A
 
 
 def _as_inputs(where: str, name: str, x: Any, cast: str, examples: int) -> Any:
-    """A checked array of numbers, or a dict or tuple of them, or a `Padded`."""
+    """Checks inputs: an array of numbers, a dict or tuple of arrays, or a `Padded`."""
     if is_padded(x):
         return as_padded(where, name, x, cast)
     if isinstance(x, Mapping) and x:
@@ -434,7 +434,7 @@ def example_shape(x: Any) -> Any:
 
 
 def _as_weights(where: str, weights: Any, examples: int) -> np.ndarray:
-    """Checked weights, shape (examples,), in JAX's floating point."""
+    """Checks weights, and returns them with shape (examples,) in JAX's default float dtype."""
     given = as_numbers(where, "weights", weights, cast="never").astype(jnp.result_type(float))
     check.shape_is(where, "weights", given.shape, (examples,), fix="one for each example")
     if np.any(given < 0):
@@ -445,7 +445,7 @@ def _as_weights(where: str, weights: Any, examples: int) -> np.ndarray:
 
 
 def as_numbers(where: str, name: str, values: Any, cast: str = "always") -> np.ndarray:
-    """A checked NumPy array of numbers, the examples on its first axis; `cast` as in `as_dataset`."""
+    """Checks numbers with the examples on the first axis, and returns a NumPy array; `cast` as in `as_dataset`."""
     given = _array(where, name, values)
     if given.ndim == 0:
         raise ValueError(check.message(where, f"{name} must have a first axis of examples", f"shape {given.shape}"))

@@ -188,7 +188,7 @@ def binary_tournament() -> Exploit:
 
 
 def perturb(factors: Sequence[float] = (0.8, 1.2), resample: float = 0.25) -> Explore:
-    """Multiplies a number by a random factor, or sometimes draws it again.
+    """Multiplies a number by a random factor, or sometimes draws a new value.
 
     with probability resample, where both bounds are finite:
       value <- uniform(low, high), or where the number is drawn on a log scale exp(uniform(log(low), log(high)))
@@ -196,12 +196,12 @@ def perturb(factors: Sequence[float] = (0.8, 1.2), resample: float = 0.25) -> Ex
       value <- value * factor, one of the factors, drawn uniformly
 
     Each number is drawn separately. A value outside [low, high) becomes low, or the last float32 below high: training may
-    round to float32, where 1 - 1e-16 would be 1. A 0 stays 0 until it is drawn again, and a small whole number may be rounded back
+    round to float32, where 1 - 1e-16 would be 1. A 0 stays 0 until a new value is drawn, and a small whole number may be rounded back
     to its old value.
 
     Args:
       factors: at least one, each in (0, inf).
-      resample: probability that a number is drawn again, in [0, 1].
+      resample: probability of drawing a new value, in [0, 1].
 
     Returns:
       (name, value, low, high, logarithmic, rng) -> value, as `population` takes it.

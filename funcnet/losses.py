@@ -165,7 +165,7 @@ def absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 @both
 def huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.Array:
-    """Squared near zero, absolute far away: mean of e^2 / 2 for |e| <= delta, else delta (|e| - delta / 2).
+    """Huber loss, squared near zero and absolute far away: mean of e^2 / 2 for |e| <= delta, else delta (|e| - delta / 2).
 
     Args:
       prediction: shape (*outputs,).
@@ -194,9 +194,9 @@ def huber(prediction: jax.Array, target: jax.Array, delta: Scalar = 1.0) -> jax.
 
 @both
 def cross_entropy(logits: jax.Array, target: jax.Array, *, label_smoothing: Scalar = 0.0) -> jax.Array:
-    """-sum_c p_c log softmax(logits)_c, for a label or a distribution p over the classes; the mean over positions.
+    """Cross-entropy with a label or a distribution p over the classes: -sum_c p_c log softmax(logits)_c, the mean over positions.
 
-    With label smoothing s, p is (1 - s) p + s / classes.
+    With label smoothing s, p is replaced with (1 - s) p + s / classes.
 
     Args:
       logits: shape (*positions, classes), such as (classes,) or (time, classes).
@@ -244,15 +244,15 @@ _POSITIONS = "a label for each position; for a batch, use jax.vmap"
 
 
 def _over_positions(losses: jax.Array, logits: jax.Array) -> jax.Array:
-    """The mean over all axes but the last, of the examples, in the logits' dtype."""
+    """The mean over all axes except the last, the examples, in the logits' dtype."""
     return (jnp.mean(losses.reshape(-1, losses.shape[-1]), axis=0) if losses.ndim > 1 else losses).astype(_dtype(logits))
 
 
 @both
 def kl_divergence(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """sum_c p_c (log p_c - log softmax(logits)_c), of a distribution p over the classes; the mean over positions.
+    """Kullback-Leibler divergence from a distribution p over the classes: sum_c p_c (log p_c - log softmax(logits)_c).
 
-    It is `cross_entropy` minus the entropy of the target: 0 for a perfect prediction, and with the same gradients.
+    With several positions, it is the mean over them. It is `cross_entropy` minus the entropy of the target: 0 for a perfect prediction, and with the same gradients.
 
     Args:
       logits: shape (*positions, classes).
@@ -279,7 +279,7 @@ def kl_divergence(logits: jax.Array, target: jax.Array) -> jax.Array:
 
 @both
 def poisson(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean of exp(prediction) - target * prediction, where the prediction is the log of the rate of events.
+    """Poisson loss: mean of exp(prediction) - target * prediction, where the prediction is the log of the rate of events.
 
     This is the negative log likelihood of a count, without the term log(target!), which doesn't depend on the prediction.
 
@@ -300,7 +300,7 @@ def poisson(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 @both
 def cosine_distance(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """1 - cos of the angle between prediction and target: 0 for the same direction, 2 for the opposite one.
+    """1 minus the cosine of the angle between prediction and target: 0 for the same direction, 2 for the opposite one.
 
     It is computed as |p / |p| - t / |t||^2 / 2, which stays accurate for small angles.
 
@@ -332,7 +332,7 @@ def _direction(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @both
 def binary_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean of -t log sigmoid(logit) - (1 - t) log(1 - sigmoid(logit)).
+    """Binary cross-entropy: mean of -t log sigmoid(logit) - (1 - t) log(1 - sigmoid(logit)).
 
     Args:
       logits: shape (*outputs,).
@@ -364,7 +364,7 @@ def _binary_slope(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Arra
 
 @both
 def focal(logits: jax.Array, target: jax.Array, gamma: Scalar = 2.0, alpha: Scalar | None = None) -> jax.Array:
-    """-(1 - p)^gamma log p, where p is the probability of the true class: easy examples count little.
+    """Focal loss: -(1 - p)^gamma log p, where p is the probability of the true class, so that easy examples count little.
 
     For an integer label among several classes, p is its softmax probability. For targets of the logits' shape, each 0 or 1,
     p is a sigmoid's, and the loss is the mean. gamma = 0 gives `cross_entropy` and `binary_cross_entropy`.

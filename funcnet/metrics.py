@@ -156,7 +156,7 @@ def top_k_accuracy(predictions: jax.Array, targets: jax.Array, k: int = 2, *, we
 
 @_of_steps
 def precision(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
-    """Share of the examples predicted to be of a class that really are: true / (true + false positives).
+    """Share of the examples predicted to be of a class that really are of it: true / (true + false positives).
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
@@ -206,7 +206,7 @@ def recall(predictions: jax.Array, targets: jax.Array, *, average: str = "macro"
 
 @_of_steps
 def f1(predictions: jax.Array, targets: jax.Array, *, average: str = "macro", weights: jax.Array | None = None) -> jax.Array:
-    """Harmonic mean of precision and recall: 2 true positives / (predicted positives + real positives).
+    """Harmonic mean of precision and recall: 2 true positives / (predicted positives + actual positives).
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
@@ -261,7 +261,7 @@ def balanced_accuracy(predictions: jax.Array, targets: jax.Array, *, weights: ja
 def matthews_correlation(predictions: jax.Array, targets: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
     """Matthews' correlation of predicted and true classes; with more than two classes, Gorodkin's.
 
-    cov(predicted, real) / sqrt(cov(predicted, predicted) cov(real, real)), where cov sums the covariances of the classes' indicators
+    cov(predicted, true) / sqrt(cov(predicted, predicted) cov(true, true)), where cov sums the covariances of the classes' indicators
 
     Args:
       predictions: logits, shape (examples, classes), (examples, 1) or (examples,).
@@ -269,7 +269,7 @@ def matthews_correlation(predictions: jax.Array, targets: jax.Array, *, weights:
       weights: shape (examples,), >= 0, how much each example counts; None for equal weights.
 
     Returns:
-      Shape (), in [-1, 1]; 0 if only one class is predicted, or only one is real, as in scikit-learn.
+      Shape (), in [-1, 1]; 0 if only one class is predicted, or only one occurs, as in scikit-learn.
 
     Raises:
       ValueError: a concrete label is out of range; a traced one gives NaN.
@@ -673,7 +673,7 @@ def _share(where: str, mask: jax.Array, weights: jax.Array | None) -> jax.Array:
 
 
 def _labels(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-    """Predicted labels, -1 where a logit is NaN, and real ones, -2 where the target is not a class, both (examples,); and the
+    """Predicted labels, -1 where a logit is NaN, and true ones, -2 where the target is not a class, both (examples,); and the
     number of classes."""
     predictions = jnp.asarray(predictions)
     if predictions.ndim not in (1, 2):
@@ -687,7 +687,7 @@ def _labels(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax
 
 
 def _real(where: str, targets: jax.Array, examples: int, classes: int) -> jax.Array:
-    """The real labels, shape (examples,), int32; -2 where the target is not a class."""
+    """The true labels, shape (examples,), int32; -2 where the target is not a class."""
     targets = jnp.asarray(targets)
     if targets.size != examples:
         raise ValueError(check.message(where, f"targets must have shape ({examples},)", targets.shape, "labels, not one-hot rows"))
@@ -708,9 +708,9 @@ def _check_some(where: str, examples: int) -> None:
 class _Counts(NamedTuple):
     """How often each class occurs, each shape (classes,)."""
 
-    hits: jax.Array  # predicted and real
+    hits: jax.Array  # predicted, and true
     said: jax.Array  # predicted
-    real: jax.Array
+    real: jax.Array  # true
     known: jax.Array  # shape (), bool: whether every label is a class, and some example has weight
 
 
@@ -753,7 +753,7 @@ def _where_known(counts: _Counts, value: jax.Array) -> jax.Array:
 
 
 def _scores(where: str, predictions: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A logit for each class, shape (examples, classes), in at least float32, and the real labels, shape (examples,), as
+    """A logit for each class, shape (examples, classes), in at least float32, and the true labels, shape (examples,), as
     `_real` returns them. A single logit becomes that of class 1, and class 0 gets 0."""
     predictions = jnp.asarray(predictions)
     _, real, _ = _labels(where, predictions, targets)
@@ -787,7 +787,7 @@ def _ranked(where: str, area: _Area, predictions: jax.Array, targets: jax.Array,
 
 
 def _roc_area(scores: jax.Array, right: jax.Array, wrong: jax.Array) -> jax.Array:
-    """For the right examples, the mean share of the wrong ones with a lower score; one with the same score counts half."""
+    """Mean over the class's examples of the share of the others that have a lower score; one with the same score counts half."""
     scores, right, wrong = jax.lax.sort((scores, right, wrong), num_keys=1)
     upto = jnp.cumsum(wrong)
     starts, ends = _groups(scores)
@@ -797,7 +797,7 @@ def _roc_area(scores: jax.Array, right: jax.Array, wrong: jax.Array) -> jax.Arra
 
 
 def _precision_area(scores: jax.Array, right: jax.Array, wrong: jax.Array) -> jax.Array:
-    """For the right examples, the mean precision with their own score as the threshold."""
+    """Mean over the class's examples of the precision with their score as the threshold."""
     downward, right, wrong = jax.lax.sort((-scores, right, wrong), num_keys=1)
     _, ends = _groups(downward)
     through = [jax.lax.cummin(jnp.where(ends, jnp.cumsum(part), jnp.inf), reverse=True) for part in (right, wrong)]

@@ -142,7 +142,7 @@ class _Fitted(NamedTuple):
 
 
 class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """What classifier and regressor have in common."""
+    """The code that classifier and regressor share."""
 
     _default_recipe: Recipe
     _classifies: bool
@@ -201,7 +201,7 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         self.progress = progress
 
     def _fit(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, num_outputs: int) -> None:
-        """Chooses among the variants, and trains the best on everything.
+        """Chooses one of the variants, and trains it again on everything.
 
         Args:
           x: (examples, features).
@@ -381,15 +381,15 @@ class SweepClassifier(ClassifierMixin, _SweepEstimator):  # type: ignore[misc]
     _classifies = True
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SweepClassifier":
-        """Trains and chooses.
+        """Trains all variants and chooses one.
 
         Args:
           X: (examples, features).
           y: (examples,), labels of any kind.
-          sample_weight: (examples,), >= 0: what each example counts in losses and metrics; None for all the same.
+          sample_weight: (examples,), >= 0: how much each example counts in losses and metrics; None for equal weights.
 
         Returns:
-          Itself.
+          The estimator itself.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
@@ -453,15 +453,15 @@ class SweepRegressor(RegressorMixin, _SweepEstimator):  # type: ignore[misc]
     _classifies = False
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SweepRegressor":
-        """Trains and chooses.
+        """Trains all variants and chooses one.
 
         Args:
           X: (examples, features).
           y: (examples,) or (examples, targets).
-          sample_weight: (examples,), >= 0: what each example counts in losses and metrics; None for all the same.
+          sample_weight: (examples,), >= 0: how much each example counts in losses and metrics; None for equal weights.
 
         Returns:
-          Itself.
+          The estimator itself.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True, ensure_min_samples=2)
         if y.ndim == 2 and y.shape[1] == 1:

@@ -47,7 +47,7 @@ class Drawn:
         return self._space.variants(found, self._where)
 
     def tell(self, variants: Sequence[Mapping[str, Any]], values: Sequence[float]) -> None:
-        """Nothing: what is drawn next doesn't depend on the values."""
+        """Does nothing: the next draws don't depend on the values."""
 
 
 def random(space: Space, *, key: jax.Array, where: Where | None = None) -> Drawn:
@@ -323,7 +323,10 @@ def _below(high: float, low: float) -> float:
 
 
 def _in_decimals(steps: Lattice) -> tuple[float, float, float]:
-    """low, last and step for Optuna, which computes in decimals: rounded to 12 digits if the step, such as a third, then doesn't fit."""
+    """low, last and step for Optuna, which computes in decimals.
+
+    If the decimals of low and step don't lead to last, as with a step of a third, both are rounded to 12 digits.
+    """
     low, step, last = (Decimal(repr(number)) for number in (steps.low, steps.step, steps.at(steps.size - 1)))
     if (last - low) % step:
         digit = Decimal(1).scaleb(step.adjusted() - 11)

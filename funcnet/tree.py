@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def traced_once(function: Callable[P, R], static: tuple[str, ...] = ()) -> Callable[P, R]:
-    """Makes a function be traced only once for each kind of tree; other programs then reuse that trace.
+    """Traces a function only once for each kind of tree; other programs then reuse that trace.
 
     Operations on every leaf take most of the time to trace a step. The compiled program stays the same. Only for functions that depend
     on nothing but their arguments, since JAX doesn't trace them again.
@@ -45,7 +45,7 @@ def at_least_float32(dtype: jax.typing.DTypeLike) -> jnp.dtype:
 
 
 def wide_dtype(*arrays: jax.Array) -> jnp.dtype:
-    """The dtype to combine arrays in: the widest of their float dtypes, at least float32; JAX's default float if there are none.
+    """The dtype to combine arrays in: the widest of their float dtypes, at least float32; JAX's default float if none is floating.
 
     Example:
       >>> wide_dtype(jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.uint8))
