@@ -252,7 +252,8 @@ def _over_positions(losses: jax.Array, logits: jax.Array) -> jax.Array:
 def kl_divergence(logits: jax.Array, target: jax.Array) -> jax.Array:
     """Kullback-Leibler divergence from a distribution p over the classes: sum_c p_c (log p_c - log softmax(logits)_c).
 
-    With several positions, it is the mean over them. It is `cross_entropy` minus the entropy of the target: 0 for a perfect prediction, and with the same gradients.
+    With several positions, it is the mean over them. It is `cross_entropy` minus the entropy of the target: 0 for a perfect
+    prediction, and with the same gradients.
 
     Args:
       logits: shape (*positions, classes).
