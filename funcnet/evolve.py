@@ -15,7 +15,7 @@ import numpy as np
 from funcnet import check
 from funcnet.policy import Decisions, Policy, Seen, check_metric
 
-_TRIES = 100  # of explore for numbers that the sweep's constraint accepts
+_TRIES = 100  # calls of explore to find numbers that the sweep's constraint accepts
 Exploit: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Explore: TypeAlias = Callable[[str, float, float, float, bool, np.random.Generator], float]
 
