@@ -34,8 +34,8 @@ def population(
     states and numbers as they were at this evaluation. rng is numpy.random.default_rng([seed, generation]), where generation
     counts the evaluations at which this was done: the same seed decides the same, whatever the order in which results arrive.
 
-    A group is the variants that share a program, since only their states have the same structure: what is static in a recipe,
-    such as a width, neither changes nor mixes. A variant alone in its group only trains. So does one that has diverged or has
+    A group is the variants that share a program and have the same traced names, such as an optimizer's: what is static in a recipe, such
+    as a width, and what is a name neither changes nor mixes, since a state means something else there. A variant alone in its group only trains. So does one that has diverged or has
     come to its end: it takes over from nobody, and nobody from it.
 
     Whatever explore gives is kept within the number's bounds [low, high): what is outside becomes low, or the last float32

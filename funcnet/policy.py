@@ -23,7 +23,7 @@ class Seen(NamedTuple):
     running: np.ndarray  # (variants,), bool: those that have neither ended, nor diverged, nor been stopped
     sign: int = 1  # 1 where the metric is the better the smaller, -1 the larger: values * sign are in the metric's own sign
     numbers: dict[str, np.ndarray] | None = None  # (variants,) each: the numeric hyperparameters as they are now; NaN where one has none
-    group: np.ndarray | None = None  # (variants,), int: those with the same one have the same structure of state; None for all the same
+    group: np.ndarray | None = None  # (variants,), int: those with the same one may take over each other's state; None for all the same
     bounds: dict[str, tuple[float, float]] | None = None  # of each number: low, and high, itself left out unless it is low; may be infinite
     logarithmic: frozenset[str] | None = None  # numbers drawn on a log scale, whose low is positive; None for no such
     seed: int = 0  # >= 0; of whatever a policy draws

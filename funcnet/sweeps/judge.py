@@ -58,7 +58,7 @@ class Judge:
         self.policy, self.state = policy, None
         self._ledger, self._metric, self._sign, self._facts = ledger, metric, 1 if mode == "min" else -1, facts
         self._runs = runs = plan.runs
-        self._group = np.array(plan.group_of)[::runs]
+        self._group = _alike(plan)
         self._variants = plan.variants
         self._begun = False
         variants = len(ledger.at) // runs
@@ -176,6 +176,17 @@ class Judge:
         for variant in np.flatnonzero(odd).tolist()[:1]:
             rule, fix = f"allowed must be a step at which variants are measured for variant {variant}", "Policy.looks adds steps"
             raise ValueError(check.message(where, rule, int(allowed[variant]), fix))
+
+
+def _alike(plan: Plan) -> np.ndarray:
+    """(variants,), int: variants with the same number have the same program and the same traced names.
+
+    So a population is the same whether a name is traced or has a program of its own, and Adam never takes momentum's velocity for its
+    mean of gradients.
+    """
+    numbers: dict[tuple[Any, ...], int] = {}
+    kinds = zip(plan.group_of[:: plan.runs], (tuple(sorted(variant.names.items())) for variant in plan.variants), strict=True)
+    return np.array([numbers.setdefault(kind, len(numbers)) for kind in kinds])
 
 
 def _grown(before: Any, fresh: Any, variants: int) -> Any:
