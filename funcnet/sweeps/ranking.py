@@ -50,7 +50,7 @@ def wanted_mode(where: str, metric: str, mode: str | None, modes: Mapping[str, s
 
 
 def rankable(table: Table) -> np.ndarray:
-    """Which runs can be compared, (rows,), bool: those that completed; with keep_best, all that have a best evaluation and did not diverge."""
+    """Which runs can be compared, (rows,), bool: those that completed; with keep_best, those that have a best and did not diverge."""
     fine: np.ndarray = (table["status"] != "diverged") & (table[_BEST] >= 0) if _BEST in table else table["status"] == "completed"
     return fine
 
