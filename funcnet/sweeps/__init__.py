@@ -1,4 +1,4 @@
-"""Sweeps: train many variants of a recipe at once; variants that differ only in numbers share one compiled program.
+"""Sweeps: train many variants of a recipe at once; variants that differ only in floats share a compiled program.
 
 The words, each with one meaning in the whole package:
 

@@ -75,15 +75,15 @@ class Snapshot(NamedTuple):
 
 
 class StoreInUse(RuntimeError):
-    """Another process, or another `Folder` of this one, has the folder open."""
+    """Another process, or another `Folder` of this one, has the folder open or writes to it."""
 
 
 class StoreDamaged(ValueError):
-    """There are snapshots, but none of them can be read."""
+    """A store's files are damaged: no snapshot can be read, or a file of the current one has changed."""
 
 
 class _Damage(Exception):
-    """A file is not what was written; the message completes "this file ..."."""
+    """A file is not what was written; the message is a phrase to follow the file's name, such as "is missing"."""
 
 
 class _Newer(Exception):

@@ -1,4 +1,4 @@
-"""Ranks variants by the mean over their runs; only variants all of whose runs ended with a finite number are ranked."""
+"""Ranks variants by the mean over their runs; a variant is ranked only if every one of its runs has a finite value to compare."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

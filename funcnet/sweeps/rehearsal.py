@@ -156,7 +156,7 @@ def _call_each(plan: Plan, variants: Variants, which: Sequence[int], firsts: set
 
 
 def _try_group(recipe: Recipe, training: Training, group: Group, first: Variant, data: Folds, key: jax.Array) -> Trial:
-    """The trial of a group; its first training also checks the data, and an error of that check is raised before one of the trial."""
+    """The trial of a group; its first variant's training also checks the data, and an error of that check comes before the trial's."""
     failed = None
     try:
         trial = _trial_or_reason(recipe, group, first, data[0], key)
@@ -170,9 +170,9 @@ def _try_group(recipe: Recipe, training: Training, group: Group, first: Variant,
 
 
 def _for_its_weights(error: Exception, recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> Exception:
-    """The error to raise for a failed trial: that the recipe must accept weights, if it works without them, else the error itself.
+    """The error to raise for a failed trial: if the trial works without weights, one that says the recipe must accept them.
 
-    The weights tell which examples count, with num_examples or folds of several sizes.
+    The weights mark which examples count, with num_examples or folds of several sizes.
     """
     validation = data.validation
     if not group.limits_examples and not isinstance(validation, FirstExamples):

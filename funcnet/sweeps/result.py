@@ -363,7 +363,7 @@ class SweepResult:
         return plain(self._hyperparameters[int(self.table["variant"][self._row("hyperparameters", row)])])
 
     def state(self, row: int) -> PyTree:
-        """A row's last finite state, in NumPy arrays.
+        """A row's kept state, in NumPy arrays: its last finite one or, with `keep_best`, that of its best evaluation.
 
         Raises:
           ValueError: there is no such row, or its state was not kept; or the result was loaded, and the state differs from what

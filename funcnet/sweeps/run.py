@@ -116,12 +116,12 @@ def sweep(
         all the same is halved. Data that is mapped from a file (`np.load(path, mmap_mode="r")`) doesn't count and may be larger.
       randomness: "shared" gives the variants of one replicate the same key, hence the same initial weights, minibatches and
         dropout masks: they are compared under common random numbers. "independent" folds the variant's index in as well.
-      keep: for how many variants, the best ones, to keep a final state (that of the variant's best run); None keeps every run's.
+      keep: how many variants, the best ones, to keep a final state of (that of the variant's best run); None keeps every run's.
       keep_best: keep each run's state at its best evaluation rather than the last one, show its metrics there (and a column
         "best_step"), and rank by them; runs that were pruned or are unfinished are then ranked too.
       metric: the metric that variants are ranked, printed and kept by; the default is the validation loss (without validation data the
         training loss), or, if the training reports no loss, the first metric that it reports.
-      mode: whether a small ("min") or a large ("max") value of it is good; may be left out if that is known: for losses,
+      mode: whether a small ("min") or a large ("max") value of the metric is good; may be left out if that is known: for losses,
         `METRICS`, and metrics whose mode the training gives.
       prune: a rule that stops poor variants early, such as `funcnet.prune.successive_halving(100)`. All runs of a variant continue
         or stop together. Stopped runs have the status "pruned", and the column "pruned_by" names the rule.

@@ -27,7 +27,7 @@ from funcnet.sweeps.task import Stand, bare, clothed
 from funcnet.sweeps.written import Names, written
 
 _SHARE = 0.02  # the largest share of the time that writing may take
-_LEAST = 1.0  # seconds between two snapshots
+_LEAST = 1.0  # the fewest seconds between two snapshots
 _MOST_PARTS = 64  # of states, before they are rewritten as one part
 _BEST = "best"  # the part with the best states of runs that have not ended; every snapshot writes it again
 _WHERE = "sweep: store"
