@@ -1,4 +1,4 @@
-"""Optimizers by name: for a sweep that chooses one, also by a name that is a traced number."""
+"""Optimizers by name, so that a sweep can try several; the name may be traced."""
 
 import inspect
 from collections.abc import Callable
@@ -55,7 +55,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 
 def optimizer(name: str, learning_rate: ScalarOrSchedule, *, where: Where | None = None, **settings: Any) -> Optimizer:
-    """The optimizer of that name, so that a sweep can choose it.
+    """Makes an optimizer by its name, so that a sweep can try several.
 
     Args:
       name: one of `OPTIMIZERS`.
@@ -66,8 +66,8 @@ def optimizer(name: str, learning_rate: ScalarOrSchedule, *, where: Where | None
     Returns:
       An `Optimizer`.
 
-    A name marked `traced` may be sgd, momentum, adagrad, rmsprop or adam, at their own defaults: one part with
-    coefficients for each, whose state is an `AdamState`.
+    A name marked `traced` may be sgd, momentum, adagrad, rmsprop or adam, with default settings: these are one rule with
+    different coefficients, whose state is an `AdamState`.
 
     Raises:
       ValueError: the name is unknown, or an argument out of range.
@@ -88,7 +88,7 @@ def optimizer(name: str, learning_rate: ScalarOrSchedule, *, where: Where | None
 
 
 class Coefficients(NamedTuple):
-    """What makes a named optimizer of moments in general:
+    """The coefficients by which one general rule becomes a named optimizer:
 
     m <- decay * m + gain * gradient;  v <- v_decay * v + v_gain * gradient^2;  move by m / (sqrt(v) + eps)
     """
@@ -117,7 +117,7 @@ def _by_name(option: Option, settings: dict[str, Any]) -> Part:
     if settings:
         got = ", ".join(map(repr, settings))
         raise TypeError(check.message("optimizer", "a traced name must come without settings", got, "leave out traced, or the settings"))
-    never_meant = Coefficients(*[0.5] * len(Coefficients._fields))  # as in Option.elementwise: those of an only name are no constants
+    never_meant = Coefficients(*[0.5] * len(Coefficients._fields))  # never selected: a single name isn't constant, as in Option.elementwise
     columns = zip(*(COEFFICIENTS[name] for name in option.names), never_meant, strict=True)
     of = Coefficients(*(jnp.array(column, jnp.result_type(float))[option.index] for column in columns))  # type: ignore[arg-type]
 
