@@ -257,7 +257,7 @@ def mlp(
     return serial(*(layer for block in blocks for layer in block), dense(outputs, initializer=initializer))
 
 
-# mlp has arguments of these names.
+# mlp's arguments hide the functions of these names.
 _activation = activation
 _dropout = dropout
 

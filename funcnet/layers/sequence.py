@@ -154,7 +154,7 @@ def positional_encoding(*, max_wavelength: Scalar = 10000.0) -> Layer:
     y[t, 2i] = x[t, 2i] + sin(t / max_wavelength^(2i / features)); y[t, 2i + 1] the same with cos
 
     Args:
-      max_wavelength: shape (), length of the longest wave over 2 pi, in steps, > 1; may be traced.
+      max_wavelength: shape (), length of the longest wave divided by 2 pi, in steps, > 1; may be traced.
 
     Returns:
       A `Layer` without parameters, (time, features) -> (time, features). It also takes a `Padded`.

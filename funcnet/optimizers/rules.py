@@ -66,7 +66,7 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: 
     Args:
       learning_rate: shape (), parameter units per gradient unit, >= 0; or a schedule.
       decay: shape (), share of the velocity kept each step, in [0, 1).
-      nesterov: True for Nesterov's momentum: the gradient counts as one at the point that the velocity leads to.
+      nesterov: True for Nesterov's momentum: the gradient is treated as if taken at the point that the velocity leads to.
       where: leaf or (path, leaf) -> bool, which leaves it trains; None for all of them. The others are frozen, as `combine` says.
 
     Returns:
@@ -350,7 +350,7 @@ def lion(
       b1: shape (), share of m in the step, in [0, 1).
       b2: shape (), share of m kept each step, in [0, 1).
       weight_decay: shape (), >= 0.
-      mu_dtype: dtype in which m is kept, such as "bfloat16", which halves its memory; None for that of params. Complex m stay as they are.
+      mu_dtype: dtype in which m is kept, such as "bfloat16", which halves its memory; None for that of params.
       decay_where: leaf or (path, leaf) -> bool, which leaves decay; None for all of them.
       where: leaf or (path, leaf) -> bool, which leaves it trains; None for all of them. The others are frozen, as `combine` says.
 
@@ -612,7 +612,7 @@ def lars(
       weight_decay: shape (), gradient units per parameter unit, >= 0.
       trust_coefficient: shape (), share of a leaf's norm, >= 0.
       eps: shape (), gradient units, >= 0.
-      nesterov: True for Nesterov's momentum: the gradient counts as one at the point that the velocity leads to.
+      nesterov: True for Nesterov's momentum: the gradient is treated as if taken at the point that the velocity leads to.
       decay_where: leaf or (path, leaf) -> bool, which leaves decay and are scaled by the ratio of norms; None for all of them.
       where: leaf or (path, leaf) -> bool, which leaves it trains; None for all of them. The others are frozen, as `combine` says.
 

@@ -63,7 +63,7 @@ def trace(decay: Scalar = 0.9, *, nesterov: bool = False) -> Optimizer:
 
     Args:
       decay: shape (), share of the velocity kept each step, in [0, 1).
-      nesterov: True for Nesterov's momentum: the gradient counts as one at the point that the velocity leads to.
+      nesterov: True for Nesterov's momentum: the gradient is treated as if taken at the point that the velocity leads to.
 
     Returns:
       An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
