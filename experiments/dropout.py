@@ -1,6 +1,6 @@
 """Dropout: a net too large for its data overfits less if each step ignores some of its neurons or connections.
 
-A net with two hidden layers of 100 and 12,200 parameters learns from half of scikit-learn's 442 diabetes patients: it predicts the
+A net with two hidden layers of 100 and 11,301 parameters learns from half of scikit-learn's 442 diabetes patients: it predicts the
 progress of the disease from ten measurements. Each seed draws another half; within a seed all variants share initial weights and
 minibatches.
 """

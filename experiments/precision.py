@@ -66,7 +66,7 @@ NETS = {"MLP": mlp, "CNN": cnn}
 
 
 def sweep(recipe: Any, data: fn.Split, key: jax.Array, products: str, *, seeds: int, steps: int) -> fn.SweepResult:
-    """Sweeps all precisions with these products over the learning rates; each sweep has the same initial weights and minibatches by key."""
+    """Sweeps all precisions with these products over the learning rates; with one key, sweeps share initial weights and minibatches."""
     variants = [
         {"learning_rate": rate, "compute": own.compute, "params": own.params, "choice": len(data.validation.y) // 2}
         for own in PRECISIONS.values()

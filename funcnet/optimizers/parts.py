@@ -49,7 +49,7 @@ def stateless(move: Callable[[PyTree, At], PyTree], complex_too: bool = True) ->
 
 
 def composed(name: str, parts: Sequence[Part], learning_rate: ScalarOrSchedule = 1.0, where: Where | None = None) -> Optimizer:
-    """Composes parts to an optimizer, whose updates are the moves of the last part in the dtypes of the gradients.
+    """Composes parts into an optimizer, whose updates are the moves of the last part in the dtypes of the gradients.
 
     Args:
       name: for messages.
