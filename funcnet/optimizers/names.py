@@ -1,4 +1,4 @@
-"""Optimizers by name: for a sweep that chooses one, also by a name that is a traced number."""
+"""Optimizers by name, so that a sweep can try several; the name may be traced."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 
 def optimizer(name: str, learning_rate: ScalarOrSchedule, *, where: Where | None = None, **settings: Any) -> Optimizer:
-    """The optimizer of that name, so that a sweep can choose it.
+    """Makes an optimizer by its name, so that a sweep can try several.
 
     Args:
       name: one of `OPTIMIZERS`.
@@ -94,14 +94,14 @@ def _named(name: str, learning_rate: ScalarOrSchedule, settings: Mapping[str, An
 class PooledState(NamedTuple):
     """The state of an optimizer whose name is traced."""
 
-    arrays: tuple[jax.Array, ...]  # of each shape and dtype as many as the optimizer with most of them needs, and at least Adam's
+    arrays: tuple[jax.Array, ...]  # enough of each shape and dtype for any of the optimizers, and for Adam
 
 
 def _selected(option: Option, optimizers: Sequence[Optimizer], least: Optimizer) -> Functions:
-    """The optimizer that a traced name selects: a branch for each, of which one runs.
+    """Runs the optimizer that a traced name selects: one branch for each.
 
     Args:
-      least: whose state has a place in any case, so that the structure is the same whichever of the usual names there are.
+      least: an optimizer whose state always fits, so that the state's structure is the same for most sets of names.
     """
 
     def pool_for(params: Params) -> _Pool:
