@@ -1,4 +1,4 @@
-"""Everything the source teaches, run on real data and drawn.
+"""Experiments on the claims of the source article, run on real data and drawn.
 
 python -m experiments NAME [--quick] [--out DIR] [--seed N]; NAME may be list, or all.
 """
@@ -35,12 +35,12 @@ NAMES = (
 
 
 def title(name: str) -> str:
-    """The first sentence of an experiment's module."""
+    """The first line of an experiment's module docstring."""
     return importlib.import_module(f"experiments.{name}").__doc__.splitlines()[0].rstrip(".")
 
 
 def run(name: str, folder: Path, *, quick: bool, seed: int) -> dict[str, Any]:
-    """Runs one experiment, writes what it found and prints its verdicts."""
+    """Runs one experiment, writes its results and prints its verdicts."""
     began = time.perf_counter()
     outcome = importlib.import_module(f"experiments.{name}").run(quick=quick, seed=seed)
     seconds = time.perf_counter() - began

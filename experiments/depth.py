@@ -1,4 +1,4 @@
-"""Gradients that vanish and explode: how deep a net may be depends on its activation and on the scale of its first weights."""
+"""Vanishing and exploding gradients: how deep a net can be depends on its activation and on the scale of its initial weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,16 +16,16 @@ from funcnet import plot
 
 WIDTH = 32
 SHALLOW = (2, 3)
-NEAR = 0.02  # share of the digits: activations nearer to each other than this are called equal
+NEAR = 0.02  # share of the digits: activations that differ by less than this count as equal
 FAR = 0.10
-LEARNING_RATES = {  # the deeper a net, the smaller the steps that it takes; the best guesses first
+LEARNING_RATES = {  # by depth: deeper nets need smaller steps; most promising first
     2: [0.1, 0.3, 0.03],
     3: [0.1, 0.3, 0.03],
     10: [0.03, 0.1, 0.01],
     20: [0.01, 0.03, 0.003],
     50: [0.003, 0.01, 0.001],
 }
-DECADES = 3.0  # a gradient this many powers of ten from a shallow net's has vanished, or exploded
+DECADES = 3.0  # a gradient that differs from a shallow net's by this many powers of ten has vanished or exploded
 
 
 def scaled(scale: Any) -> Callable:
@@ -38,7 +38,7 @@ def scaled(scale: Any) -> Callable:
 
 
 def hidden(layers: int, activation: str, scale: Any) -> fn.Layer:
-    """So many hidden layers as one loop over stacked weights, which compiles as fast for fifty as for two."""
+    """Hidden layers as one loop over stacked weights, which compiles as fast for fifty layers as for two."""
     bend, draw = fn.ACTIVATIONS[activation], scaled(scale)
 
     def init(key: jax.Array, in_shape: tuple[int, ...]) -> dict[str, jax.Array]:
@@ -52,7 +52,7 @@ def hidden(layers: int, activation: str, scale: Any) -> fn.Layer:
 
 
 def recipe(learning_rate: float, scale: float, activation: str, depth: int, choice: int) -> fn.Training:
-    """A net of `depth` layers with weights; the first `choice` held-out digits choose among variants, the rest report."""
+    """A net with `depth` layers of weights. Variants are chosen by the first `choice` held-out digits; the rest are for the report."""
     first = [fn.dense(WIDTH, initializer=scaled(scale)), fn.activation(activation)]
     loop = [hidden(depth - 2, activation, scale)] if depth > 2 else []
     return fn.training(
@@ -68,7 +68,7 @@ def recipe(learning_rate: float, scale: float, activation: str, depth: int, choi
 
 
 def layer_gradients(activation: str, depth: int, scales: np.ndarray, batch: fn.Dataset, keys: jax.Array) -> np.ndarray:
-    """The norm of each layer's gradient in nets that haven't trained yet, shape (scales, seeds, layers)."""
+    """The norm of each layer's gradient before any training, shape (scales, seeds, layers)."""
 
     def norms(scale: jax.Array, key: jax.Array) -> jax.Array:
         model = fn.mlp((WIDTH,) * (depth - 1) + (10,), activation, initializer=scaled(scale))
@@ -76,18 +76,18 @@ def layer_gradients(activation: str, depth: int, scales: np.ndarray, batch: fn.D
 
     each_seed = jax.vmap(norms, (None, 0))
     found = jax.jit(jax.vmap(each_seed, (0, None)))(jnp.asarray(scales, jnp.result_type(float)), keys)
-    return np.maximum(found, np.finfo(np.float32).tiny)  # what float32 can't tell from nothing has a logarithm all the same
+    return np.maximum(found, np.finfo(np.float32).tiny)  # so that the logarithm of a zero is finite
 
 
 def chosen(result: fn.SweepResult, activation: str, depth: int) -> np.ndarray:
-    """The rows, a seed each, of the learning rate and scale that read most of the digits held out for choosing."""
+    """The rows, one per seed, of the learning rate and scale that read the most digits of the part held out for choosing."""
     return report.best_rows(result, "validation/choice", "max", activation=activation, depth=depth)
 
 
 def run(quick: bool, seed: int) -> report.Outcome:
     activations = ("tanh", "sigmoid") if quick else ("relu", "tanh", "sigmoid", "arctan_sigmoid")
     depths = (2, 10) if quick else (2, 3, 10, 20, 50)
-    scales = np.geomspace(0.5, 8, 5 if quick else 9)  # with 1, as is, and 1.41, which suits relu
+    scales = np.geomspace(0.5, 8, 5 if quick else 9)  # includes 1 (no scaling) and, unless quick, 1.41, which suits relu
     seeds, steps = (4, 120) if quick else (5, 300)
     data_key, sweep_key, gradient_key = jax.random.split(jax.random.key(seed), 3)
     x, y = load_digits(return_X_y=True)
@@ -138,7 +138,7 @@ def _any_activation(accuracy: dict, choice: dict, activations: tuple[str, ...], 
 
 
 def _gradients(first_layers: dict[str, np.ndarray], scales: np.ndarray, depth: int) -> report.Finding:
-    """Careless is the plain scale, 1; careful is the best scale of the best activation."""
+    """Holds if some activation at scale 1 (careless) loses its gradients, and some activation at its best scale (careful) keeps them."""
     plain = int(np.argmin(np.abs(scales - 1)))
     careless = {name: report.interval(decades[plain]) for name, decades in first_layers.items()}
     figures: dict[str, Any] = {f"{name}, scale 1: powers of ten": decades for name, decades in careless.items()}

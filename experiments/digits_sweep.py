@@ -22,7 +22,7 @@ ERROR = "validation/error"
 
 
 def error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-    """Share of the digits that are misread."""
+    """Share of digits misread."""
     return 1 - fn.accuracy(predictions, targets)
 
 
@@ -48,10 +48,10 @@ def search_space() -> fn.Space:
 
 
 def digits(key: jax.Array) -> fn.Split:
-    """1,797 scans of handwritten digits, 8 x 8 pixels: 60% to train on, 20% to choose by, 20% for the report.
+    """1,797 scans of handwritten digits, 8 x 8 pixels: 60% for training, 20% for validation, 20% for the test.
 
-    Ink runs from 0 to 16. One scale for all pixels serves digits better than one for each: a pixel at the rim that is
-    hardly ever inked would count as much as one in the middle.
+    Pixels run from 0 to 16. All are scaled by the same factor, which works better than one for each pixel: a pixel at the edge that is
+    almost always blank would count as much as one in the middle.
     """
     x, y = load_digits(return_X_y=True)
     return fn.split(fn.Dataset(x / 8 - 1, y), key=key, validation=0.2, test=0.2)
@@ -77,7 +77,7 @@ def draw_learning_curves(result: fn.SweepResult, path: Path) -> None:
 
 
 def draw_learning_rates(result: fn.SweepResult, path: Path) -> None:
-    """A panel for each optimizer, a colour for each activation."""
+    """Draws validation error over learning rate: a panel for each optimizer, a colour for each activation."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 6.2), sharex=True, sharey=True, layout="constrained")
     for ax, optimizer in zip(axes.flat, OPTIMIZERS, strict=False):
         rows = result.table["optimizer"] == optimizer
@@ -137,7 +137,7 @@ def main() -> None:
 
 
 def _percent_axis(ax: matplotlib.axes.Axes) -> None:
-    """A logarithmic axis of percentages, with enough numbers to read an error off."""
+    """A logarithmic axis of percentages, with enough tick labels to read values from it."""
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -1,7 +1,8 @@
-"""Dropout: a net too large for its data overfits less if each step ignores some of its neurons, or of its connections.
+"""Dropout: a net too large for its data overfits less if each step ignores some of its neurons or connections.
 
-Two hidden layers of 100, 12,200 numbers to learn, for half of scikit-learn's 442 diabetes patients: how far the disease will
-progress, from ten measurements. Every seed draws its own half; within a seed all variants share first weights and minibatches.
+A net with two hidden layers of 100 and 11,301 parameters learns from half of scikit-learn's 442 diabetes patients: it predicts the
+progress of the disease from ten measurements. Each seed draws another half; within a seed all variants share initial weights and
+minibatches.
 """
 
 import jax
@@ -17,13 +18,13 @@ from funcnet import plot
 
 RATES = tuple(i / 10 for i in range(10))
 KINDS = ("neurons", "connections")
-# Row i drops neurons at RATES[i], row 10 + i drops connections: each kind has its own row without any dropping.
+# Row i drops neurons at RATES[i], row 10 + i drops connections at RATES[i]; each kind has a row without dropout.
 VARIANTS = fn.grid(neurons=RATES, connections=[0.0]) + fn.grid(neurons=[0.0], connections=RATES)
 FULL, QUICK = (24, 600), (6, 300)  # seeds, steps
 
 
 def recipe(neurons: float, connections: float) -> fn.Training:
-    """Both rates are floats: all twenty variants are one program."""
+    """Both rates are floats, so all twenty variants share one program."""
 
     def after(width: int) -> fn.Layer:
         return fn.serial(fn.activation("relu"), fn.dropout(neurons), fn.drop_connect(fn.dense(width), connections))
@@ -32,7 +33,7 @@ def recipe(neurons: float, connections: float) -> fn.Training:
 
 
 def diabetes(key: jax.Array) -> fn.Split:
-    """Half to train on, half to validate by; the error of always saying the mean is about 1."""
+    """Half for training, half for validation; a model that always predicts the mean has an error of about 1."""
     x, y = load_diabetes(return_X_y=True)
     return fn.standardize(fn.split(fn.Dataset(x, (y[:, None] - y.mean()) / y.std()), key=key, validation=0.5))
 
@@ -55,7 +56,11 @@ def run(quick: bool = False, seed: int = 0) -> report.Outcome:
 
 
 def best_rate(error: np.ndarray) -> int:
-    """The rate of least error, by every other seed, so that the rest can measure it without favour; error is seeds x rates."""
+    """The index of the rate with the least error over every other seed; the remaining seeds then measure it without bias.
+
+    Args:
+      error: shape (seeds, rates).
+    """
     return int(np.argmin(error[::2].mean(0)))
 
 

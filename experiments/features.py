@@ -1,4 +1,4 @@
-"""Standardized or not, and which features matter: L1 paths and permutation importance, on breast cancers and wines."""
+"""Standardizing features, and finding those that matter by L1 paths and permutation importance, on breast cancers and wines."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ import funcnet as fn
 from experiments import report
 from funcnet import plot
 
-LEARNING_RATES = np.geomspace(1e-6, 1.0, 13)  # raw features reach into the thousands, and need small steps
-NEAR = 0.02  # share of the examples: accuracies nearer than this are called equal
-ZERO = 1e-2  # on standardized features a weight below this counts as none
+LEARNING_RATES = np.geomspace(1e-6, 1.0, 13)  # raw features go up to thousands and need small steps
+NEAR = 0.02  # share of the examples: accuracies that differ by less than this count as equal
+ZERO = 1e-2  # on standardized features a weight below this counts as zero
 
 
 def net(learning_rate: float, features: int, classes: int) -> fn.Training:
@@ -25,7 +25,7 @@ def net(learning_rate: float, features: int, classes: int) -> fn.Training:
 
 
 def linear(strength: float, features: int, classes: int, decay_steps: int) -> fn.Training:
-    """Logistic regression under an L1 penalty, its steps decaying so that weights come to rest."""
+    """Logistic regression with an L1 penalty; the learning rate decays, so that the weights converge."""
     steps = fn.cosine_decay(0.1, decay_steps)
     return fn.training(
         fn.dense(classes, initializer="zeros"),
@@ -38,7 +38,7 @@ def linear(strength: float, features: int, classes: int, decay_steps: int) -> fn
 
 
 def l1_path(data: fn.Split, strengths: np.ndarray, steps: int, key: jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How heavily each feature weighs at each strength, (strengths, features), and the accuracy on the validation and test parts."""
+    """Each feature's absolute weight at each strength, summed over classes, (strengths, features); validation and test accuracies."""
     sizes = dict(features=[data.train.x.shape[1]], classes=[int(data.train.y.max()) + 1], decay_steps=[steps])
     result = fn.sweep(
         linear, fn.grid(strength=strengths.tolist(), **sizes), data, key=key, num_steps=steps, batch_size=None, progress=False
@@ -51,7 +51,7 @@ def l1_path(data: fn.Split, strengths: np.ndarray, steps: int, key: jax.Array) -
 
 
 def one_split(dataset: fn.Dataset, strengths: np.ndarray, steps: tuple[int, int], key: jax.Array) -> dict[str, Any]:
-    """All that is measured on one division of a data set; with other divisions the same programs run again, uncompiled."""
+    """Everything measured on one split of a data set; other splits run the same programs and compile nothing."""
     split_key, net_key, path_key, shuffle_key = jax.random.split(key, 4)
     raw = fn.split(dataset, key=split_key, validation=0.2, test=0.2)
     parts = {"standardized": fn.standardize(raw), "raw": raw}
@@ -90,7 +90,7 @@ def run(quick: bool, seed: int) -> report.Outcome:
 
 
 def entry_strengths(path: np.ndarray, strengths: np.ndarray) -> np.ndarray:
-    """The largest strength at which each feature still weighs something, shape (features,); 0 if it never does."""
+    """The largest strength at which each feature has a nonzero weight, shape (features,); 0 if there is none."""
     return np.max(np.where(path > ZERO, strengths[:, None], 0), axis=0)
 
 
@@ -112,7 +112,7 @@ def _standardized(measured: dict) -> report.Finding:
 
 
 def _few_features(measured: dict, strengths: np.ndarray) -> report.Finding:
-    """The strongest penalty that loses nothing on the validation part is chosen there, and judged on the test part."""
+    """Chooses the strongest penalty that costs at most NEAR / 2 on the validation part, and measures it on the test part."""
     figures, holds = {}, True
     for name, splits in measured.items():
         shares, behind = [], []

@@ -1,7 +1,7 @@
 """Hypergradient: the validation loss, differentiated through a whole training run, improves learning rate and L2 strength.
 
-A small net on scikit-learn's digits, 200 to train on. `fit` is a pure function, so `jax.grad` of the loss it ends with, by the
-logarithms of both hyperparameters, is the derivative of the last step's outcome through every step before it.
+A small net trains on 200 of scikit-learn's digits. `fit` is a pure function, so `jax.grad` gives the derivative of the final loss with
+respect to the logarithms of both hyperparameters, through every training step.
 """
 
 import jax
@@ -18,29 +18,29 @@ from experiments.digits_sweep import digits
 from funcnet import plot
 
 STEPS = 60  # of each training run
-# Lowest and highest logarithms of learning rate and L2 strength.
+# Lowest and highest learning rate and L2 strength, as logarithms: [[lowest rate, lowest L2], [highest rate, highest L2]].
 STARTS = np.log([[1e-3, 1e-4], [0.1, 0.1]])
-SEARCHED = np.log([[1e-3, 1e-6], [1.0, 0.1]])  # by random search: as far as the descent gets
+SEARCHED = np.log([[1e-3, 1e-6], [1.0, 0.1]])  # random search covers all that the descent reaches
 
 
 def recipe(learning_rate: jax.Array, l2: jax.Array) -> fn.Training:
-    """Bent by tanh: relu's corners are no place to differentiate."""
+    """A net with tanh, since relu has a corner where it can't be differentiated."""
     model = fn.mlp((32, 10), "tanh")
     return fn.training(model, fn.cross_entropy, fn.momentum(learning_rate), in_shape=(64,), penalty=fn.l2(l2))
 
 
 def losses(log: jax.Array, key: jax.Array, data: fn.Split) -> tuple[jax.Array, jax.Array]:
-    """What a whole training run leads to: the loss on the validation part, and on the test part, that nothing is chosen by."""
+    """The final losses of a training run: on the validation part, and on the test part, which is used for no choice."""
     training = recipe(*jnp.exp(log))
     fit = fn.fit(training, data, key=key, num_steps=STEPS, batch_size=32)
     return fit.curves["validation/loss"][-1], training.evaluate(fit.state, data.test)["loss"]
 
 
-hypergradient = jax.jit(jax.vmap(jax.value_and_grad(losses, has_aux=True)))  # of every seed at once
+hypergradient = jax.jit(jax.vmap(jax.value_and_grad(losses, has_aux=True)))  # for all seeds at once
 
 
 def improved(log: jax.Array, keys: jax.Array, data: fn.Split, rounds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Adam on the two logarithms, from each seed's start: the path (rounds, seeds, 2), and both losses along it (rounds, seeds)."""
+    """Descends the hypergradient with Adam from each seed's start: the path, (rounds, seeds, 2), and both losses, (rounds, seeds)."""
     optimizer = fn.adam(0.15)
     state, path, validation, test = optimizer.init(log), [], [], []
     for _ in range(rounds):
@@ -55,12 +55,12 @@ def improved(log: jax.Array, keys: jax.Array, data: fn.Split, rounds: int) -> tu
 
 def searched(points: jax.Array, keys: jax.Array, data: fn.Split) -> tuple[np.ndarray, np.ndarray]:
     """Both losses of every seed at every point, each (points, seeds); infinite where training diverges."""
-    found = [hypergradient(jnp.tile(point, (len(keys), 1)), keys, data)[0] for point in points]  # the program that is there already
+    found = [hypergradient(jnp.tile(point, (len(keys), 1)), keys, data)[0] for point in points]  # its program is compiled already
     return tuple(np.nan_to_num(np.array(losses), nan=np.inf) for losses in zip(*found, strict=True))
 
 
 def drawn(seeds: int, seed: int) -> tuple[jax.Array, jax.Array, fn.Split]:
-    """Of each seed: where it starts, its key, and its own split of the digits."""
+    """For each seed: its start, its key, and its split of the digits."""
     keys = jax.random.split(jax.random.key(seed), seeds)
     splits = [digits(key) for key in keys]
     splits = [fn.Split(fn.Dataset(*(part[:200] for part in train)), *rest) for train, *rest in splits]
@@ -70,7 +70,7 @@ def drawn(seeds: int, seed: int) -> tuple[jax.Array, jax.Array, fn.Split]:
 
 def run(quick: bool = False, seed: int = 0) -> report.Outcome:
     seeds, rounds = (8, 20) if quick else (16, 50)
-    with jax.enable_x64(True):  # which central differences need
+    with jax.enable_x64(True):  # central differences need float64
         start, keys, data = drawn(seeds, seed)
         path, validation, test = improved(start, keys, data, rounds)
         points = jax.random.uniform(jax.random.key(seed), (3 * rounds, 2), minval=SEARCHED[0], maxval=SEARCHED[1])
@@ -83,7 +83,7 @@ def run(quick: bool = False, seed: int = 0) -> report.Outcome:
 
 
 def agrees_with_differences(log: jax.Array, keys: jax.Array, data: fn.Split, width: float = 1e-4) -> report.Finding:
-    """Central differences by both hyperparameters, of fourth order: what is left of them is of the width's fourth power."""
+    """Compares with fourth-order central differences in both hyperparameters, whose error falls with the fourth power of width."""
     gradient = hypergradient(log, keys, data)[1]
     far, ahead, behind, back = (
         jnp.stack([hypergradient(log + move[None], keys, data)[0][0] for move in way * jnp.eye(2)], 1)
@@ -120,7 +120,7 @@ def improves(path: np.ndarray, validation: np.ndarray, test: np.ndarray) -> repo
 
 
 def beats_random_search(test: np.ndarray, random: tuple[np.ndarray, np.ndarray]) -> report.Finding:
-    """A gradient counts as three training runs, about what it costs."""
+    """Random search gets three training runs for each gradient, which costs about as much."""
     chosen = np.argmin(random[0], axis=0)
     best = np.take_along_axis(random[1], chosen[None], 0)[0]
     lower = report.interval(best - test[-1])
@@ -134,7 +134,7 @@ def beats_random_search(test: np.ndarray, random: tuple[np.ndarray, np.ndarray])
 
 def draw(path: np.ndarray, validation: np.ndarray, test: np.ndarray, points: np.ndarray, random: tuple) -> matplotlib.figure.Figure:
     figure, (plane, rounds) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    surface = np.minimum(random[0].mean(1), 3)  # training that diverges is as bad as guessing, and worse
+    surface = np.minimum(random[0].mean(1), 3)  # cut off where training is worse than guessing or diverges
     levels = np.geomspace(surface.min(), surface.max(), 12)
     shade = plane.tricontourf(*np.exp(points).T, surface, levels=levels, cmap="Greys", norm=matplotlib.colors.LogNorm())
     bar = figure.colorbar(shade, ax=plane, label="validation loss, mean over the seeds", format="%.2g")

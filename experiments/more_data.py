@@ -1,7 +1,7 @@
 """More data: the error on new digits falls with every doubling of the examples, and the gap to the training error closes.
 
 A net reads scikit-learn's digits, trained for equally many steps on the first 10 of the training examples, the first 20,
-and so on to all of them. How many is a number that rides in the batch: all sizes of all seeds run in one program.
+and so on to all of them. The number of examples is an argument of the program: all sizes and all seeds share one program.
 """
 
 import jax
@@ -18,7 +18,7 @@ SIZES = (10, 20, 40, 80, 160, 320, 640, 1258)  # the last is all of them
 
 
 def error(predictions: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> jax.Array:
-    """Share of the digits that are misread."""
+    """Share of digits misread."""
     return 1 - fn.accuracy(predictions, targets, weights=weights)
 
 
@@ -27,7 +27,7 @@ def recipe() -> fn.Training:
 
 
 def digits(key: jax.Array) -> fn.Split:
-    """Ink from 0 to 16 becomes -1 to 1; which digits are trained on, and in what order, is the key's."""
+    """The digits, with pixels scaled from [0, 16] to [-1, 1]; the key decides which ones are trained on, and in what order."""
     x, y = load_digits(return_X_y=True)
     return fn.split(fn.Dataset(x / 8 - 1, y), key=key, validation=0.3)
 

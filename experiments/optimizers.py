@@ -1,7 +1,7 @@
 """Optimizers: momentum, AdaGrad, RMSProp and Adam against plain gradient descent, each at its own best learning rate.
 
-A small net on scikit-learn's digits and on 5,000 of MNIST's, every optimizer at learning rates from 0.0001 to 10; every seed
-splits the data anew. And their paths through a narrow valley of two dimensions.
+A small net trains on scikit-learn's digits and on 5,000 of MNIST's, with every optimizer at learning rates from 0.0001 to 10; each seed
+splits the data differently. A second part draws the optimizers' paths through a narrow valley in two dimensions.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from funcnet import plot
 
 OPTIMIZERS = {"sgd": "SGD", "momentum": "momentum", "adagrad": "AdaGrad", "rmsprop": "RMSProp", "adam": "Adam"}
 OTHERS = list(OPTIMIZERS)[1:]
-RATES = tuple(float(10**power) for power in np.linspace(-4, 1, 16))  # three a decade
+RATES = tuple(float(10**power) for power in np.linspace(-4, 1, 16))  # three per decade
 STEEP = 100.0  # how many times steeper the valley is across than along
 Where = dict[str, np.ndarray]
 
@@ -30,18 +30,18 @@ def recipe(optimizer: str, learning_rate: float, pixels: int) -> fn.Training:
 
 
 class Measured(NamedTuple):
-    """One data set's losses, by optimizer: each (seeds, learning rates, evaluations); infinite where a run diverged."""
+    """The losses on one data set by optimizer, each (seeds, learning rates, evaluations); infinite where a run diverged."""
 
     step: np.ndarray  # (evaluations,)
     train: dict[str, np.ndarray]
     new: dict[str, np.ndarray]
 
     def best(self, name: str) -> int:
-        """The learning rate that ends with the least validation loss, on average over seeds."""
+        """The index of the learning rate with the least final validation loss, averaged over seeds."""
         return int(np.argmin(self.new[name][..., -1].mean(0)))
 
     def final(self, name: str) -> np.ndarray:
-        """Each seed's final validation loss at that learning rate."""
+        """Each seed's final validation loss at the best learning rate."""
         return self.new[name][:, self.best(name), -1]
 
 
@@ -77,20 +77,20 @@ def measure(dataset: fn.Dataset, keys: jax.Array, steps: int) -> Measured:
 
 
 def speed(m: Measured, name: str) -> np.ndarray:
-    """Steps to the least training loss that SGD ends with, as a share of SGD's, each at the rate that gets there soonest."""
+    """Steps to SGD's best final training loss, as a share of SGD's steps; each optimizer at the rate that gets there soonest."""
     least = int(np.argmin(m.train["sgd"][..., -1].mean(0)))
     aim = m.train["sgd"][:, least, -1]
 
     def steps(name: str) -> np.ndarray:
         there = m.train[name] <= aim[:, None, None]
-        taken = np.where(there.any(-1), m.step[there.argmax(-1)], m.step[-1])  # all of them where it isn't reached
+        taken = np.where(there.any(-1), m.step[there.argmax(-1)], m.step[-1])  # all steps if the loss isn't reached
         return taken[:, np.argmin(taken.mean(0))]
 
     return steps(name) / steps("sgd")
 
 
 def good_decades(loss: np.ndarray) -> float:
-    """How many decades of learning rates end within 20% of the best one's loss; loss is (learning rates,)."""
+    """The number of decades of learning rates whose loss is within 20% of the best; loss has the shape (learning rates,)."""
     fine = np.linspace(0, len(RATES) - 1, 1001)
     between = np.exp(np.interp(fine, range(len(RATES)), np.log(np.minimum(loss, 1e6))))
     return float(np.mean(between <= 1.2 * loss.min()) * np.log10(RATES[-1] / RATES[0]))
@@ -150,15 +150,15 @@ def adam_is_easy(measured: dict[str, Measured]) -> report.Finding:
 
 
 def height(place: jax.Array, turn: float) -> jax.Array:
-    """A valley with its floor along a line at this angle, STEEP times steeper across."""
+    """The height in a valley whose floor is a line at the angle `turn`, and which is STEEP times steeper across than along."""
     x, y = place[..., 0], place[..., 1]
     along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     return (along**2 + STEEP * across**2) / 2
 
 
 def walk(name: str, turn: float, steps: int = 100) -> Where:
-    """The path of the learning rate that ends lowest."""
-    start = jnp.array([-np.cos(turn) - np.sin(turn) / 2, np.cos(turn) / 2 - np.sin(turn)])  # 1 from the end along, 1/2 across
+    """The optimizer's path at the learning rate that ends lowest."""
+    start = jnp.array([-np.cos(turn) - np.sin(turn) / 2, np.cos(turn) / 2 - np.sin(turn)])  # 1 along the floor from the minimum, 1/2 across
 
     def path(learning_rate: jax.Array) -> jax.Array:
         optimizer = fn.optimizer(name, learning_rate)

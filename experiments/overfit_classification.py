@@ -1,7 +1,7 @@
-"""Overfitting in classification: a net that fences in every point misjudges the new ones.
+"""Overfitting in classification: a net that classifies every training point correctly misjudges more of the new ones.
 
-Two classes, each a round cloud, overlap; the best boundary is a straight line, and even it is wrong about 16% of the
-points. A straight boundary is fitted and one that a net bends, on 40 points that every seed draws anew.
+Two classes, each a round cloud of points, overlap. The best boundary is a straight line, and even it misjudges about 16% of the
+points. A linear model and a net are fitted to 40 points, which each seed draws separately.
 """
 
 import jax
@@ -19,7 +19,7 @@ from funcnet import plot
 
 POINTS = 40
 CENTRE = 1 / 2**0.5  # the clouds' centres are (c, c) and (-c, -c), two standard deviations apart
-LEAST_ERROR = float(stats.norm.cdf(-1))  # of any boundary: half of the distance between the centres
+LEAST_ERROR = float(stats.norm.cdf(-1))  # of any boundary: each centre is one standard deviation from the best one
 MODELS = {"straight boundary": (1,), "net": (100, 100, 1)}
 GIVEN = numbered(np.arange(POINTS) % 2, np.arange(1000) % 2)  # the class of each point
 
@@ -33,7 +33,7 @@ def point(key: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-    """Share of the points misjudged."""
+    """Share of points misjudged."""
     return 1 - fn.accuracy(predictions, targets)
 
 
@@ -54,7 +54,7 @@ def run(quick: bool = False, seed: int = 0) -> report.Outcome:
 
 
 def curves(result: fn.SweepResult, name: str, metric: str) -> np.ndarray:
-    """Shape (seeds, evaluations)."""
+    """A model's metric over training, shape (seeds, evaluations)."""
     return result.curves[metric][result.table["name"] == name]
 
 

@@ -1,7 +1,7 @@
 """Overfitting in regression: a net that passes through every point misses the new ones.
 
-Points lie around a line. A straight line is fitted to them and a net wide enough to pass through every one, by the same
-optimizer, on 12 points that every seed draws anew. As a control, the same without noise: there is nothing to overfit.
+Points lie around a line. A straight line and a net wide enough to pass through every point are fitted by the same optimizer to 12
+points, which each seed draws separately. As a control, the same is done without noise, where there is nothing to overfit.
 """
 
 import jax
@@ -16,7 +16,7 @@ from funcnet import plot
 
 POINTS, NOISE = 12, 0.3  # noise: standard deviation around the line
 MODELS = {"straight line": (1,), "net": (100, 100, 1)}
-GIVEN = numbered(np.linspace(-1, 1, POINTS)[:, None], np.linspace(-1, 1, 200)[:, None])  # where the points lie
+GIVEN = numbered(np.linspace(-1, 1, POINTS)[:, None], np.linspace(-1, 1, 200)[:, None])  # the points' x
 
 
 def model(name: str) -> fn.Layer:
@@ -44,7 +44,7 @@ def run(quick: bool = False, seed: int = 0) -> report.Outcome:
 
 
 def curves(result: fn.SweepResult, name: str, part: str, noise: float = NOISE) -> np.ndarray:
-    """Shape (seeds, evaluations)."""
+    """A model's loss over training, shape (seeds, evaluations)."""
     rows = (result.table["name"] == name) & np.isclose(result.table["noise"], noise)
     return result.curves[f"{part}/loss"][rows]
 
@@ -53,7 +53,7 @@ def findings(result: fn.SweepResult) -> list[report.Finding]:
     points, new = curves(result, "net", "train"), curves(result, "net", "validation")
     line_points, line_new = curves(result, "straight line", "train"), curves(result, "straight line", "validation")
     clean = curves(result, "net", "validation", noise=0.0)[:, -1]
-    turn = new[::2].mean(0).argmin()  # where to stop is chosen on half of the seeds, what it saves measured on the others
+    turn = new[::2].mean(0).argmin()  # half of the seeds choose where to stop, the others measure the gain
     rise = report.interval(new[1::2, -1] - new[1::2, turn])
     fall = report.interval(points[1::2, -1] - points[1::2, turn])
     worse, closer = report.interval(new[:, -1] - line_new[:, -1]), report.interval(line_points[:, -1] - points[:, -1])

@@ -1,11 +1,11 @@
 """Penalties: L1 sets coefficients to zero, L2, L3 and L4 only shrink them; L1 and L2 are the Lasso and ridge regression.
 
-A linear model of scikit-learn's diabetes (442 patients, 10 measurements each), all in standard deviations. The power and
-the strength of the penalty are numbers that ride in the batch: every path of every penalty is one program.
+A linear model of scikit-learn's diabetes data (442 patients, 10 measurements each), all in standard deviations. The power and the
+strength of the penalty are arguments of the program, so all penalties share one program.
 
-What counts as zero: gradient descent steps to and fro across the kink of |w|, no further than its learning rate lets it.
-That decays to 1e-7, so a coefficient that a penalty of strength 3 holds at zero ends within about 3e-6 of it (momentum
-makes a step ten times as long). We count as zero what is below 1e-5 standard deviations.
+Gradient descent never reaches zero exactly: it steps back and forth across the kink of |w|, by at most what its learning rate allows.
+That rate decays to 1e-7, so a coefficient that a penalty of strength 3 holds at zero ends within about 3e-6 of it (momentum makes a step
+ten times as long). A coefficient below 1e-5 standard deviations counts as zero.
 """
 
 import jax
@@ -20,7 +20,7 @@ from funcnet import plot
 
 POWERS = (1.0, 2.0, 3.0, 4.0)
 ZERO = 1e-5
-SHARES = dict(validation=0.4, test=0.4)  # leaves 88 patients: with all of them little is left for a penalty to mend
+SHARES = dict(validation=0.4, test=0.4)  # leaves 88 patients: with more, a penalty could improve little
 
 
 def recipe(power: float, strength: float, num_steps: int) -> fn.Training:
@@ -50,13 +50,13 @@ def run(quick: bool = False, seed: int = 0) -> report.Outcome:
 
 
 def coefficients(result: fn.SweepResult, power: float) -> tuple[np.ndarray, np.ndarray]:
-    """Strengths above zero, shape (strengths,), and what each leaves of the coefficients, shape (strengths, 10)."""
+    """The strengths above zero, shape (strengths,), and the coefficients at each, shape (strengths, 10)."""
     rows = np.flatnonzero((result.table["power"] == power) & (result.table["strength"] > 0))
     return result.table["strength"][rows], np.array([result.state(row).params["weight"][0] for row in rows])
 
 
 def held(w: np.ndarray) -> np.ndarray:
-    """Which coefficients are held at zero: at this strength and a neighbouring one. A change of sign passes zero at one."""
+    """Which coefficients are zero at this strength and at a neighbouring one; one that changes its sign is zero only once."""
     at_zero = np.pad(np.abs(w) < ZERO, ((1, 1), (0, 0)))
     return at_zero[1:-1] & (at_zero[:-2] | at_zero[2:])
 
@@ -78,7 +78,7 @@ def zeros(paths: fn.SweepResult) -> report.Finding:
 
 
 def agreement(paths: fn.SweepResult) -> report.Finding:
-    """scikit-learn's Lasso halves the mean squared error, hence alpha = strength / 2; its Ridge sums it, hence times n."""
+    """Compares with scikit-learn: its Lasso halves the mean squared error (alpha = strength / 2), its Ridge sums it (strength * n)."""
     x, y = (part.astype(float) for part in fn.standardize(patients()))
     models = {
         1.0: lambda strength: Lasso(alpha=strength / 2, tol=1e-10, max_iter=100_000),
@@ -100,7 +100,7 @@ def agreement(paths: fn.SweepResult) -> report.Finding:
 
 
 def chosen(result: fn.SweepResult, test: fn.Dataset) -> dict[float, float]:
-    """The error on the test part, by power, at the strength that validation chooses; power 0 stands for no penalty."""
+    """The error on the test part for each power, at the strength chosen by validation; power 0 means no penalty."""
     best = {power: report.best_rows(result, "validation/loss", power=power) for power in POWERS}
     best |= {0.0: report.best_rows(result, "validation/loss", power=1.0, strength=0.0)}
     return {power: float(result.training(row).evaluate(result.state(row), test)["loss"]) for power, (row,) in best.items()}

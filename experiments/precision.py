@@ -1,9 +1,9 @@
-"""Precision: what it costs to compute in fewer bits: in products alone, in all that is computed, or in the parameters too.
+"""Precision: the cost of fewer bits in products only, in all computations, or in the parameters too.
 
-An MLP on scikit-learn's digits and a convolutional net on MNIST's, by Adam, each precision at its own best of five learning rates.
-`jax.default_matmul_precision` is about products and convolutions alone, and a wish: a CPU computes them in float32 whatever it says, a TPU
-takes "bfloat16" at its word, a GPU has TensorFloat-32. `fn.mixed_precision` computes everything in bfloat16, on any device, from
-parameters in float32.
+An MLP on scikit-learn's digits and a convolutional net on MNIST's are trained with Adam, each precision at its best of five learning rates.
+`jax.default_matmul_precision` only affects products and convolutions, and is a request: a CPU computes them in float32 regardless, a TPU
+does use bfloat16, a GPU has TensorFloat-32. `fn.mixed_precision` computes everything in bfloat16, on any device, from parameters in
+float32.
 """
 
 import collections
@@ -23,15 +23,15 @@ from experiments.architectures import digits, mnist, training
 from funcnet import plot
 
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1)
-PRODUCTS = {"float32": "HIGHEST", "tensorfloat32": "HIGH", "bfloat16": "DEFAULT"}  # JAX's names, and what its programs say of them
+PRODUCTS = {"float32": "HIGHEST", "tensorfloat32": "HIGH", "bfloat16": "DEFAULT"}  # JAX's names, and XLA's words for them in a program
 
 
 class Precision(NamedTuple):
-    """What is in how many bits."""
+    """The precision of each part of a training."""
 
-    products: str  # of jax.default_matmul_precision
+    products: str  # jax.default_matmul_precision
     compute: str  # dtype of inputs, products and activations
-    params: str  # dtype in which parameters are kept, and with them Adam's first moment; the second never has fewer bits than float32
+    params: str  # dtype of parameters and of Adam's first moment; the second moment is always in at least float32
 
 
 PRECISIONS = {
@@ -43,11 +43,11 @@ PRECISIONS = {
 }
 FULL = {"MLP": dict(seeds=16, steps=400), "CNN": dict(seeds=10, steps=200)}
 QUICK = {"MLP": dict(seeds=3, steps=60), "CNN": dict(seeds=2, steps=20)}
-EXAMPLES = {False: 2000, True: 400}  # of MNIST, by whether it is to be quick
+EXAMPLES = {False: 2000, True: 400}  # of MNIST: {quick: number}
 
 
 def kept_in(model: fn.Layer, dtype: str) -> fn.Layer:
-    """The model, its parameters kept in dtype."""
+    """The model with its parameters kept in dtype."""
     return fn.Layer(lambda key, in_shape: jax.tree.map(lambda leaf: leaf.astype(dtype), model.init(key, in_shape)), model.apply)
 
 
@@ -66,7 +66,7 @@ NETS = {"MLP": mlp, "CNN": cnn}
 
 
 def sweep(recipe: Any, data: fn.Split, key: jax.Array, products: str, *, seeds: int, steps: int) -> fn.SweepResult:
-    """All that is computed with products this precise, at every learning rate; key gives each sweep the same first weights and minibatches."""
+    """Sweeps all precisions with these products over the learning rates; with one key, sweeps share initial weights and minibatches."""
     variants = [
         {"learning_rate": rate, "compute": own.compute, "params": own.params, "choice": len(data.validation.y) // 2}
         for own in PRECISIONS.values()
@@ -82,7 +82,7 @@ def rows(result: fn.SweepResult, own: Precision) -> np.ndarray:
 
 
 def scores(found: dict[str, fn.SweepResult]) -> dict[str, dict[str, Any]]:
-    """Of each precision, at its own best learning rate: accuracy, a seed each; and accuracy by learning rate, rates x seeds."""
+    """For each precision: the accuracy of each seed at the best learning rate, and accuracy by learning rate, rates x seeds."""
     each = {}
     for name, own in PRECISIONS.items():
         if own.products in found:
@@ -98,12 +98,12 @@ def scores(found: dict[str, fn.SweepResult]) -> dict[str, dict[str, Any]]:
 
 
 def products_differ() -> bool:
-    """Whether the device multiplies in more than one precision."""
+    """Whether the device has products in more than one precision."""
     return jax.local_devices()[0].platform != "cpu"
 
 
 def run(quick: bool = False, seed: int = 0) -> report.Outcome:
-    """Where products are in float32 whatever is asked for, they are no precision of their own; that this is so is looked at with the MLP."""
+    """Runs the experiment. On a CPU, where products are always in float32, it leaves out other products, and checks this with the MLP."""
     sizes = QUICK if quick else FULL
     data_key, key = jax.random.split(jax.random.key(seed))
     data = {"MLP": digits(data_key), "CNN": mnist(EXAMPLES[quick], data_key)}
@@ -126,7 +126,7 @@ DEPENDS = (
 
 
 def difference(found: dict[str, dict], net: str, better: str, worse: str) -> report.Interval:
-    """Of accuracy, paired over seeds."""
+    """The difference in accuracy, paired over seeds."""
     return report.interval(found[net][better]["accuracy"] - found[net][worse]["accuracy"])
 
 
@@ -159,7 +159,7 @@ def parameters_matter(found: dict[str, dict]) -> report.Finding:
 
 
 def words(found: dict[str, fn.SweepResult]) -> report.Finding:
-    """What becomes of `jax.default_matmul_precision`: in the text of programs for other devices, and in the bits of a sweep on a CPU.
+    """The effect of `jax.default_matmul_precision`: on the text of programs for other devices, and on the bits of a sweep on a CPU.
 
     Args:
       found: sweeps on a CPU, by the precision of products.
@@ -190,7 +190,7 @@ def listed(kinds: collections.Counter[str]) -> str:
 
 
 def said(platform: str, products: str) -> collections.Counter[str]:
-    """How precise a step's products and convolutions are to be on a platform, by their number; each has two factors, asked alike."""
+    """How many of a step's products and convolutions ask for each precision on a platform; both factors of each ask for the same."""
     own = cnn(0.01, "float32", "float32", 1)
     state = jax.eval_shape(own.init, jax.random.key(0))
     batch = fn.Dataset(jax.ShapeDtypeStruct((8, 1, 14, 14), jnp.float32), jax.ShapeDtypeStruct((8,), jnp.int32))
@@ -202,7 +202,7 @@ def said(platform: str, products: str) -> collections.Counter[str]:
 
 
 def draw(found: dict[str, dict]) -> Figure:
-    """Each seed's accuracy less that of float32, and their mean with its interval."""
+    """Draws each seed's accuracy minus that of float32, and their mean with its interval."""
     figure, axes = plt.subplots(1, len(found), figsize=(9, 3.2), layout="constrained", sharey=True)
     names = list(found["MLP"])[1:]
     for ax, (net, own) in zip(axes, found.items(), strict=True):

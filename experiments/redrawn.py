@@ -1,4 +1,4 @@
-"""Runs that each draw their own data, so that a claim is measured over data sets and not over one."""
+"""Runs that each draw their own data, so that a claim is measured over many data sets and not over one."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,16 +12,16 @@ DrawFn = Callable[[jax.Array, jax.Array], tuple[Any, Any]]  # (key, given) -> (x
 
 
 class Redrawn(NamedTuple):
-    """The state of a training on data of its own."""
+    """The state of a training whose run draws its own data."""
 
-    fitted: Any  # the state of the training itself
+    fitted: Any  # the state of the original training
     data_key: jax.Array
 
 
 def redrawn(training: fn.Training, draw_fn: DrawFn) -> fn.Training:
-    """The same training, each run on data drawn from its own key.
+    """Changes a training so that each run draws its data from its own key.
 
-    A sweep's data are then what all runs share of an example: x is what is given of it, y is its number.
+    The sweep's data then hold only what all runs share: x is the given part of each example, y is its number (see `numbered`).
     """
 
     def init(key: jax.Array) -> Redrawn:
@@ -39,12 +39,12 @@ def redrawn(training: fn.Training, draw_fn: DrawFn) -> fn.Training:
 
 
 def drawn(draw_fn: DrawFn, data_key: jax.Array, shared: fn.Dataset) -> fn.Dataset:
-    """The examples that a run with this key sees."""
+    """The examples that a run with this data key sees."""
     keys = jax.vmap(lambda number: jax.random.fold_in(data_key, number))(shared.y)
     return fn.Dataset(*jax.vmap(draw_fn)(keys, shared.x))
 
 
 def numbered(train: Any, validation: Any) -> fn.Split:
-    """A sweep's data from what is given of each example."""
+    """A sweep's data for `redrawn`, from the given parts of the examples, which it numbers."""
     numbers = np.arange(len(train) + len(validation))
     return fn.Split(fn.Dataset(train, numbers[: len(train)]), fn.Dataset(validation, numbers[len(train) :]))

@@ -1,7 +1,7 @@
-"""Regression: a net of ten relus bends onto a noisy parabola.
+"""Regression: a net of ten relus fits a noisy parabola.
 
-A hundred points y = x^2 + noise; one hidden layer; gradient descent on the squared error of all points at once. Every seed
-draws its own points and its own initial weights.
+A hundred points y = x^2 + noise; one hidden layer; gradient descent on the squared error of all points at once. Each seed has
+different points and initial weights.
 """
 
 import jax
@@ -36,7 +36,7 @@ def parabola(key: jax.Array, points: int) -> fn.Dataset:
 
 
 def drawn(key: jax.Array) -> fn.Split:
-    """One seed's points, and many new ones to know the error by."""
+    """One seed's training points, and 2,000 new ones to measure the error."""
     train_key, new_key = jax.random.split(key)
     return fn.Split(parabola(train_key, POINTS), parabola(new_key, 2000))
 
@@ -52,7 +52,7 @@ def run(quick: bool = False, seed: int = 0) -> report.Outcome:
         return jax.device_get(jax.jit(jax.vmap(one))(keys).curves)
 
     net, line = curves(NET), curves(LINE)
-    # Variants share their randomness, so that these four are stops of one training run.
+    # Variants share their randomness, so these four are stages of the same training run.
     stops = fn.sweep(recipe, fn.grid(num_steps=SHOWN), drawn(keys[0]), key=keys[0], num_steps=1, batch_size=None, progress=False)
     return report.Outcome(
         [beats_a_line(net, line), little_but_noise_is_left(net, keys), agrees_with_scikit_learn(stops, drawn(keys[0]).validation)],
@@ -71,7 +71,7 @@ def beats_a_line(net: dict[str, np.ndarray], line: dict[str, np.ndarray]) -> rep
 
 
 def little_but_noise_is_left(net: dict[str, np.ndarray], keys: jax.Array) -> report.Finding:
-    """No function of x errs by less than the noise's variance on new points, on average."""
+    """Compares the error with the noise's variance, below which no function of x can get on average."""
     excess = net["validation/loss"][:, -1] / NOISE**2 - 1
     near = report.interval(excess <= 0.25)
     return report.Finding(
@@ -88,13 +88,13 @@ def little_but_noise_is_left(net: dict[str, np.ndarray], keys: jax.Array) -> rep
 
 
 def excess_of_a_parabola(data: fn.Split) -> float:
-    """What there is to lose: a model that knows the curve's form and has only its three numbers to find."""
+    """The excess error of a least-squares parabola, which knows the form of the curve and fits only three numbers."""
     fitted = np.polyfit(data.train.x[:, 0], data.train.y[:, 0], 2)
     return float(np.mean((np.polyval(fitted, data.validation.x) - data.validation.y) ** 2)) / NOISE**2 - 1
 
 
 def agrees_with_scikit_learn(stops: fn.SweepResult, new: fn.Dataset) -> report.Finding:
-    """Every metric of regression, on the same predictions."""
+    """Compares every regression metric with scikit-learn's on the same predictions."""
     last = len(SHOWN) - 1
     said = jax.vmap(fn.mlp(NET).apply, (None, 0))(stops.state(last).params, new.x)
     own = {name: float(stops.table[f"validation/{name}"][last]) for name in SCORES}

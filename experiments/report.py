@@ -1,4 +1,4 @@
-"""What an experiment leaves: pictures, figures with intervals, and a verdict on each of its claims.
+"""The results of an experiment: pictures, figures with intervals, and a verdict on each of its claims.
 
 An experiment is a module with one function, `run(quick, seed) -> Outcome`. This module writes what it returns.
 """
@@ -23,7 +23,7 @@ LEVEL = 0.95  # of every confidence interval
 
 
 class Interval(NamedTuple):
-    """A mean over seeds, and where its confidence interval ends."""
+    """A mean over seeds and the ends of its confidence interval."""
 
     mean: float
     low: float
@@ -54,7 +54,7 @@ def interval(values: Any) -> Interval:
 
 
 def band(ax: matplotlib.axes.Axes, x: Any, values: Any, **style: Any) -> None:
-    """Draws the mean over seeds, in the band of its confidence interval.
+    """Draws the mean over seeds, with its confidence interval as a band.
 
     Args:
       x: shape (points,).
@@ -67,16 +67,16 @@ def band(ax: matplotlib.axes.Axes, x: Any, values: Any, **style: Any) -> None:
 
 
 def best_rows(result: fn.SweepResult, metric: str, mode: str | None = None, **hyperparameters: Any) -> np.ndarray:
-    """The rows, one a seed, of the best variant by a metric's mean over seeds, among those with these hyperparameters.
+    """The rows, one per seed, of the variant with the best mean of a metric, among variants with these hyperparameters.
 
     Args:
       result: of a sweep.
       metric: to choose by, such as "validation/loss".
       mode: whether a small ("min") or a large ("max") value is good; may be left out for losses and `fn.METRICS`.
-      hyperparameters: the values that the variant has; of the others, the best are chosen.
+      hyperparameters: values that the variant must have; the other hyperparameters are chosen.
 
     Raises:
-      ValueError: no such variant can be ranked: of each some run diverged or has no finite metric.
+      ValueError: no such variant can be ranked, since each has a run that diverged or has no finite metric.
     """
     ranking = result.ranking(metric, mode)
     own = np.ones(len(ranking), bool)
@@ -150,7 +150,7 @@ def text(summary: Mapping[str, Any]) -> str:
 
 
 def page(summaries: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One HTML page with every verdict and picture; its links are relative to the folder it lies in."""
+    """Writes one HTML page with every verdict and picture; its links are relative to its folder."""
     rows, sections = [], []
     for summary in summaries:
         name, title = html.escape(summary["name"]), html.escape(summary["title"])
@@ -187,14 +187,14 @@ def markdown(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A figure of a summary for a reader."""
+    """A figure of a summary as text for a reader."""
     if isinstance(value, Mapping):
         return str(Interval(**value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _plain(value: Any) -> Any:
-    """A figure in JSON; a number that is not finite becomes its name."""
+    """A figure as JSON can hold it; a number that is not finite becomes text."""
     if isinstance(value, Interval):
         return {field: _plain(part) for field, part in value._asdict().items()}
     if isinstance(value, float | np.floating):

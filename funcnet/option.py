@@ -1,7 +1,7 @@
-"""Names as batched arguments: a traced number selects one of several functions.
+"""A name as a traced argument: a number selects one of several functions while the program runs.
 
-So a sweep over ten activations and five optimizers is one program. Lanes that train together have the same name, so that XLA
-runs only the selected branch.
+So a sweep of ten activations and five optimizers is one program. Lanes that train together have the same name, and XLA runs
+its branch alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 class Option:
-    """Stands for a name marked `traced` in a recipe, which may only pass it on to a function that takes such a name."""
+    """What a recipe gets in place of a name marked `traced`: to be handed on to what takes a name, and nothing else."""
 
     def __init__(self, hyperparameter: str, names: Sequence[str], index: jax.Array):
         self.hyperparameter, self.names, self.index = hyperparameter, tuple(names), index
@@ -28,27 +28,39 @@ class Option:
 
     __eq__ = __ne__ = __lt__ = __bool__ = __hash__ = __str__ = __format__ = __len__ = __getitem__ = __iter__ = _refuse
 
-    def elementwise(self, fns: Sequence[Callable[[jax.Array], jax.Array]]) -> Callable[[jax.Array], jax.Array]:
-        """Returns the selected one of these functions, each of which acts on every element of an array separately.
+    def switch(self, fns: Sequence[Callable[..., Any]], *operands: Any) -> Any:
+        """What the selected function gives; there is one for each name, all of them with results of the same structure."""
+        return _switch(self.index, fns, *operands)
 
-        Backpropagation only needs the slope, one array, whichever function is selected.
+    def elementwise(self, fns: Sequence[Callable[[jax.Array], jax.Array]]) -> Callable[[jax.Array], jax.Array]:
+        """The selected function of one array, each of them acting on every element alone.
+
+        Backpropagation keeps the slope alone, one array, whichever function is selected.
         """
 
         def slope(fn: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
             return lambda x: jax.jvp(fn, (x,), (jnp.ones_like(x),))[1]
 
-        # A branch that is never selected: with it a single function stays a branch too, and gives the same bits as among several.
-        fns = [*fns, jnp.zeros_like]
-        slopes = [slope(fn) for fn in fns]
-
         @jax.custom_jvp
-        def chosen(index: jax.Array, x: jax.Array) -> jax.Array:
-            y: jax.Array = jax.lax.switch(index, fns, x)
+        def selected(index: jax.Array, x: jax.Array) -> jax.Array:
+            y: jax.Array = _switch(index, fns, x)
             return y
 
-        @chosen.defjvp
-        def chosen_jvp(primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+        @selected.defjvp
+        def selected_jvp(primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
             index, x = primals
-            return chosen(index, x), jax.lax.switch(index, slopes, x) * tangents[1]
+            return selected(index, x), _switch(index, [slope(fn) for fn in fns], x) * tangents[1]
 
-        return lambda x: chosen(self.index, x)
+        return lambda x: selected(self.index, x)
+
+
+def _switch(index: jax.Array, fns: Sequence[Callable[..., Any]], *operands: Any) -> Any:
+    """jax.lax.switch that stays a branch where there is one function alone.
+
+    XLA would fuse what is no branch with what surrounds it, and its last bits could differ from those of the same function among others.
+    """
+
+    def never(*operands: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(fns[0], *operands))
+
+    return jax.lax.switch(index, [*fns, never], *operands)

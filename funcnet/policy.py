@@ -23,7 +23,7 @@ class Seen(NamedTuple):
     running: np.ndarray  # (variants,), bool: those that have neither ended, nor diverged, nor been stopped
     sign: int = 1  # 1 if a small metric is good, -1 if a large one is: values * sign are the metric itself
     numbers: dict[str, np.ndarray] | None = None  # (variants,) each: the numeric hyperparameters as they are now; NaN where one has none
-    group: np.ndarray | None = None  # (variants,), int: variants of one group have the same structure of state; None if all have
+    group: np.ndarray | None = None  # (variants,), int: variants of one group may copy each other's state; None if all are one group
     bounds: dict[str, tuple[float, float]] | None = None  # low and high of each number; high is excluded unless it is low; may be infinite
     logarithmic: frozenset[str] | None = None  # numbers drawn on a log scale, whose low is positive; None if there are none
     seed: int = 0  # >= 0; for the policy's random draws

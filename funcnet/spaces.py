@@ -97,8 +97,8 @@ def traced(value: Any) -> Any:
     largest, and smaller ones are padded with zeros. Their results are those of separate programs, up to rounding. This is tried before
     anything trains. Each size gets a separate program if the results would differ (as with a mean over units in `layer_norm`, or an
     activation that is not zero at zero), if the sweep has store= or evolve=, or if one program would take longer than compiling one for
-    each size; `plan` and Python's logging say which, and why. A name must be that of an activation or an optimizer (sgd, momentum,
-    adagrad, rmsprop or adam), and the recipe may only pass it on. None among the values stays as it is.
+    each size; `plan` and Python's logging say which, and why. A name must be that of an activation or an
+    optimizer, and the recipe may only pass it on. None among the values stays as it is.
 
     Example:
       >>> traced(3)

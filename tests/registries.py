@@ -343,5 +343,8 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optimizers.Optimizer], Numbers]] = {
 }
 
 
+TRACED = ("sgd", "momentum", "adam", "adafactor")  # optimizers that a traced name selects among
+
+
 def optimizer_params(seed: int = 0, dtype: Any = jnp.float32) -> dict[str, jax.Array]:
     return {"weight": jnp.array(draw((3, 2), seed), dtype), "bias": jnp.array(draw((3,), seed + 1), dtype)}

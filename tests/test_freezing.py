@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from properties import assert_close, assert_same_bits, check_mistake, lane, mistakes
-from registries import optimizer_params
+from registries import TRACED, optimizer_params
 
 import funcnet as fn
-from funcnet.optimizers.names import COEFFICIENTS
 from funcnet.option import Option
 
 RATES = (0.05, 0.3)
@@ -29,8 +28,8 @@ NAMED = {
     "scheduled": lambda rate, where: fn.adam(lambda step: rate / (1.0 + jnp.asarray(step, jnp.result_type(float))), where=where),
     "by_name": lambda rate, where: fn.optimizer("adam", rate, where=where),
     **{
-        f"traced_{name}": lambda rate, where, i=i: fn.optimizer(Option("optimizer", tuple(COEFFICIENTS), jnp.int32(i)), rate, where=where)
-        for i, name in enumerate(COEFFICIENTS)
+        f"traced_{name}": lambda rate, where, i=i: fn.optimizer(Option("optimizer", TRACED, jnp.int32(i)), rate, where=where)
+        for i, name in enumerate(TRACED)
     },
 }
 

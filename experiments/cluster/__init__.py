@@ -1,1 +1,1 @@
-"""A sweep on many machines: README.md says how, and train.py is what its commands run."""
+"""A sweep on many machines: README.md explains it, and its commands run train.py."""

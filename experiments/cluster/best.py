@@ -1,4 +1,4 @@
-"""The best runs of several stores, such as those of a job array's shares.
+"""Prints the best runs of several stores, such as those of a job array's shares.
 
 python -m experiments.cluster.best STORE [STORE ...] [--count N] [--metric NAME]
 """

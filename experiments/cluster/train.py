@@ -1,8 +1,8 @@
-"""One sweep, sent to whatever trains it: this process, others on this machine, or a cluster's.
+"""One sweep, trained by this process, by others on this machine, or by a cluster.
 
 python -m experiments.cluster.train [--executor threads|processes|dask|mpi] [--store FOLDER] [--share I/N]
 
-64 variants of an MLP on scikit-learn's digits. Whoever trains them prints the same digest of the table: the numbers are the same.
+64 variants of an MLP on scikit-learn's digits. The printed digest of the table is the same with every executor: the numbers are the same.
 """
 
 import argparse
@@ -23,13 +23,13 @@ import funcnet as fn
 
 
 def recipe(learning_rate: Any, l2: Any, width: int) -> fn.Training:
-    """What every worker trains: it travels with the first tasks, and its module needs not be there."""
+    """The recipe of every worker: it is sent with the first tasks, and workers need not have its module."""
     model = fn.mlp((width, 10), "relu")
     return fn.training(model, fn.cross_entropy, fn.adam(learning_rate), in_shape=(64,), penalty=fn.l2(l2), metrics=["accuracy"])
 
 
 def variants_of(count: int) -> list[dict[str, Any]]:
-    """Half of them with 32 hidden units, half with 64: two programs."""
+    """The variants: half with 32 hidden units, half with 64, which makes two programs."""
     rates = np.geomspace(1e-4, 1e-1, -(-count // 4)).tolist()
     return list(fn.grid(width=[32, 64], l2=[0.0, 1e-4], learning_rate=rates))[:count]
 
@@ -39,7 +39,7 @@ def digits() -> fn.Split:
 
 
 def own_core(taken: Any) -> None:
-    """Gives a process a core of its own: XLA takes all that it sees, and processes that share cores are in each other's way.
+    """Restricts a process to one core: XLA uses all cores that it sees, and processes that share cores slow each other down.
 
     Args:
       taken: a `multiprocessing.Value` that counts the processes.
@@ -53,7 +53,7 @@ def own_core(taken: Any) -> None:
 
 @contextlib.contextmanager
 def executor_of(arguments: argparse.Namespace) -> Iterator[Executor | None]:
-    """Where tasks go; None is this process's threads. What is opened here is closed at the end."""
+    """The executor for the tasks, closed at the end; None for this process's threads."""
     if arguments.executor == "processes":
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(arguments.workers, mp_context=spawn, initializer=own_core, initargs=(spawn.Value("i", 0),)) as pool:
@@ -79,7 +79,7 @@ def executor_of(arguments: argparse.Namespace) -> Iterator[Executor | None]:
 
 
 def digest_of(table: Mapping[str, np.ndarray]) -> str:
-    """Of every number in the table, in its order."""
+    """A digest of the whole table, column by column in the order of their names."""
     found = hashlib.sha256()
     for name in sorted(table):
         found.update(name.encode() + b"\0" + repr(table[name].tolist()).encode() + b"\0")
@@ -87,7 +87,7 @@ def digest_of(table: Mapping[str, np.ndarray]) -> str:
 
 
 def share(text: str) -> tuple[int, int]:
-    """An index and how many there are, of text such as "3/8"."""
+    """The index and the number of shares in text such as "3/8"."""
     index, _, count = text.partition("/")
     own = int(index), int(count or 0)
     if not 0 <= own[0] < own[1]:
@@ -134,5 +134,5 @@ def main() -> None:
     print(f"digest of the table: {digest_of(result.table)}")
 
 
-if __name__ == "__main__":  # or each spawned process would begin a sweep of its own
+if __name__ == "__main__":  # without this, each spawned process would start another sweep
     main()

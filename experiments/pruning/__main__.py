@@ -1,4 +1,4 @@
-"""What stopping early is worth: every rule beside the whole sweep, and a race against what a user would run instead.
+"""The gain of stopping early: every rule compared with the whole sweep, and a race against other libraries.
 
 python -m experiments.pruning [--quick] [--seeds N] [--variants N] [--steps N] [--no-peers] [--patience MINUTES] [--out FOLDER]
 """

@@ -1,4 +1,4 @@
-"""One process of a race: it imports its own library and no other, competes, and says each answer as a line of JSON.
+"""One process of a race: it imports only its own library, competes, and prints each answer as a line of JSON.
 
 python -m experiments.pruning.contestant NAME PROBLEM FORM FOLDER WORKER
 """
@@ -15,18 +15,21 @@ from experiments.pruning.problem import CORES
 FUNCNET = "funcnet"
 OPTUNA = ("optuna_median", "optuna_halving", "optuna_hyperband")
 PEERS = (*OPTUNA, "sklearn_halving", "hyperoptax")
-# How Optuna's loop is run: processes, jobs of each (threads that hold Python's lock in turn), PyTorch's threads of each.
+# The forms of Optuna's loop: processes, jobs per process (threads that take turns with Python's lock), PyTorch's threads per process.
 OPTUNA_FORMS: dict[str, tuple[int, int, int]] = {
     "one process": (1, 1, 1),
     "one process, all of PyTorch's threads": (1, 1, CORES),
     "one process, a job a core": (1, CORES, 1),
     "a process a core, one journal": (CORES, 1, 1),
 }
-FORMS = {"sklearn_halving": f"a process a core (n_jobs={CORES})", "hyperoptax": "random search, up to 64 nets at once"}  # the only ones
+FORMS = {
+    "sklearn_halving": f"a process a core (n_jobs={CORES})",
+    "hyperoptax": "random search, up to 64 nets at once",
+}  # of peers with one form
 
 
 def tell(**said: Any) -> None:
-    """One line, in one write: processes that share a pipe don't cut each other's lines."""
+    """Prints one line in one write, so that processes that share a pipe don't mix their lines."""
     sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
 

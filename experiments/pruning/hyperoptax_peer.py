@@ -1,4 +1,4 @@
-"""hyperoptax's random search around a training loop in JAX and optax; it stops nobody early."""
+"""hyperoptax's random search around a training loop in JAX and optax; it stops no net early."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ def objective_of(problem: Problem) -> Callable[[jax.Array, dict[str, jax.Array]]
     """(key, hyperparameters) -> validation accuracy of one net."""
     (x, y), validation = map(jnp.asarray, problem.train), tuple(map(jnp.asarray, problem.validation))
     epochs, rng = -(-problem.num_steps // problem.batches), np.random.default_rng(problem.seed)
-    # All nets go by one order, made beforehand: a shuffle for each inside the program takes XLA several times as long to compile.
+    # All nets use one order of examples, made beforehand: with a shuffle inside the program XLA takes several times as long to compile.
     orders = np.concatenate([rng.permutation(len(y))[: problem.batches * BATCH_SIZE] for _ in range(epochs)])
     orders = jnp.asarray(orders.reshape(-1, BATCH_SIZE)[: problem.num_steps])
     draw = jax.nn.initializers.glorot_uniform()
@@ -55,11 +55,11 @@ def objective_of(problem: Problem) -> Callable[[jax.Array, dict[str, jax.Array]]
 
 
 def compete(problem: Problem, tell: Callable[..., None], turns: Iterator[int] | None = None) -> None:
-    """Draws and trains so many nets at once, again and again, until it is stopped.
+    """Draws and trains up to PARALLEL nets at once, again and again, until it is stopped.
 
     Args:
-      tell: takes the best accuracy of each lot, in points, and the steps it took.
-      turns: which lots; None for one after the other without end.
+      tell: takes the best accuracy of each round, in points, and the steps it took.
+      turns: which rounds; None for one after the other without end.
     """
     space = {"learning_rate": LogSpace(*LEARNING_RATE), "l2": LogSpace(*L2), "dropout": LinearSpace(*DROPOUT)}
     objective, parallel = objective_of(problem), min(PARALLEL, problem.variants)

@@ -12,7 +12,7 @@ from experiments.pruning.torch_net import Digits
 
 
 def pruner(name: str, problem: Problem) -> optuna.pruners.BasePruner:
-    """By the peer's name; rungs as funcnet's rules have them, all else by default."""
+    """The pruner of the peer with this name: with the rungs of funcnet's rules, and default settings otherwise."""
     if name == "optuna_median":
         return optuna.pruners.MedianPruner()
     if name == "optuna_halving":
@@ -26,12 +26,12 @@ def compete(
     """Runs trials until it is stopped.
 
     Args:
-      name: the peer's, which says the pruner.
-      form: processes, jobs of each, PyTorch's threads of each.
-      tell: takes the steps of each trial, and the accuracy in points of one that came to its end.
-      shared: a folder for the journal, where several processes work on one study.
-      worker: which of the processes this is, from 0.
-      trials: how many; None for no end.
+      name: of the peer, which decides the pruner.
+      form: processes, jobs per process, PyTorch's threads per process.
+      tell: takes the steps of each trial, and the accuracy in points of each completed trial.
+      shared: a folder for the journal, for several processes that work on one study.
+      worker: index of this process, from 0.
+      trials: number of trials; None for no limit.
     """
     processes, jobs, threads = form
     torch.set_num_threads(threads)

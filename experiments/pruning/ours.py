@@ -1,4 +1,4 @@
-"""funcnet on the problem: the whole sweep, and every rule that stops some of it."""
+"""funcnet on the problem: the whole sweep, and sweeps with each rule that stops variants."""
 
 import itertools
 import time
@@ -18,11 +18,11 @@ METRIC = "validation/accuracy"
 class Run(NamedTuple):
     """One sweep of one seed."""
 
-    validation: float  # points, the best variant's
-    test: float  # points, the same variant's
+    validation: float  # accuracy of the best variant, in points
+    test: float  # accuracy of the same variant, in points
     seconds: float  # from the call to the result
-    steps: float  # that were taken, as a share of the whole sweep's
-    programs: int  # compiled meanwhile: none where the sweep was warm
+    steps: float  # steps taken, as a share of the whole sweep's
+    programs: int  # compiled during the sweep: none if it was warm
 
 
 def recipe(learning_rate: float, l2: float, dropout: float) -> fn.Training:
@@ -37,9 +37,9 @@ def recipe(learning_rate: float, l2: float, dropout: float) -> fn.Training:
 
 
 def rules(problem: Problem) -> dict[str, tuple[fn.Policy | None, int | None]]:
-    """Each rule, and how many steps lie between its evaluations; None where it says itself when it looks.
+    """Each rule and the number of steps between its evaluations; None if the rule itself decides when to evaluate.
 
-    Rules that look at every evaluation look three times as late as the first rung: they stop most of what they stop at once.
+    Rules that decide at every evaluation first do so at three times the steps of the first rung: they stop most variants at once.
     """
     first = problem.first
     return {
@@ -57,7 +57,7 @@ RULES = (WHOLE, "patience", "median", "percentile", "successive_halving", "hyper
 
 
 def variants(problem: Problem, turn: int = 0) -> fn.Variants:
-    """The same for every rule; whoever goes on after one sweep draws others."""
+    """The variants of a turn, the same for every rule; each further sweep (turn) draws others."""
     space = fn.space(learning_rate=fn.log_uniform(*LEARNING_RATE), l2=fn.log_uniform(*L2), dropout=fn.uniform(*DROPOUT))
     return space.sample(problem.variants, key=_key(problem, turn, 0), method="sobol")
 
@@ -80,7 +80,7 @@ def swept(problem: Problem, rule: str, turn: int = 0) -> fn.SweepResult:
 
 
 def measured(problem: Problem, rule: str) -> Run:
-    """A sweep, timed; test digits are read after the clock has stopped."""
+    """Times a sweep; the test accuracy is computed after the clock has stopped."""
     began = time.perf_counter()
     result = swept(problem, rule)
     seconds = time.perf_counter() - began

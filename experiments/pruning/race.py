@@ -1,7 +1,7 @@
-"""A race from a cold start: processes are started, and what they answer is noted with the seconds since.
+"""A race from a cold start: starts processes and records their answers with the seconds since the start.
 
-The clock runs from the start of the process, so that the interpreter, imports, compilation and reading the digits from a file count,
-for everybody alike. A line counts when it arrives.
+The clock runs from the start of the process, so the interpreter, imports, compilation and reading the digits from a file count for every
+contestant. An answer counts when its line arrives.
 """
 
 import json
@@ -23,21 +23,21 @@ ROOT = Path(__file__).parents[2]
 
 
 class Trace(NamedTuple):
-    """What one contestant answered, on one seed."""
+    """The answers of one contestant on one seed."""
 
-    answers: tuple[tuple[float, float], ...]  # (seconds since its start, validation accuracy in points), as they came
+    answers: tuple[tuple[float, float], ...]  # (seconds since its start, validation accuracy in points), in order of arrival
     seconds: float  # for which it was watched
-    steps: int  # of training that it told of, all nets together
-    pace: float = 0.0  # steps a second from the first line it told to the last: imports and compilation don't count
-    cannot: str = ""  # why it could not run
+    steps: int  # training steps that it reported, over all nets
+    pace: float = 0.0  # steps per second from its first line to its last, without imports and compilation
+    cannot: str = ""  # why it could not run, if it couldn't
 
     def reached(self, aim: float) -> float:
-        """Seconds until the first answer that is as good; infinite where none is."""
+        """Seconds until the first answer that is at least as good as aim; infinite if there is none."""
         return next((seconds for seconds, value in self.answers if value >= aim), math.inf)
 
     @property
     def best(self) -> float:
-        """Of all answers, in points; -inf where there is none."""
+        """The best answer, in points; -inf if there is none."""
         return max((value for _, value in self.answers), default=-math.inf)
 
     @property
@@ -47,17 +47,17 @@ class Trace(NamedTuple):
 
 
 def watch(name: str, path: Path, form: str, *, seconds: float, aim: float = math.inf) -> Trace:
-    """Starts a contestant and watches it until it has an answer as good as the aim, or for so many seconds; then ends it.
+    """Starts a contestant, watches it until it has an answer as good as the aim or the time is over, then ends it.
 
     Args:
-      name: "funcnet" or a peer's.
+      name: "funcnet" or the name of a peer.
       path: of the problem, as `problem.save` wrote it.
-      form: a rule, or how the peer is run.
-      seconds: the most to wait.
-      aim: points.
+      form: a rule of funcnet, or the form in which the peer runs.
+      seconds: the longest time to wait.
+      aim: accuracy, in points.
 
     Returns:
-      A `Trace`; with `cannot` where the contestant's library is missing.
+      A `Trace`, with `cannot` if the contestant's library is missing.
 
     Raises:
       RuntimeError: a process failed.
@@ -92,7 +92,7 @@ def watch(name: str, path: Path, form: str, *, seconds: float, aim: float = math
 
 
 def _lines(read: int, processes: list, errors: Any, began: float, seconds: float) -> Iterator[tuple[float, dict[str, Any]]]:
-    """Each line that is told, with the seconds since the start; ends when time is over."""
+    """Each line that the processes print, with the seconds since the start; ends when the time is over."""
     pending, gone = b"", False
     while (left := began + seconds - time.monotonic()) > 0:
         got = os.read(read, 65536) if select.select([read], [], [], min(left, 1.0))[0] else b""
@@ -100,7 +100,7 @@ def _lines(read: int, processes: list, errors: Any, began: float, seconds: float
         *whole, pending = (pending + got).split(b"\n")
         for line in whole:
             yield at, json.loads(line)
-        if gone:  # it had ended before this was read, so that its last line has been
+        if gone:  # a process had ended before this read, so its last line has been read
             errors.seek(0)
             codes, said = [process.poll() for process in processes], errors.read().strip()[-2000:]
             raise RuntimeError(f"race: a process must go on until it is ended, got exit codes {codes}: {said}")
@@ -108,13 +108,13 @@ def _lines(read: int, processes: list, errors: Any, began: float, seconds: float
 
 
 def _environment() -> dict[str, str]:
-    """Without JAX's compilation cache, which is no cold start; without warnings, which scikit-learn has for nets that stop short."""
+    """The environment without JAX's compilation cache (no cold start) and without warnings (of scikit-learn, for nets not converged)."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
     return own | {"PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def _end(processes: list) -> None:
-    """Each with the processes it started, which are in a session of its own."""
+    """Kills each process with those that it started, which are in the same process group."""
     for process in processes:
         try:
             os.killpg(process.pid, signal.SIGKILL)

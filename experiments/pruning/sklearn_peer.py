@@ -1,4 +1,4 @@
-"""scikit-learn's HalvingRandomSearchCV around its MLPClassifier: the resource is epochs, the score is that of the same validation digits."""
+"""scikit-learn's HalvingRandomSearchCV around its MLPClassifier: the resource is epochs, the score is on the same validation digits."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ from experiments.pruning.problem import BATCH_SIZE, CORES, ETA, L2, LEARNING_RAT
 
 
 def epochs(problem: Problem) -> tuple[int, int]:
-    """Of the first rung and of the last, whole: as close to the first rung's steps as they come, and as many times as many."""
+    """Whole epochs of the first and the last rung: the first as close as possible to funcnet's, the last in the same ratio to it."""
     first = max(1, round(problem.first / np.ceil(len(problem.train[1]) / BATCH_SIZE)))
     return first, max(first, round(first * problem.num_steps / problem.first))
 
 
 def search(problem: Problem, seed: int) -> HalvingRandomSearchCV:
-    """It has no dropout. It adds alpha / 2 / batch * w^2 to the loss: alpha is as many times L2's strength."""
+    """The search. It has no dropout. It adds alpha / 2 / batch * w^2 to the loss, so alpha is 2 * batch times the L2 strength."""
     first, last = epochs(problem)
     (low, high), scale = L2, 2 * BATCH_SIZE
     return HalvingRandomSearchCV(
@@ -32,7 +32,7 @@ def search(problem: Problem, seed: int) -> HalvingRandomSearchCV:
         max_resources=last,
         cv=PredefinedSplit(np.repeat([-1, 0], [len(problem.train[1]), len(problem.validation[1])])),
         scoring="accuracy",
-        refit=False,  # an answer is a score here: neither this nor scores on the training part are waited for
+        refit=False,  # an answer is a score, so refitting and training scores are left out
         return_train_score=False,
         random_state=seed,
         n_jobs=CORES,

@@ -1,4 +1,4 @@
-"""The measurements, the claims, one table and one picture."""
+"""The measurements, the claims, the table and the pictures."""
 
 import datetime
 import importlib.metadata
@@ -26,9 +26,9 @@ from experiments.pruning.problem import CORES, Problem
 from experiments.pruning.race import Trace, watch
 from funcnet import plot
 
-WITHIN = 0.3  # points: of 359 validation digits, one
+WITHIN = 0.3  # points: one of 359 validation digits
 SHARE = 1 / 3  # of the whole sweep's time
-SOONER = 10  # times, than the best of the peers
+SOONER = 10  # times sooner than the best of the peers
 CLAIMED = ("successive_halving", "hyperband")  # chosen before anything was measured
 RACING = CLAIMED[0]
 PROBE = 20.0  # seconds that each form of Optuna's loop is tried for
@@ -37,17 +37,17 @@ Tell = Callable[[str], None]
 
 
 class Measured(NamedTuple):
-    """All that was measured; of every list an entry a seed."""
+    """Everything measured; each list has one entry per seed."""
 
     runs: Mapping[str, list[Run]]  # by rule, warm, in one process
-    traces: Mapping[str, list[Trace]]  # by "funcnet RULE" or a peer's name, each from a cold start; empty without peers
-    forms: Mapping[str, str]  # of each peer that raced
-    paces: Mapping[str, float]  # steps a second of each form of Optuna's loop
-    left_out: Mapping[str, str]  # peers that could not run, and why
+    traces: Mapping[str, list[Trace]]  # by "funcnet RULE" or a peer's name, each from a cold start; empty without a race
+    forms: Mapping[str, str]  # the form of each peer that raced
+    paces: Mapping[str, float]  # steps per second of each form of Optuna's loop
+    left_out: Mapping[str, str]  # contestants that could not run, and why
     machine: Mapping[str, Any]
 
     def aims(self) -> list[float]:
-        """What counts as within 0.3 points of the best: the whole sweep's, which is known before the race."""
+        """The accuracy to reach on each seed: 0.3 points below the whole sweep's best, which is known before the race."""
         return [run.validation - WITHIN for run in self.runs[WHOLE]]
 
     def behind(self, rule: str) -> np.ndarray:
@@ -55,26 +55,26 @@ class Measured(NamedTuple):
         return np.array([whole.validation - run.validation for run, whole in zip(self.runs[rule], self.runs[WHOLE], strict=True)])
 
     def share(self, rule: str) -> np.ndarray:
-        """Of the whole sweep's time that a rule takes."""
+        """The time that a rule takes, as a share of the whole sweep's."""
         return np.array([run.seconds / whole.seconds for run, whole in zip(self.runs[rule], self.runs[WHOLE], strict=True)])
 
     def reached(self, name: str) -> np.ndarray:
-        """Seconds from a cold start to the first answer as good as the aim; infinite where there was none."""
+        """Seconds from a cold start to the first answer as good as the aim; infinite if there was none."""
         return np.array([trace.reached(aim) for trace, aim in zip(self.traces[name], self.aims(), strict=True)])
 
     def raced(self) -> list[str]:
-        """The peers that did."""
+        """The peers that raced."""
         return [name for name in PEERS if name in self.traces]
 
 
 def run(quick: bool = False, seed: int = 0) -> report.Outcome:
-    """The rules alone, warm."""
+    """Measures the rules, warm, without peers."""
     sizes = dict(seeds=1, variants=27, num_steps=54, first=2) if quick else dict(seeds=5, variants=512, num_steps=1620, first=60)
     return outcome(measure(drawn(seed=seed, **sizes)))
 
 
 def drawn(*, seeds: int, variants: int, num_steps: int, first: int, seed: int = 0) -> list[Problem]:
-    """A problem a seed, each with its own split of the digits."""
+    """One problem per seed, each with its own split of the digits."""
     return [_problem(own, variants, num_steps, first) for own in range(seed, seed + seeds)]
 
 
@@ -84,7 +84,7 @@ def _problem(seed: int, variants: int, num_steps: int, first: int) -> Problem:
 
 
 def measure(problems: list[Problem], tell: Tell = lambda line: None) -> Measured:
-    """Every rule on every seed, in turn, after one round in which everything compiles."""
+    """Measures every rule on every seed, in turn, after one round in which everything compiles."""
     for rule in RULES:
         tell(f"{rule} compiles")
         measured(problems[0], rule)
@@ -107,17 +107,17 @@ def race(
     tell: Tell = lambda line: None,
     keep: Callable[[Measured], None] = lambda measured: None,
 ) -> Measured:
-    """Everyone from a cold start on every seed, one after the other.
+    """Runs every contestant from a cold start on every seed, one after the other.
 
     Args:
-      before: what `measure` found on these problems: its whole sweeps are what the aims come from.
+      before: the result of `measure` on these problems; its whole sweeps set the aims.
       drawn: the problems.
-      patience: seconds after which a contestant is ended that is not there yet.
-      peers: which of `PEERS`.
-      rules: which of `RULES`.
-      probe: seconds that each form of Optuna's loop is tried for, on the first problem; the fastest races.
-      tell: takes a line that says what is going on.
-      keep: is called after each seed with what there is.
+      patience: seconds after which a contestant is ended if it has not reached the aim.
+      peers: some of `PEERS`.
+      rules: some of `RULES`.
+      probe: seconds for which each form of Optuna's loop is tried on the first problem; the fastest form races.
+      tell: is called with lines about the progress.
+      keep: is called after each seed with the results so far.
     """
     traces: dict[str, list[Trace]] = {}
     forms, left_out, paces = {}, {}, {}
@@ -151,7 +151,7 @@ def race(
 
 
 def probed(path: Path, seconds: float, tell: Tell) -> tuple[dict[str, float], str]:
-    """Steps a second of each form of Optuna's loop; or nothing, and why it can't run."""
+    """The steps per second of each form of Optuna's loop, and ""; or no steps, and the reason why Optuna can't run."""
     paces = {}
     for form in OPTUNA_FORMS:
         trace = watch(OPTUNA[0], path, form, seconds=seconds)
@@ -164,7 +164,7 @@ def probed(path: Path, seconds: float, tell: Tell) -> tuple[dict[str, float], st
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The machine and the versions on which the figures depend."""
     versions = {"python": platform.python_version()}
     for package in ("jax", "jaxlib", "torch", "optuna", "scikit-learn", "hyperoptax", "numpy"):
         try:
@@ -217,14 +217,14 @@ def pays(found: Measured, rule: str) -> report.Finding:
 
 
 def sooner(found: Measured) -> report.Finding:
-    """Who was not there when patience ended counts as there just then, which favours it; funcnet gets no such favour."""
+    """A peer without an answer at the end of patience counts as reaching the aim then, which favours it; for funcnet that isn't done."""
     own = found.reached(f"{FUNCNET} {RACING}")
     waited = {name: np.minimum(found.reached(name), [trace.seconds for trace in found.traces[name]]) for name in found.raced()}
     best = min(waited, key=lambda name: statistics.median(waited[name]))
     times = _geometric(waited[best] / own) if np.isfinite(own).all() else report.Interval(math.nan, math.nan, math.nan)
     return report.Finding(
         f"From a cold start {_words(RACING)} is within {WITHIN} points of the best {SOONER} times sooner than the best of the peers.",
-        times.low >= SOONER,  # not where it is NaN
+        times.low >= SOONER,  # False if it is NaN
         {
             "times sooner than the best of the peers": times,
             "the best of the peers": best,
@@ -242,7 +242,7 @@ def sooner(found: Measured) -> report.Finding:
 
 
 def over_seeds(values: Any) -> report.Interval:
-    """The mean and its interval; of one seed the value alone."""
+    """The mean and its interval; for one seed just the value."""
     values = [float(value) for value in values]
     return report.interval(values) if len(values) > 1 else report.Interval(values[0], values[0], values[0])
 
@@ -253,7 +253,7 @@ def _geometric(ratios: np.ndarray) -> report.Interval:
 
 
 def _at_least(found: Measured, name: str) -> float | str:
-    """The median over seeds of the seconds until it was there; "over ..." where it was not on half of them."""
+    """The median over seeds of the seconds to the aim; "over ..." if half of the seeds or more did not reach it."""
     median = float(np.median(found.reached(name)))
     return median if math.isfinite(median) else f"over {statistics.median(trace.seconds for trace in found.traces[name]):.3g}"
 
@@ -268,7 +268,7 @@ HEAD = ("", "validation", "test", "warm s", "of the whole's time", "of its steps
 
 
 def rows(found: Measured) -> list[list[str]]:
-    """One of each rule, one of each peer, those that were left out too."""
+    """The table's rows: one for each rule and each peer, also those that were left out."""
     table = []
     for rule in RULES:
         runs, label = found.runs[rule], f"{FUNCNET} {rule}"
@@ -300,7 +300,7 @@ def _raced(found: Measured, name: str) -> list[str]:
 
 
 def text(found: Measured) -> str:
-    """The table for a terminal."""
+    """The table as text for a terminal."""
     lines = [list(HEAD), *rows(found)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     shown = [
@@ -311,7 +311,7 @@ def text(found: Measured) -> str:
 
 
 def markdown(found: Measured) -> str:
-    """The same table, for a README."""
+    """The same table in Markdown, for a README."""
     lines = [list(HEAD), ["---"] * len(HEAD), *rows(found)]
     return "\n".join([*(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines), "", _about(found)])
 
@@ -325,7 +325,7 @@ def _about(found: Measured) -> str:
 
 
 def plain(found: Measured) -> dict[str, Any]:
-    """All that was measured, for JSON."""
+    """Everything measured, for JSON."""
     return {
         "machine": found.machine,
         "aims": found.aims(),
@@ -346,7 +346,7 @@ def write(found: Measured, path: Path) -> None:
 
 
 def draw_rules(found: Measured) -> matplotlib.figure.Figure:
-    """Each rule's time against what it loses, a point a seed."""
+    """Draws what each rule loses over its time, with a point for each seed."""
     figure, ax = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
     for i, rule in enumerate(RULES):
         style = dict(color=plot.COLOURS[i], marker=plot.MARKERS[i])
@@ -362,7 +362,7 @@ def draw_rules(found: Measured) -> matplotlib.figure.Figure:
 
 
 def best_so_far(traces: list[Trace], wholes: list[float], seconds: np.ndarray) -> np.ndarray:
-    """Points above the whole sweep's best at each of these seconds, the median over seeds; -inf before half of them have an answer."""
+    """Points above the whole sweep's best at each of these seconds, as the median over seeds; -inf until half of them have an answer."""
     curves = []
     for trace, whole in zip(traces, wholes, strict=True):
         at, value = np.array(trace.answers, float).reshape(-1, 2).T
@@ -372,7 +372,7 @@ def best_so_far(traces: list[Trace], wholes: list[float], seconds: np.ndarray) -
 
 
 def draw(found: Measured) -> matplotlib.figure.Figure:
-    """Left, the best so far over time; right, the time until each is within 0.3 points."""
+    """Draws, left, the best so far over time, and right, the time until each is within 0.3 points."""
     figure, (over_time, times) = plt.subplots(1, 2, figsize=(13, 5.2), layout="constrained", width_ratios=[1.25, 1])
     wholes = [run.validation for run in found.runs[WHOLE]]
     ours = [name for name in found.traces if name.startswith(FUNCNET)]
@@ -389,7 +389,10 @@ def draw(found: Measured) -> matplotlib.figure.Figure:
         style = dict(color=colour, linestyle=plot.LINES[i % len(plot.LINES)], linewidth=2.6 if name in ours else 1.6)
         there = np.flatnonzero(above >= -WITHIN - 1e-9)[:1]
         style |= dict(marker=plot.MARKERS[i % len(plot.MARKERS)], markersize=8, markevery=[int(place) + 1 for place in there])
-        rise = np.append(seconds[:1], seconds), np.append(np.full(len(seconds[:1]), -100.0), above)  # from below to the first answer
+        rise = (
+            np.append(seconds[:1], seconds),
+            np.append(np.full(len(seconds[:1]), -100.0), above),
+        )  # a line up to the first answer
         over_time.step(*rise, where="post", label=_label(name), zorder=3 if name in ours else 2, **style)
         worst = min(worst, *above, -1.0)
     over_time.axhline(-WITHIN, color="k", linestyle=":", linewidth=1)

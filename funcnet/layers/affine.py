@@ -1,4 +1,4 @@
-"""Layers that are one product with a weight: dense, and embedding, its product with a one-hot vector."""
+"""Layers that multiply by one weight: `dense`, and `embedding`, which is a product with a one-hot vector."""
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,21 @@ from funcnet.tree import Params
 
 
 def dense(width: int, *, initializer: str | Initializer = "glorot_uniform", leading_axes: int = 0) -> Layer:
-    """Every output sees every input: y = W x + b.
+    """A dense layer, in which every output depends on every input: y = W x + b.
 
     Args:
       width: number of outputs, at least 1.
-      leading_axes: how many axes of an example lie before its features: the same weights are used at each place along them, as
-        for each step of a sequence.
-      initializer: of the weight, by name (`INITIALIZERS`) or as a function like those of `jax.nn.initializers`, which is given
-        their layout, (inputs, width); the bias starts at zero.
+      leading_axes: number of axes before the features of an example. The same weights are used at each place along them, such as
+        each step of a sequence.
+      initializer: of the weight: a name in `INITIALIZERS`, or a function like those of `jax.nn.initializers`, called with the shape in
+        their layout, (inputs, width). The bias starts at zero.
 
     Returns:
-      A `Layer`, (*leading, inputs) -> (*leading, width), with params {"weight": (width, inputs), "bias": (width,)}. With leading axes
-      it takes a `Padded`, whose time is the first of them, and gives one.
+      A `Layer`, (*leading, inputs) -> (*leading, width), with params {"weight": (width, inputs), "bias": (width,)}. With leading axes,
+      the first of which is time, it also takes a `Padded` and then returns one.
 
     Raises:
-      ValueError: width is below 1, the initializer is unknown, or x has another shape than init was told.
+      ValueError: width is below 1, the initializer is unknown, or x has another shape than init was given.
 
     Example:
       >>> layer = dense(2, initializer="ones")
@@ -67,7 +67,7 @@ def embedding(vocabulary: int, width: int, *, initializer: str | Initializer = "
 
     Returns:
       A `Layer` on integers, (*shape) -> (*shape, width), with params {"table": (vocabulary, width)}. A symbol out of
-      range gives NaN, never another symbol's vector. It takes a `Padded` of symbols and gives one of vectors.
+      range gives NaN, never another symbol's vector. For a `Padded` of symbols it returns a `Padded` of vectors.
 
     Raises:
       TypeError: x doesn't hold integers.

@@ -1,4 +1,4 @@
-"""Augmentation: each training step sees its examples changed at random."""
+"""Augmentation: each training step changes its examples at random."""
 
 from collections.abc import Callable
 
@@ -13,18 +13,18 @@ from funcnet.tree import Params
 
 
 def augment(augment_fn: Callable[[jax.Array, jax.Array], jax.Array]) -> Layer:
-    """In training, changes each example at random, under a key of its own; in evaluation, the identity.
+    """Changes each example at random in training, with a separate key for each; in evaluation it is the identity.
 
     Args:
-      augment_fn: (key, x) -> x, one example, whose shape it keeps.
+      augment_fn: (key, x) -> x, for one example x, whose shape it must keep.
 
     Returns:
       A `Layer` without parameters that keeps its input's shape and dtype; put it first in a `serial`. Variants that share a key share
       the draws.
 
     Raises:
-      TypeError: augment_fn is no function.
-      ValueError: it gives another shape than it was given.
+      TypeError: augment_fn is not a function.
+      ValueError: augment_fn changes the shape.
 
     Example:
       >>> def shift_and_flip(key, image):  # (channels, rows, columns), by up to two pixels in each direction

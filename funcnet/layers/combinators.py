@@ -1,4 +1,4 @@
-"""Layers made of layers: one after the other, side by side, around."""
+"""Layers made of other layers: in sequence, in parallel, or around one layer."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,10 @@ def activation(name_or_fn: str | Callable[[jax.Array], jax.Array]) -> Layer:
       name_or_fn: a name in `ACTIVATIONS`, or a function that passes `check_activation`.
 
     Returns:
-      A `Layer` without parameters that keeps its input's shape, a `Padded` too.
+      A `Layer` without parameters that keeps its input's shape. It also takes a `Padded`.
 
     Raises:
-      ValueError: the name is unknown, or the function will not do.
+      ValueError: the name is unknown, or the function doesn't pass the check.
 
     Example:
       >>> print(activation("relu").apply((), jnp.array([-1.0, 2.0])))
@@ -44,13 +44,13 @@ def activation(name_or_fn: str | Callable[[jax.Array], jax.Array]) -> Layer:
 
 
 def serial(*layers: Layer) -> Layer:
-    """Layers one after the other.
+    """Applies layers one after the other.
 
     Args:
-      *layers: each takes what the one before it gives; none at all is the identity.
+      *layers: each takes the output of the one before it; no layers at all make the identity.
 
     Returns:
-      A `Layer` whose params are the list of theirs.
+      A `Layer` whose params are the list of the layers' params.
 
     Raises:
       ValueError: a layer doesn't fit its input; the message says which, counted from 0.
@@ -82,7 +82,7 @@ def serial(*layers: Layer) -> Layer:
 
 
 def parallel(*layers: Layer) -> Layer:
-    """Layers side by side on the same input, their outputs joined along the first axis (features or channels).
+    """Applies several layers to the same input and joins their outputs along the first axis (features or channels).
 
     Outputs that are a `Padded` are joined along the last axis, the features of each step.
 
@@ -90,7 +90,7 @@ def parallel(*layers: Layer) -> Layer:
       *layers: at least one; their outputs agree in all axes but the first.
 
     Returns:
-      A `Layer` whose params are the list of theirs.
+      A `Layer` whose params are the list of the layers' params.
 
     Raises:
       ValueError: there is no layer, or one doesn't fit the input; the message says which, counted from 0.
@@ -123,21 +123,21 @@ def parallel(*layers: Layer) -> Layer:
 
 
 def branches(*layers: Layer, **named: Layer) -> Layer:
-    """A layer for each of several inputs, their outputs joined along the first axis (features or channels).
+    """Applies one layer to each of several inputs and joins the outputs along the first axis (features or channels).
 
-    Outputs that are a `Padded` are joined along the last axis, the features of each step; their lengths must be the same: where traced
-    ones of an example aren't, its values are NaN.
+    Outputs that are a `Padded` are joined along the last axis, the features of each step. Their lengths must be equal; if traced lengths
+    of an example differ, its values are NaN.
 
     Args:
       *layers: for inputs in a tuple; or
       **named: for inputs in a dict, by their names. Their outputs agree in all axes but the first.
 
     Returns:
-      A `Layer` on a tuple or dict of arrays, whose params are the list or the dict of theirs.
+      A `Layer` on a tuple or dict of arrays, whose params are the list or the dict of the layers' params.
 
     Raises:
-      TypeError, ValueError: there are no layers, or both kinds; the inputs are others; or a layer doesn't fit its own: the message
-        says which.
+      TypeError, ValueError: there are no layers, or layers of both kinds; the inputs are not those that the layers are for; or a layer
+        doesn't fit its input, and the message says which.
 
     Example:
       >>> from funcnet.layers import flatten
@@ -152,7 +152,7 @@ def branches(*layers: Layer, **named: Layer) -> Layer:
         raise ValueError(check.message("branches", "needs layers, either in order or by name", "both" if layers else "none"))
 
     def each(what: str, inputs: Any) -> dict[Any, Any]:
-        """The inputs, or what belongs to them, by the names of their layers."""
+        """The inputs, or their shapes or params, by the names of their layers."""
         found = dict(inputs) if isinstance(inputs, Mapping) else dict(enumerate(inputs)) if isinstance(inputs, tuple | list) else None
         if found is None or found.keys() != own.keys():
             rule = f"{what} must be a {'dict' if named else 'tuple'} with one entry for each of {', '.join(map(str, own))}"
@@ -213,7 +213,7 @@ def residual(layer: Layer) -> Layer:
         if y.shape != x.shape:
             raise ValueError(check.message("residual", f"the layer must keep the shape {x.shape[:-1]}", y.shape[:-1]))
         if not check.is_floating(x) and not check.is_floating(y):
-            x, y = (part.astype(jnp.result_type(float)) for part in (x, y))  # the sum of two bytes may be no byte
+            x, y = (part.astype(jnp.result_type(float)) for part in (x, y))  # a sum of two int8 may overflow int8
         return x + y
 
     return Layer(lambda key, in_shape: layer.init(key, in_shape), apply)
@@ -226,11 +226,11 @@ def mlp(
     *,
     initializer: str | Initializer = "glorot_uniform",
 ) -> Layer:
-    """Dense layers with an activation, then dropout, between each two.
+    """A multilayer perceptron: dense layers, with an activation and then dropout after each hidden one.
 
     Args:
       widths: of every dense layer, the output last: (64, 10) has one hidden layer.
-      activation: between the layers, by name or function; none follows the last.
+      activation: of the hidden layers, by name or function; the output has none.
       dropout: shape (), share of the hidden neurons dropped, in [0, 1); may be traced.
       initializer: of the weights.
 
@@ -257,7 +257,7 @@ def mlp(
     return serial(*(layer for block in blocks for layer in block), dense(outputs, initializer=initializer))
 
 
-# mlp's arguments have the same names.
+# mlp's arguments hide the functions of these names.
 _activation = activation
 _dropout = dropout
 
@@ -273,7 +273,7 @@ def _check_count(where: str, params: Params, layers: Sequence[Layer]) -> None:
 
 
 def _joined(where: str, outputs: Sequence[Any]) -> Any:
-    """Outputs of batches side by side."""
+    """The outputs of several layers for a batch, joined."""
     _check_join(where, list(map(shape_of, outputs)))
     if is_padded(outputs[0]):
         return agreed(where, outputs, jnp.concatenate([y.values for y in outputs], -2))
@@ -293,7 +293,7 @@ def _check_join(where: str, shapes: Sequence[Shapes]) -> None:
 
 
 def _init_and_shape(where: str, i: int | str, layer: Layer, key: jax.Array, in_shape: Shapes) -> tuple[Params, Shapes]:
-    """One layer's params and output shape; whatever it objects to is said with its position."""
+    """One layer's params and output shape; an error in it is raised with its position."""
     try:
         params = layer.init(key, in_shape)
         apply = functools.partial(apply_batch, layer)
@@ -303,7 +303,7 @@ def _init_and_shape(where: str, i: int | str, layer: Layer, key: jax.Array, in_s
             try:  # an embedding takes whole numbers
                 return params, shape_of(jax.eval_shape(apply, params, one_example(in_shape, jnp.int32)))
             except (TypeError, ValueError):
-                raise error from None  # what it said of the numbers that layers usually take
+                raise error from None  # the error for floats, which layers usually take
     except (TypeError, ValueError) as error:
         raise _misfit(where, i, in_shape, error) from error
 

@@ -1,8 +1,8 @@
-"""Layers that slide a window over one, two or three spatial axes: convolution, the other way round too, and pooling.
+"""Layers that slide a window over one, two or three spatial axes: convolution, transposed convolution and pooling.
 
-A pool gathers the input once for each offset inside the window, with the examples on the last axis, and takes the maximum
-or mean over the offsets. So does a convolution on a CPU, where one matrix product over channels and offsets follows, many
-times faster than a convolution whose kernels differ between variants; a GPU or TPU convolves (`correlate`).
+Pooling gathers the input once for each offset inside the window, with the examples on the last axis, and takes the maximum
+or mean over the offsets. On a CPU, convolution gathers in the same way and then computes one matrix product over channels and
+offsets: many times faster there than a convolution whose kernels differ between variants. A GPU or TPU convolves (`correlate`).
 """
 
 import functools
@@ -28,14 +28,14 @@ Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
 def conv(
     channels: int, window: Sizes, *, stride: Sizes = 1, padding: Padding = "SAME", initializer: str | Initializer = "glorot_uniform"
 ) -> Layer:
-    """Slides one small dense layer over a signal, an image or a volume (a cross-correlation, as everywhere in this field).
+    """Slides one small dense layer over a signal, an image or a volume (a cross-correlation, as usual in deep learning).
 
     Args:
       channels: number of output channels, at least 1.
-      window: size of the window, one number for all spatial axes or one for each. A volume needs three, so that a batch of images is
-        not taken for one.
-      stride: step of the window, likewise.
-      padding: "SAME", "VALID", or zeros to add at both ends: a number, one for each axis, or (before, after) for each.
+      window: size of the window, one number for all spatial axes or one for each. A volume needs three numbers; without them it could
+        be a batch of images.
+      stride: step of the window, one number for all spatial axes or one for each.
+      padding: "SAME", "VALID", or the zeros to add at both ends: one number, one for each axis, or (before, after) for each axis.
       initializer: of the kernel, by name or function; the bias starts at zero.
 
     Returns:
@@ -74,22 +74,23 @@ def conv(
 def conv_transpose(
     channels: int, window: Sizes, *, stride: Sizes = 1, padding: Padding = "SAME", initializer: str | Initializer = "glorot_uniform"
 ) -> Layer:
-    """The other way round: every input adds its window to the output, so that a stride makes the output longer.
+    """A transposed convolution: every input adds its window to the output, so that a stride makes the output longer.
 
     y[o, stride * i + w] gets weight[o, c, w] * x[c, i] from every input i, channel c and offset w; then the edges are cut. It is the
-    gradient of `conv` in its input.
+    gradient of `conv` with respect to its input.
 
     Args:
       channels: number of output channels, at least 1.
       window: size of the window, one number for all spatial axes or one for each; three for a volume.
-      stride: how far apart the windows of neighbouring inputs are, likewise.
-      padding: what is cut from both ends of an axis, which else is (length - 1) * stride + window: a number, one for each axis, or
-        (before, after) for each. "VALID" cuts nothing and shows at least a stride of each input, "SAME" leaves length * stride.
+      stride: distance between the windows of neighbouring inputs, one number for all spatial axes or one for each.
+      padding: how much to cut from both ends of an axis: one number, one for each axis, or (before, after) for each axis. An axis has the
+        length (length - 1) * stride + window before the cut. "SAME" leaves length * stride; "VALID" cuts nothing, and leaves at least
+        length * stride.
       initializer: of the kernel, by name or function; the bias starts at zero.
 
     Returns:
       A `Layer`, (inputs, *spatial) -> (channels, *spatial'), with params {"weight": (channels, inputs, *window), "bias":
-      (channels,)}. torch keeps this weight as (inputs, channels, *window), flax turned round in space too.
+      (channels,)}. torch's weight has the shape (inputs, channels, *window); flax's is also reversed along the spatial axes.
 
     Raises:
       ValueError: a size is below 1, the padding is unknown, or nothing would be left of the output.
@@ -135,7 +136,7 @@ def _init(where: str, channels: int, window: Sizes, initializer: str | Initializ
 
 
 def _edges(spatial: Shape, window: Shape, steps: Shape, padding: Padding) -> list[tuple[int, int]]:
-    """How many zeros stand before and after inputs that stand a stride apart; fewer than none where the output is cut by more."""
+    """The zeros to add before and after inputs spread a stride apart; negative where the output is cut by a window or more."""
     if padding == "SAME":
         before = [size - 1 if step > size - 1 else -(-(size + step - 2) // 2) for size, step in zip(window, steps, strict=True)]
         return [(first, size + step - 2 - first) for first, size, step in zip(before, window, steps, strict=True)]
@@ -151,19 +152,19 @@ def _edges(spatial: Shape, window: Shape, steps: Shape, padding: Padding) -> lis
 
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(2, 3))
 def correlate(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:
-    """Each kernel on each window of each example, in the form that suits the platform, which is chosen while lowering.
+    """The cross-correlation of a batch, in the form that is fast on the platform, which is chosen while lowering.
 
-    A kernel of its own for every lane makes a grouped convolution of a convolution. GPUs and TPUs have one in hardware or in
-    a library; XLA's CPU compiler runs it naively, and there one matrix product of gathered windows is many times faster.
+    With a different kernel in every lane, a convolution becomes a grouped convolution. GPUs and TPUs have those in hardware or in
+    a library; XLA's CPU compiler runs them naively, and there one matrix product of gathered windows is many times faster.
 
-    What is kept for the way back are the arguments alone (`jax.checkpoint`). JAX, differentiating a choice, would keep whatever
-    any of the forms needs: gathered windows on a TPU too. Where both ways are in one program XLA gathers once for both.
+    Only the arguments are kept for the backward pass (`jax.checkpoint`). JAX would otherwise keep what any of the forms needs,
+    such as gathered windows on a TPU. If forward and backward pass are in one program, XLA gathers only once.
 
     Args:
       weight: shape (channels, inputs, *window).
       x: shape (inputs, *spatial, examples).
-      steps: of the window, along each spatial axis.
-      pads: zeros before and after each.
+      steps: stride of the window along each spatial axis.
+      pads: zeros before and after each spatial axis.
 
     Returns:
       Shape (channels, *spatial', examples).
@@ -174,11 +175,11 @@ def correlate(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.
 
 
 def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:
-    """`correlate` for a CPU: the windows' inputs side by side, then one product.
+    """`correlate` for a CPU: gathers the inputs of every window, then computes one matrix product.
 
-    To gather is to write every input once for each offset, which takes as long as the product. Along the first spatial axis
-    it can be spared: the parts of the kernels that lie in one row of the window multiply all rows of the input, and the
-    products are added where they meet. That pays where the products are no more numbers than are spared.
+    Gathering writes every input once for each offset, which takes as long as the product. Along the first spatial axis it can
+    be avoided: each row of the kernels multiplies all rows of the input, and the products that belong to one output are added.
+    That is worth it if these products have no more entries than the gathering would have written.
     """
     channels, inputs, height, *widths = weight.shape
     gathered = inputs * math.prod(widths)
@@ -194,19 +195,19 @@ def product_of_windows(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads
 
 
 def convolution(weight: jax.Array, x: jax.Array, steps: Shape, pads: Pads) -> jax.Array:
-    """`correlate` for anything else: nothing is gathered, and a window's inputs are read where they lie."""
-    image = (x.ndim - 1, *range(x.ndim - 1))  # where the examples are, the channels, and the spatial axes
+    """`correlate` for other platforms: XLA's own convolution, which gathers nothing."""
+    image = (x.ndim - 1, *range(x.ndim - 1))  # the axes of the examples, of the channels, and of space
     layout = jax.lax.ConvDimensionNumbers(lhs_spec=image, rhs_spec=tuple(range(weight.ndim)), out_spec=image)
     return jax.lax.conv_general_dilated(x, weight, steps, pads, dimension_numbers=layout)
 
 
 def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID") -> Layer:
-    """The largest value in each window; by default windows lie side by side.
+    """Takes the largest value in each window; by default the windows touch and don't overlap.
 
     Args:
       window: size of the window, one number for all spatial axes or one for each; three for a volume.
-      stride: step of the window, likewise; the window's size if left out.
-      padding: as in `conv`, at most half the window; padding is never the largest.
+      stride: step of the window, one number for all spatial axes or one for each; default: the window's size.
+      padding: as in `conv`, at most half the window; a padded place is never the largest.
 
     Returns:
       A `Layer` without parameters, (channels, *spatial) -> (channels, *spatial').
@@ -224,11 +225,11 @@ def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
 
 
 def avg_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "VALID") -> Layer:
-    """The mean of each window, padding counted as zeros, in at least float32; by default windows lie side by side.
+    """Takes the mean of each window, with padding as zeros, in at least float32; by default the windows touch and don't overlap.
 
     Args:
       window: size of the window, one number for all spatial axes or one for each; three for a volume.
-      stride: step of the window, likewise; the window's size if left out.
+      stride: step of the window, one number for all spatial axes or one for each; default: the window's size.
       padding: as in `conv`.
 
     Returns:
@@ -247,7 +248,7 @@ def avg_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
 
 
 def flatten() -> Layer:
-    """All axes of an example in one, in row-major order.
+    """Flattens an example to one axis, in row-major order.
 
     Returns:
       A `Layer` without parameters, (*shape) -> (product of shape,).
@@ -265,7 +266,7 @@ def flatten() -> Layer:
 
 
 def _pool(where: str, window: Sizes, stride: Sizes | None, padding: Padding, *, largest: bool) -> Layer:
-    """A pool is a reduction along one axis, then along the other: few slices, and a gradient without a mask for each offset."""
+    """Reduces along one axis after the other: this takes fewer slices than one per offset, and as few masks in the gradient."""
     stride = window if stride is None else stride
     _check_window(where, window, stride, padding)
 
@@ -293,7 +294,7 @@ def _pool(where: str, window: Sizes, stride: Sizes | None, padding: Padding, *, 
 
 
 def _offsets(x: jax.Array, window: Shape, steps: Shape, pads: Pads, fill: float) -> list[jax.Array]:
-    """For each offset inside the window, the input that lies there: shape (channels, *spatial', examples)."""
+    """For each offset inside the window, the inputs at that offset: shape (channels, *spatial', examples)."""
     if any(any(pad) for pad in pads):
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
     sizes = [(padded - size) // step + 1 for padded, size, step in zip(x.shape[1:-1], window, steps, strict=True)]
@@ -306,7 +307,7 @@ def _offsets(x: jax.Array, window: Shape, steps: Shape, pads: Pads, fill: float)
 
 
 def _check_fits(where: str, spatial: Shape, window: Shape, steps: Shape, padding: Padding) -> list[tuple[int, int]]:
-    """The zeros at both ends of each axis; an input with no room for the window is an error."""
+    """The zeros at both ends of each axis; raises ValueError if the window is larger than the padded input."""
     pads = _pads(where, padding, spatial, window, steps)
     if any(size + sum(pad) < own for size, pad, own in zip(spatial, pads, window, strict=True)):
         raise ValueError(
@@ -324,7 +325,7 @@ def _check_padding(where: str, pads: Pads, window: Shape) -> None:
 
 
 def _axes(window: Sizes) -> tuple[int, ...]:
-    """How many axes an input may have: a volume is one only where the window says so, since a batch of images has as many."""
+    """How many axes an input may have: four only if the window has three sizes, since a batch of images has four axes too."""
     return (4,) if isinstance(window, Sequence) and len(window) == 3 else (2, 3)
 
 
@@ -357,7 +358,7 @@ def _check_window(where: str, window: Sizes, stride: Sizes, padding: Padding) ->
 
 
 def _check_image(where: str, x: jax.Array, axes: int | None, channels: int | None) -> None:
-    """x must have channels, then its spatial axes (as many as init was told, or one or two), then the examples."""
+    """Checks that x has channels, then spatial axes (as many as init was given, else one or two), then the examples."""
     got = x.shape[:-1]
     good = len(got) == axes if axes else len(got) in (2, 3)
     if not good or (channels is not None and got[0] != channels):

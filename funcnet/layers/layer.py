@@ -1,4 +1,4 @@
-"""What a layer is: two pure functions, `init` and `apply`, that speak of one example."""
+"""The type `Layer`: two pure functions, `init` and `apply`, for one example; and what all layers use."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from funcnet.padded import Padded, filled_up, is_padded
 from funcnet.tree import Params, PyTree, at_least_float32
 
 Shape: TypeAlias = tuple[int, ...]
-Shapes: TypeAlias = Any  # a Shape; of several inputs, theirs in a dict or a tuple; of sequences, Padded(Shape, ())
+Shapes: TypeAlias = Any  # a Shape; for several inputs a dict or a tuple of Shapes; for sequences Padded(Shape, ())
 Initializer: TypeAlias = Callable[..., jax.Array]  # (key, shape, dtype) -> array, as jax.nn.initializers makes them
 
 
@@ -31,13 +31,13 @@ class Apply(Protocol):
 
 
 class Layer(NamedTuple):
-    """A layer, or a whole model: both are the same kind of thing.
+    """A layer or a whole model; both have the same type.
 
     init(key, in_shape) -> params: in_shape is the shape of one example, without a batch axis.
-    apply(params, x, *, key=None) -> y: one example; passing a key means training (dropout is on), no key evaluation.
+    apply(params, x, *, key=None) -> y: x is one example. With a key the layer trains (dropout is on), without one it evaluates.
 
-    A batch is `jax.vmap(layer.apply, (None, 0))(params, xs)`, or `apply_batch` with the examples last, which is faster.
-    Sequences of different lengths are a `Padded`, which a layer of yours is given as it is.
+    For a batch, use `jax.vmap(layer.apply, (None, 0))(params, xs)`, or `apply_batch`, which takes the examples last and is faster.
+    Sequences of different lengths are a `Padded`; a layer of your own gets it unchanged.
 
     Example:
       >>> double = Layer(lambda key, in_shape: (), lambda params, x, *, key=None: 2 * x)
@@ -53,10 +53,10 @@ def apply_batch(layer: Layer, params: Params, x: jax.Array, *, key: jax.Array | 
     """Applies a layer to a batch whose examples lie on the last axis.
 
     Args:
-      layer: any `Layer`; funcnet's own have a batch form without transposes, others are vmapped.
+      layer: any `Layer`. funcnet's own have a batch form without transposes; others are vmapped.
       params: the layer's parameters.
       x: shape (*in_shape, examples).
-      key: for training; the examples draw independently.
+      key: for training; each example gets its own draws, except in `drop_connect`.
 
     Returns:
       Shape (*out_shape, examples).
@@ -73,18 +73,18 @@ def apply_batch(layer: Layer, params: Params, x: jax.Array, *, key: jax.Array | 
 
 
 def outputs_of(layer: Layer, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> PyTree:
-    """As `apply_batch`, also of a layer that gives a pytree of arrays, as a whole model may."""
+    """Like `apply_batch`, for a layer that may return a pytree of arrays, as a whole model may."""
     fn = on_batch(layer.apply, argnums=(1,))
     return fn(params, x) if key is None else fn(params, x, key=key)
 
 
 def out_shape(layer: Layer, in_shape: Shapes, dtype: jax.typing.DTypeLike | None = None) -> Shapes:
-    """The shape of one output for inputs of in_shape, found without computing anything.
+    """The shape of the output for one example, found without computing anything.
 
     Args:
       layer: any `Layer`.
-      in_shape: shape of one example; of a sequence, `Padded((time, *rest), ())`, as is then the shape of an output that is one.
-      dtype: of the example; floating point unless said otherwise (an embedding takes integers).
+      in_shape: shape of one example; for a sequence, `Padded((time, *rest), ())`. The shape of a `Padded` output has that form too.
+      dtype: of the example; default: floating point (an embedding takes integers).
 
     Raises:
       ValueError: the layer doesn't fit the input.
@@ -99,13 +99,13 @@ def out_shape(layer: Layer, in_shape: Shapes, dtype: jax.typing.DTypeLike | None
 
 
 def outline(layer: Layer, in_shape: Shapes, dtype: Any = None, params: Params = None) -> tuple[Shapes | None, bool]:
-    """The shape of one output, as `out_shape` says, and whether the layer looks anything up, as an embedding does.
+    """The shape of one output, as in `out_shape`, and whether the layer does a lookup, as an embedding does.
 
     Args:
-      params: their shapes, where they are known; None finds them.
+      params: the params' shapes if they are known; None finds them.
 
     Returns:
-      The shape, or None of a layer that gives a pytree of several arrays; and a bool.
+      The shape, or None if the layer returns a pytree of several arrays; and a bool.
     """
     y, looks_up = _traced(layer, in_shape, dtype, params)
     several = not hasattr(y, "shape") and not is_padded(y) and jax.tree.leaves(y)
@@ -113,7 +113,7 @@ def outline(layer: Layer, in_shape: Shapes, dtype: Any = None, params: Params = 
 
 
 def _traced(layer: Layer, in_shape: Shapes, dtype: Any, params: Params = None) -> tuple[PyTree, bool]:
-    """The shapes of what a layer gives for a batch of one, and whether it looks anything up."""
+    """The shapes of a layer's output for a batch of one, and whether it does a lookup (a gather)."""
     if params is None:
         params = jax.eval_shape(lambda: layer.init(jax.random.key(0), in_shape))
     example = one_example(in_shape, dtype)
@@ -122,11 +122,11 @@ def _traced(layer: Layer, in_shape: Shapes, dtype: Any, params: Params = None) -
 
 
 def one_example(in_shape: Shapes, dtype: Any = None) -> Any:
-    """The shape of a batch of one; of several inputs, theirs.
+    """The shape and dtype of a batch of one example; for several inputs, theirs in the same structure.
 
     Args:
-      in_shape: as `as_shapes` gives it.
-      dtype: of all inputs; or one for each, in the same structure; None for floating point.
+      in_shape: as `as_shapes` returns it.
+      dtype: of all inputs, or one for each in the same structure; None for floating point.
     """
     if is_padded(in_shape):
         own = dtype.values if is_padded(dtype) else dtype
@@ -139,12 +139,12 @@ def one_example(in_shape: Shapes, dtype: Any = None) -> Any:
 
 
 def is_shape(in_shape: Any) -> bool:
-    """Whether this is the shape of one array, not those of several."""
+    """Whether in_shape is the shape of one array, and not a structure of several shapes."""
     return isinstance(in_shape, tuple | list) and all(map(check.is_integer, in_shape))
 
 
 def as_shapes(where: str, in_shape: Shapes) -> Shapes:
-    """The checked shape of one example; of several inputs, theirs in the same structure."""
+    """The shape of one example, checked; for several inputs, their shapes in the same structure."""
     if is_padded(in_shape):
         if in_shape.length != ():
             raise ValueError(check.message(where, "in_shape of sequences must be Padded((time, *rest), ())", in_shape))
@@ -158,7 +158,7 @@ def as_shapes(where: str, in_shape: Shapes) -> Shapes:
 
 
 def steps_shape(where: str, in_shape: Padded, axes: int) -> Shape:
-    """The checked shape of a sequence, (time, *rest), of which a step has at least so many axes."""
+    """The shape of a sequence, (time, *rest), checked: each step must have at least `axes` axes."""
     shape = check_shape(where, in_shape.values)
     if len(shape) < 1 + axes:
         fix = "values[..., None] gives every step one" if axes == 1 else ""
@@ -167,7 +167,7 @@ def steps_shape(where: str, in_shape: Padded, axes: int) -> Shape:
 
 
 def shape_of(y: Any) -> Shapes:
-    """The shape of one example of what a layer gives for a batch, which must be one array or a `Padded`."""
+    """The shape of one example in a layer's output for a batch, which must be one array or a `Padded`."""
     if is_padded(y):
         return Padded(shape_of(y.values), shape_of(y.length))
     if not hasattr(y, "shape"):
@@ -177,15 +177,15 @@ def shape_of(y: Any) -> Shapes:
 
 
 def check_symbols(where: str, layer: Layer, x: Any) -> None:
-    """Checks that concrete examples hold no symbol out of a vocabulary, whose vector is NaN.
+    """Checks that concrete examples hold no symbol outside the vocabulary, for which an embedding returns NaN.
 
-    A vocabulary has no gaps, so at each place of an example only the least and the largest symbol found there are tried, by
-    what the layer makes of them: parameters that are all alike will do.
+    A vocabulary has no gaps, so at each place of an example only the smallest and the largest symbol found there are tried. The layer
+    is applied to them with constant parameters, and must not return NaN.
 
     Args:
-      where: who asks, for the message.
+      where: name of the caller, for the message.
       layer: any `Layer`.
-      x: shape (examples, *in_shape); of several inputs each is tried while the others are an example's.
+      x: shape (examples, *in_shape). Of several inputs each is tried in turn, with the others from the first example.
 
     Raises:
       ValueError: a symbol makes the output NaN.
@@ -217,7 +217,7 @@ def check_symbols(where: str, layer: Layer, x: Any) -> None:
 
 
 def _of_one_input(layer: Layer, leaves: list[np.ndarray], structure: Any, i: int) -> Layer:
-    """The layer as a function of one of its inputs, the others being those of a first example."""
+    """The layer as a function of one of its inputs; the others are those of the first example."""
     shapes = jax.tree.map(lambda leaf: leaf.shape[1:], jax.tree.unflatten(structure, leaves))
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), leaves)
 
@@ -228,7 +228,7 @@ def _of_one_input(layer: Layer, leaves: list[np.ndarray], structure: Any, i: int
 
 
 def _of_whole(layer: Layer) -> Layer:
-    """The layer as a function of sequences all of whose steps are real."""
+    """The layer as a function of sequences without padding."""
 
     def apply(params: Params, x: jax.Array, *, key: jax.Array | None = None) -> Any:
         whole: Any = Padded(x, jnp.int32(x.shape[0]))
@@ -238,8 +238,8 @@ def _of_whole(layer: Layer) -> Layer:
 
 
 def _gives_nan(layer: Layer, params: Params, x: np.ndarray) -> np.ndarray:
-    """Which of these examples the layer makes NaN of, shape (examples,); none where a traced hyperparameter hides it."""
-    with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.disable_jit():  # nothing is compiled but single operations
+    """For which examples the layer returns NaN, shape (examples,); all False if a traced hyperparameter makes it unknowable."""
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False), jax.disable_jit():  # only single operations are compiled
         params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01 if check.is_floating(leaf) else 0, leaf.dtype), params)
         try:
             leaves = jax.tree.leaves(outputs_of(layer, params, jnp.moveaxis(jnp.asarray(x), 0, -1)))
@@ -254,7 +254,7 @@ def check_shape(where: str, in_shape: Shapes, axes: tuple[int, ...] = (), *, ste
     """Checks that in_shape is a shape, with one of the given numbers of axes.
 
     Args:
-      step_axes: of a layer that takes a `Padded`, how many axes of a step it looks at as a whole; the shape is that of the sequence.
+      step_axes: for a layer that takes a `Padded`, the least number of axes of a step; the shape returned is that of the sequence.
     """
     if is_padded(in_shape):
         if step_axes is None:
@@ -285,7 +285,7 @@ INITIALIZERS: dict[str, Callable[..., Initializer]] = {
     "ones": lambda: jax.nn.initializers.ones,
 }
 
-# Where a weight of shape (outputs, inputs, *window) has its inputs and outputs, for those whose scale depends on them.
+# The axes of inputs and outputs in a weight of shape (outputs, inputs, *window), for initializers that need them.
 _FANS = {"in_axis": 1, "out_axis": 0}
 _AXES: dict[str, dict[str, int]] = {
     "glorot_uniform": _FANS,
@@ -299,7 +299,7 @@ _AXES: dict[str, dict[str, int]] = {
 
 
 def initializer_fn(where: str, name_or_fn: str | Initializer) -> Initializer:
-    """JAX's initializer of that name, or the function itself, for an array that is stored as JAX lays it out."""
+    """JAX's initializer of that name, or the function itself, for an array in JAX's layout."""
     if callable(name_or_fn):
         return name_or_fn
     check.one_of(where, "initializer", name_or_fn, INITIALIZERS)
@@ -307,10 +307,10 @@ def initializer_fn(where: str, name_or_fn: str | Initializer) -> Initializer:
 
 
 def weight_initializer(where: str, name_or_fn: str | Initializer) -> Initializer:
-    """An initializer of weights of shape (outputs, inputs, *window), by one of JAX's.
+    """An initializer for weights of shape (outputs, inputs, *window), made of one of JAX's.
 
-    One of `INITIALIZERS` draws them as they lie. A function is given the shape in JAX's layout, (*window, inputs, outputs), since it
-    finds the fan-in there.
+    A name in `INITIALIZERS` draws in that layout. A function is called with the shape in JAX's layout, (*window, inputs, outputs),
+    from which it computes the fan-in.
     """
     if callable(name_or_fn):
         own: Initializer = functools.partial(_from_jaxs_layout, name_or_fn)
@@ -331,12 +331,12 @@ def _from_jaxs_layout(initializer: Initializer, key: jax.Array, shape: Shape, dt
 
 
 def compute_dtype(x: jax.Array, weight: jax.Array) -> jnp.dtype:
-    """Floating-point inputs keep their dtype; whole numbers are taken in that of the weights."""
+    """The dtype to compute in: the input's if it is floating point, else the weights'."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else weight.dtype
 
 
 def product(weight: jax.Array, x: jax.Array) -> jax.Array:
-    """weight @ x in their dtype, its sums taken in at least float32."""
+    """weight @ x in x's dtype, summed in at least float32."""
     y: jax.Array = jnp.matmul(weight, x, preferred_element_type=at_least_float32(x.dtype))
     return y.astype(x.dtype)
 

@@ -1,4 +1,4 @@
-"""Dropout: each training step ignores some neurons, or some connections, at random."""
+"""Dropout: each training step ignores some neurons or connections at random."""
 
 import functools
 import math
@@ -19,12 +19,12 @@ def dropout(rate: Scalar) -> Layer:
     """In training, sets each number to zero with probability rate and scales the rest by 1 / (1 - rate).
 
     Args:
-      rate: shape (), share dropped, in [0, 1), taken to the nearest 1 / 65,536, at most 65,535 of them, which is what it
-        drops and scales by; may be traced. Variants that share a key share
-        the draws: a higher rate drops what a lower one drops, and more.
+      rate: shape (), share dropped, in [0, 1); may be traced. It is rounded to a multiple of 1 / 65,536, and at most 65,535 / 65,536;
+        dropping and scaling use the rounded rate. Variants that share a key share the draws: a higher rate drops what a lower one
+        drops, and more.
 
     Returns:
-      A `Layer` without parameters that keeps its input's shape, a `Padded` too; without a key it is the identity.
+      A `Layer` without parameters that keeps its input's shape. Without a key it is the identity. It also takes a `Padded`.
 
     Raises:
       ValueError: a concrete rate is out of range; a traced one cannot be checked.
@@ -53,7 +53,7 @@ def drop_connect(layer: Layer, rate: Scalar) -> Layer:
       rate: shape (), share dropped, in [0, 1); may be traced.
 
     Returns:
-      A `Layer` with the parameters of the layer it wraps. One draw serves a whole batch given to `apply_batch`; under
+      A `Layer` with the parameters of the layer it wraps. In `apply_batch` the whole batch shares one draw; under
       `jax.vmap` over keys every example has its own.
 
     Raises:
@@ -88,8 +88,8 @@ def drop_connect(layer: Layer, rate: Scalar) -> Layer:
 def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
     """Zeroes entries of x with probability rate, shape (), to the nearest 1 / 65,536, and scales the others so that the mean stays.
 
-    Sixteen bits are enough to tell rates apart, so each word serves for two rows of x, one after the other: those of fewer rows are the
-    first of those of more, so that a net draws alike whatever it is filled up with.
+    That takes 16 random bits for each entry, so each 32-bit word serves two consecutive rows of x. The draws for few rows are the first
+    of those for more rows, so that padding a net with units doesn't change the draws of its own units.
     """
     threshold = jnp.minimum(jnp.round(jnp.asarray(rate, jnp.float32) * 65536), 65535)  # NaN stays NaN
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
@@ -101,7 +101,7 @@ def drop(key: jax.Array, rate: Scalar, x: jax.Array) -> jax.Array:
 
 @functools.partial(traced_once, static=("shape",))
 def _draws(key: jax.Array, *, shape: Shape) -> jax.Array:
-    """int32 in [0, 65536)."""
+    """Uniform draws, int32 in [0, 65536)."""
     rows, *rest = shape or (1,)
     half = (rows + 1) // 2
     words = bits(key, half * math.prod(rest)).reshape(half, 1, *rest)

@@ -1,4 +1,4 @@
-"""Layers that bend and have parameters or look at several features: prelu and softmax. `activation` is for functions of one number."""
+"""Nonlinear layers with parameters (`prelu`) or across features (`softmax`). For functions of one number there is `activation`."""
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ def prelu(initial: Scalar = 0.25, *, shared: bool = True) -> Layer:
     """relu whose slope below zero is learned: x where x > 0, else slope * x.
 
     Args:
-      initial: shape (), the slope at first; may be traced.
-      shared: whether one slope serves all; if not, each entry of x's first axis (features or channels) has its own.
+      initial: shape (), the initial slope; may be traced.
+      shared: True for one slope; False for one slope for each entry of x's first axis (features or channels).
 
     Returns:
-      A `Layer`, (*shape) -> the same, with params {"slope": (), or (channels,)}. With one slope it takes a `Padded`, and gives one.
+      A `Layer`, (*shape) -> (*shape), with params {"slope": (), or (channels,)}. With one slope it also takes a `Padded`.
 
     Raises:
-      ValueError: initial is no finite number, or x has other channels than init was told.
+      ValueError: initial is not a finite number, or x has another number of channels than init was given.
 
     Example:
       >>> layer = prelu()
@@ -52,11 +52,11 @@ def prelu(initial: Scalar = 0.25, *, shared: bool = True) -> Layer:
 
 
 def softmax() -> Layer:
-    """Shares that add up to one over an example's last axis: e^x / sum(e^x), computed in at least float32.
+    """Softmax over an example's last axis: e^x / sum(e^x), computed in at least float32.
 
     Returns:
-      A `Layer` without parameters, (*shape, classes) -> the same, of a `Padded` too. A model that is trained by `cross_entropy` ends without it: that
-      takes logits.
+      A `Layer` without parameters, (*shape, classes) -> (*shape, classes). It also takes a `Padded`. Don't end a model that is trained
+      with `cross_entropy` with it: that loss takes logits.
 
     Raises:
       ValueError: x has no axis.

@@ -1,9 +1,9 @@
-"""Normalisation: each example on its own, so that it works for one example and for any batch; or the weights.
+"""Normalisation of each example separately, which works the same in any batch; or of the weights.
 
-Batch normalisation is not among the layers. It takes the mean and the variance of a minibatch, and a layer's `apply` sees one example,
-wherever that is: in a minibatch, in a prediction, under `jax.vmap`. In evaluation it uses averages of those, which training gathers, and
-`apply` returns an output and no state; among the params they would be trained, decayed and penalized. A triple (init, step, evaluate) of
-your own sees the whole minibatch and keeps any state: test_flax_batch_norm_by_a_triple_of_ones_own in tests/sweeps/test_sweep.py is one.
+There is no layer for batch normalisation. It needs the mean and variance of a minibatch, but a layer's `apply` sees only one example:
+in a minibatch, in a prediction, under `jax.vmap`. In evaluation it uses running averages that training has collected, but `apply` returns
+an output and no state; as params the averages would be trained, decayed and penalized. A triple (init, step, evaluate) of your own sees
+the whole minibatch and keeps any state, as test_flax_batch_norm_by_a_triple_of_ones_own in tests/sweeps/test_sweep.py shows.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from funcnet.tree import Params, Scalar, abs_square, at_least_float32, root
 
 
 def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
-    """Mean zero and variance one over an example's features, its last axis; then a learned scale and shift.
+    """Normalises an example's features, its last axis, to mean zero and variance one; then a learned scale and shift.
 
     y = scale * (x - mean) / sqrt(variance + eps) + bias, computed in at least float32
 
@@ -27,10 +27,11 @@ def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
       eps: shape (), added to the variance, > 0.
 
     Returns:
-      A `Layer`, (*shape, features) -> the same, of a `Padded` too, with params {"scale": (features,), "bias": (features,)}.
+      A `Layer`, (*shape, features) -> (*shape, features), with params {"scale": (features,), "bias": (features,)}. It also takes a
+      `Padded`.
 
     Raises:
-      ValueError: eps is not positive, or x has another number of features than init was told.
+      ValueError: eps is not positive, or x has another number of features than init was given.
 
     Example:
       >>> layer = layer_norm()
@@ -61,7 +62,7 @@ def layer_norm(*, eps: Scalar = 1e-5) -> Layer:
 
 
 def rms_norm(*, eps: Scalar = 1e-6) -> Layer:
-    """Root mean square one over an example's features, its last axis; then a learned scale. `layer_norm` without its shifts.
+    """Normalises an example's features, its last axis, to root mean square one; then a learned scale. `layer_norm` without shifts.
 
     y = scale * x / sqrt(mean(x^2) + eps), computed in at least float32
 
@@ -69,10 +70,10 @@ def rms_norm(*, eps: Scalar = 1e-6) -> Layer:
       eps: shape (), added to the mean square, > 0.
 
     Returns:
-      A `Layer`, (*shape, features) -> the same, of a `Padded` too, with params {"scale": (features,)}.
+      A `Layer`, (*shape, features) -> (*shape, features), with params {"scale": (features,)}. It also takes a `Padded`.
 
     Raises:
-      ValueError: eps is not positive, or x has another number of features than init was told.
+      ValueError: eps is not positive, or x has another number of features than init was given.
 
     Example:
       >>> layer = rms_norm()
@@ -101,20 +102,21 @@ def rms_norm(*, eps: Scalar = 1e-6) -> Layer:
 
 
 def group_norm(groups: int, *, eps: Scalar = 1e-5) -> Layer:
-    """Mean zero and variance one over each group of channels and all their places; then a learned scale and shift a channel.
+    """Normalises each group of channels, over all places, to mean zero and variance one; then a learned scale and shift per channel.
 
     y = scale * (x - mean) / sqrt(variance + eps) + bias, computed in at least float32
 
     Args:
-      groups: number of groups, which divides the channels: one is all channels together, and as many as channels each on its own
-        (instance normalisation).
+      groups: number of groups, a divisor of the number of channels. One group holds all channels; with as many groups as channels, each
+        channel is normalised separately (instance normalisation).
       eps: shape (), added to the variance, > 0.
 
     Returns:
-      A `Layer`, (channels, *spatial) -> the same, with params {"scale": (channels,), "bias": (channels,)}.
+      A `Layer`, (channels, *spatial) -> (channels, *spatial), with params {"scale": (channels,), "bias": (channels,)}.
 
     Raises:
-      ValueError: groups is below 1 or does not divide the channels, eps is not positive, or x has other channels than init was told.
+      ValueError: groups is below 1 or does not divide the number of channels, eps is not positive, or x has another number of channels
+        than init was given.
 
     Example:
       >>> layer = group_norm(2)
@@ -148,7 +150,7 @@ def group_norm(groups: int, *, eps: Scalar = 1e-5) -> Layer:
 
 
 def weight_norm(layer: Layer) -> Layer:
-    """A layer whose weights are kept as lengths and directions, so that a step can turn a neuron's weights without stretching them.
+    """Stores a layer's weights as lengths and directions, so that a step can turn a neuron's weights without changing their length.
 
     weight = length * direction / |direction|, for each entry of a weight's first axis: a neuron of `dense`, a channel of `conv`
 
@@ -156,9 +158,9 @@ def weight_norm(layer: Layer) -> Layer:
       layer: any `Layer`, or a whole model; its weights are its leaves with two axes or more.
 
     Returns:
-      A `Layer` that starts as the one it wraps, with params {"direction": that layer's params, "length": {name of a weight: (outputs,)}};
-      a weight's name is its path, such as "weight" or, in a model, "0/weight". A penalty on a direction does nothing but shorten it.
-      Where a direction is zero so is the weight, and stays so: an initializer of zeros won't do.
+      A `Layer` that starts as the one it wraps, with params {"direction": that layer's params, "length": {name of a weight: (outputs,)}}.
+      A weight's name is its path, such as "weight" or, in a model, "0/weight". A penalty on a direction only shortens the direction; the
+      weight stays the same. Where a direction is zero, the weight is zero and stays zero, so don't initialize with zeros.
 
     Raises:
       TypeError: layer is no Layer.
@@ -196,7 +198,7 @@ def weight_norm(layer: Layer) -> Layer:
 
 
 def _lengths(weight: jax.Array) -> jax.Array:
-    """The norm of each entry of the first axis, in at least float32."""
+    """The norm of a weight for each entry of its first axis, in at least float32."""
     return root(jnp.sum(abs_square(weight), axis=tuple(range(1, weight.ndim))))
 
 

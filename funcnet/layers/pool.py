@@ -1,4 +1,4 @@
-"""Pools whose windows follow from the input's size: one window for all of it, or as many as are asked for."""
+"""Pooling with windows that depend on the input's size: one window for the whole input, or a given number of windows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,11 +17,11 @@ _AXES = (2, 3, 4)  # channels, and one to three spatial axes
 
 
 def global_avg_pool() -> Layer:
-    """The mean of each channel, in at least float32.
+    """Takes the mean of each channel, in at least float32.
 
     Returns:
-      A `Layer` without parameters, (channels, *spatial) -> (channels,). Of a `Padded` (time, *rest), where time comes first, the mean
-      over its real steps, (*rest,).
+      A `Layer` without parameters, (channels, *spatial) -> (channels,). For a `Padded`, in which time comes first, it returns the mean
+      over the real steps: (time, *rest) -> (*rest,).
 
     Example:
       >>> print(global_avg_pool().apply((), jnp.arange(8.0).reshape(2, 2, 2)))
@@ -33,11 +33,11 @@ def global_avg_pool() -> Layer:
 
 
 def global_max_pool() -> Layer:
-    """The largest value of each channel.
+    """Takes the largest value of each channel.
 
     Returns:
-      A `Layer` without parameters, (channels, *spatial) -> (channels,). Of a `Padded` (time, *rest), where time comes first, the
-      largest over its real steps, (*rest,).
+      A `Layer` without parameters, (channels, *spatial) -> (channels,). For a `Padded`, in which time comes first, it returns the
+      largest value over the real steps: (time, *rest) -> (*rest,).
 
     Example:
       >>> print(global_max_pool().apply((), jnp.arange(8.0).reshape(2, 2, 2)))
@@ -47,9 +47,9 @@ def global_max_pool() -> Layer:
 
 
 def adaptive_avg_pool(sizes: Sizes) -> Layer:
-    """Means of as many windows as are asked for, in at least float32, whatever the input's size.
+    """Takes the mean of each of a given number of windows, in at least float32, whatever the input's size.
 
-    Along an axis of n, window i of m covers floor(i * n / m) up to ceil((i + 1) * n / m), as in torch: windows may share an edge.
+    Along an axis of n, window i of m goes from floor(i * n / m) up to ceil((i + 1) * n / m), as in torch: neighbours may share an entry.
 
     Args:
       sizes: of the output, one number for all spatial axes or one for each, at least 1.
@@ -58,7 +58,7 @@ def adaptive_avg_pool(sizes: Sizes) -> Layer:
       A `Layer` without parameters, (channels, *spatial) -> (channels, *sizes).
 
     Raises:
-      ValueError: a size is below 1, or there are not as many as spatial axes.
+      ValueError: a size is below 1, or there is not one size for each spatial axis.
 
     Example:
       >>> print(adaptive_avg_pool(2).apply((), jnp.arange(5.0).reshape(1, 5)))
@@ -68,7 +68,7 @@ def adaptive_avg_pool(sizes: Sizes) -> Layer:
 
 
 def adaptive_max_pool(sizes: Sizes) -> Layer:
-    """The largest values of as many windows as are asked for, which lie as in `adaptive_avg_pool`.
+    """Takes the largest value of each of a given number of windows, which are those of `adaptive_avg_pool`.
 
     Args:
       sizes: of the output, one number for all spatial axes or one for each, at least 1.
@@ -77,7 +77,7 @@ def adaptive_max_pool(sizes: Sizes) -> Layer:
       A `Layer` without parameters, (channels, *spatial) -> (channels, *sizes).
 
     Raises:
-      ValueError: a size is below 1, or there are not as many as spatial axes.
+      ValueError: a size is below 1, or there is not one size for each spatial axis.
 
     Example:
       >>> print(adaptive_max_pool(2).apply((), jnp.arange(5.0).reshape(1, 5)))
@@ -116,7 +116,7 @@ def _pool(where: str, sizes: Sizes | None, *, largest: bool) -> Layer:
 
 
 def _over_steps(x: Padded, largest: bool) -> jax.Array:
-    """The mean or the largest over the real steps of a batch."""
+    """The mean or the largest value over the real steps of a batch."""
     values, inside = x.values, real(x)
     floating = check.is_floating(values)
     if largest:

@@ -1,4 +1,4 @@
-"""Precision: what a layer computes in, which need not be what its parameters are kept in."""
+"""Mixed precision: a layer computes in another dtype than its parameters have."""
 
 from typing import Any
 
@@ -13,23 +13,24 @@ from funcnet.tree import Params
 
 
 def mixed_precision(layer: Layer, compute_dtype: jax.typing.DTypeLike = "bfloat16") -> Layer:
-    """Computes a layer, or a whole model, in another precision than its parameters are kept in.
+    """Computes a layer, or a whole model, in another precision than its parameters have.
 
-    Parameters and input are cast to compute_dtype on the way in, the output to the input's dtype on the way out. So gradients,
-    optimizer and its state stay in the parameters' own dtype, in which small updates are not lost. The sums of a dense or recurrent
-    layer's products are taken in at least float32, as everywhere, and so are its products on the way back; a convolution's are all in
-    compute_dtype.
+    Parameters and input are cast to compute_dtype, and the output is cast back to the input's dtype. Gradients and the optimizer's
+    state keep the parameters' dtype, so that small updates are not lost. A dense or recurrent layer sums its products in at least
+    float32, as it always does, and computes the products of its backward pass in at least float32. A convolution does all this in
+    compute_dtype, except on a CPU.
 
     Args:
       layer: any `Layer`.
-      compute_dtype: a floating-point dtype, by name or as one. "bfloat16" has float32's range and eight bits; in "float16" gradients
-        below 6e-8 are zero, and nothing here scales the loss to keep them. A name in a recipe's hyperparameters picks a program.
+      compute_dtype: a floating-point dtype or its name. "bfloat16" has float32's range and eight bits of precision. In "float16",
+        gradients below 6e-8 become zero; funcnet does not scale the loss to prevent that. As a hyperparameter it is static: each name
+        has its own program.
 
     Returns:
-      A `Layer` with the params of the layer it wraps. What it is given as whole numbers, it gives in JAX's float.
+      A `Layer` with the params of the layer it wraps. For an input of whole numbers the output has JAX's default float dtype.
 
     Raises:
-      TypeError: compute_dtype is no floating-point dtype, or layer is no Layer.
+      TypeError: compute_dtype is not a floating-point dtype, or layer is no Layer.
       ValueError: compute_dtype is float64, and JAX computes in 32 bits.
 
     Example:
@@ -59,7 +60,7 @@ def mixed_precision(layer: Layer, compute_dtype: jax.typing.DTypeLike = "bfloat1
 
 
 def _cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """x in dtype where it is floating point: whole numbers, such as symbols, and complex ones stay as they are."""
+    """x in dtype if x is floating point; whole numbers, such as symbols, and complex numbers keep their dtype."""
     return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 

@@ -13,7 +13,7 @@ from funcnet.layers.layer import Initializer, Layer, Shape, apply_batch, check_s
 from funcnet.padded import agreed, checked, count, filled, is_padded, real, zeroed
 from funcnet.tree import Params
 
-_UNROLL = 8  # steps written out in the loop's body: on a CPU each turn of a loop costs as much as a small product
+_UNROLL = 8  # steps in one iteration of the loop: on a CPU an iteration costs as much as a small product
 
 
 Carry: TypeAlias = tuple[jax.Array, ...]
@@ -23,8 +23,8 @@ class Cell(NamedTuple):
     """One kind of recurrent cell.
 
     gates: number of blocks of `width` rows in the weights.
-    step(carry, from_input, from_hidden, activation) -> carry: the two products are given, shape (gates, width, examples);
-      carry[0] is the output.
+    step(carry, from_input, from_hidden, activation) -> carry: from_input and from_hidden are the products W x and U h with their biases,
+      shape (gates, width, examples); carry[0] is the output.
     carries: number of arrays in the carry, each (width, examples).
     """
 
@@ -70,18 +70,18 @@ def recurrent(
     Args:
       width: length of the state, at least 1.
       cell: "rnn" (the equation above), "gru" or "lstm".
-      activation: f of an rnn, and of a GRU's or LSTM's candidates; their gates are sigmoids.
-      return_sequence: True gives the state after every step, False after the last.
+      activation: the f of an rnn, or the function of a GRU's or LSTM's candidate; gates are sigmoids.
+      return_sequence: True returns the state after every step, False only after the last.
       initializer: of the input weight W, by name or function; the biases start at zero.
-      recurrent_initializer: of each gate's recurrent weight U.
+      recurrent_initializer: of the recurrent weight U of each gate.
 
     Returns:
       A `Layer`, (time, inputs) -> (width,) or (time, width), with params {"input": (gates * width, inputs),
-      "recurrent": (gates * width, width), "bias": (gates * width,), "recurrent_bias": (gates * width,)}. Of a `Padded` it gives the
-      state after the last real step, or a `Padded`.
+      "recurrent": (gates * width, width), "bias": (gates * width,), "recurrent_bias": (gates * width,)}. For a `Padded` it returns the
+      state after the last real step, or with return_sequence a `Padded`.
 
     Raises:
-      ValueError: width is below 1, a name is unknown, or x has another shape than init was told.
+      ValueError: width is below 1, a name is unknown, or x has another shape than init was given.
 
     Example:
       >>> layer = recurrent(4, cell="gru")
@@ -127,7 +127,7 @@ def recurrent(
         return zeroed(y, x) if return_sequence else y
 
     def read(params: Params, x: jax.Array, inside: jax.Array | None) -> jax.Array:
-        """Of arrays; where inside, (time, 1, examples), is False, the state stays."""
+        """Runs the cell over arrays; where inside, shape (time, 1, examples), is False, the state stays the same."""
         inputs = params["input"].shape[1]
         if x.ndim != 3 or x.shape[1] != inputs:
             fix = "for a batch, use jax.vmap" if x.ndim == 4 else "time comes first"
@@ -140,7 +140,7 @@ def recurrent(
         def one_step(carry: Carry, step_input: tuple[jax.Array, jax.Array | None]) -> tuple[Carry, Any]:
             x, here = step_input
             before = carry
-            if here is not None:  # a first step once more, as finite as the first one was
+            if here is not None:  # padding repeats the first step from the initial state, so it is as finite as that was
                 carry = tuple(jnp.where(here, one, zero) for one, zero in zip(carry, start, strict=True))
             from_input = product(weights["input"], x) + weights["bias"][:, None]
             from_hidden = product(weights["recurrent"], carry[0]) + weights["recurrent_bias"][:, None]
@@ -157,20 +157,20 @@ def recurrent(
 
 
 def bidirectional(layer: Layer) -> Layer:
-    """A layer along a sequence and the same kind of layer from its end to its start, their outputs side by side.
+    """Applies a layer to a sequence and a second copy of it to the reversed sequence, and joins the outputs.
 
-    The layer backwards has weights of its own. Where the output is a sequence it is turned round again, so that both parts of an
-    entry are of one place; where it is not, both have seen everything.
+    The two copies have different weights. If the outputs are sequences, the second is reversed again, so that both halves of an entry
+    belong to the same step; otherwise both halves are of the whole sequence.
 
     Args:
       layer: (time, inputs) -> (time, width) or (width,), such as `recurrent`.
 
     Returns:
       A `Layer`, (time, inputs) -> (time, 2 * width) or (2 * width,), with params {"forward": the layer's, "backward": the same}.
-      Of a `Padded` each sequence is turned round within its length. Layers are stacked as in `recurrent`.
+      Each sequence of a `Padded` is reversed within its length. Stack such layers as in `recurrent`.
 
     Raises:
-      ValueError: the layer doesn't fit its input, or gives something else.
+      ValueError: the layer doesn't fit its input, or its output has another shape.
 
     Example:
       >>> from funcnet.layers import serial
@@ -207,7 +207,7 @@ def bidirectional(layer: Layer) -> Layer:
 
 
 def _reversed(x: Any) -> Any:
-    """A batch of sequences from their ends to their starts; of a `Padded`, each within its length."""
+    """A batch of sequences in reverse order; those of a `Padded` are reversed within their lengths."""
     if not is_padded(x):
         return jnp.flip(x, 0)
     steps, values = count(x), filled(x)

@@ -1,4 +1,4 @@
-"""Attention: every place of a sequence looks at others, and what tells the places apart."""
+"""Attention between the places of a sequence, and positional encodings, by which it can tell the places apart."""
 
 import math
 from collections.abc import Callable
@@ -33,23 +33,24 @@ def attention(
     mask: jax.Array | Callable[[jax.Array], jax.Array] | None = None,
     initializer: str | Initializer = "glorot_uniform",
 ) -> Layer:
-    """Multi-head self-attention: each place takes from all places, the most from those whose keys fit its query.
+    """Multi-head self-attention: each place takes a mean of all places' values, weighted by how well their keys fit its query.
 
-    For each head, softmax(Q K^T / sqrt(size)) V, where Q, K and V are products of x and size is width / heads; the heads side by
-    side go through one more product.
+    Each head computes softmax(Q K^T / sqrt(size)) V, where Q, K and V are products of x and size is width / heads. The heads' outputs
+    are joined and go through one more product.
 
     Args:
       heads: number of heads, at least 1.
       width: of all heads together and of the output, a multiple of heads; None for the number of features of x.
-      causal: whether a place sees only itself and what comes before it.
-      mask: which places (columns) each place (rows) sees, shape (time, time) or (1, time), bool; or a function of an example x that
-        says so, such as one that finds the padding in it; of a `Padded`, of its values. A place that sees nothing takes zeros from all.
+      causal: whether a place sees only itself and earlier places.
+      mask: which places (columns) each place (row) sees, bool, shape (time, time) or (1, time); or a function that returns this for an
+        example x, such as one that finds the padding in it. For a `Padded` the function gets its values. A place that sees nothing takes
+        zeros.
       initializer: of the four weights, by name or function; the biases start at zero.
 
     Returns:
       A `Layer`, (time, features) -> (time, width), with params {"query", "key", "value": (width, features), "out": (width, width)}
-      and for each a bias, {"query_bias", ...: (width,)}. Time may be another than init was told. Of a `Padded` it gives one: no place sees what stands
-      after the length.
+      and a bias for each, {"query_bias", ...: (width,)}. x may have another time than init was given. For a `Padded` it returns a
+      `Padded`, and no place sees the padding.
 
     Raises:
       ValueError: heads is below 1, the width is no multiple of it, or x or the mask has a shape that doesn't fit.
@@ -86,7 +87,7 @@ def attention(
         return zeroed(attend(params, filled(x), real(x).reshape(1, len(x.values), -1)), x)
 
     def attend(params: Params, x: jax.Array, inside: jax.Array | None) -> jax.Array:
-        """Of arrays; inside says which places may be seen at all, (1, time, examples)."""
+        """Attention on arrays; inside, shape (1, time, examples), says which places are real steps, None that all are."""
         own, features = params["query"].shape
         if x.ndim != 3 or x.shape[1] != features:
             fix = "for a batch, use jax.vmap" if x.ndim == 4 else "time comes first"
@@ -113,14 +114,14 @@ def attention(
 
 
 def _attend(query: jax.Array, keys: jax.Array, values: jax.Array, seen: jax.Array | None) -> jax.Array:
-    """The mean of the values, weighed by how the keys fit; all (time, heads, size, examples), seen (time or 1, time, examples or 1)."""
+    """The values' means, weighted by how the keys fit; all (time, heads, size, examples), seen (time or 1, time, examples or 1)."""
     wide = at_least_float32(query.dtype)
     fits = jnp.einsum("qhsn,khsn->hqkn", query, keys, preferred_element_type=wide) / math.sqrt(query.shape[2])
     if seen is not None:
         fits = jnp.where(seen[None], fits, -0.5 * float(jnp.finfo(wide).max))
     shares = jax.nn.softmax(fits, axis=2)
     if seen is not None:
-        shares = jnp.where(seen[None], shares, 0)  # where nothing is seen, all would be
+        shares = jnp.where(seen[None], shares, 0)  # without this, a place that sees nothing would see all
     found = jnp.einsum("hqkn,khsn->qhsn", shares.astype(query.dtype), values, preferred_element_type=wide)
     return found.astype(query.dtype)
 
@@ -148,18 +149,18 @@ def _check_width(width: int, heads: int) -> None:
 
 
 def positional_encoding(*, max_wavelength: Scalar = 10000.0) -> Layer:
-    """Adds waves to a sequence, whose lengths differ from feature to feature, so that places can be told apart.
+    """Adds sine and cosine waves of different lengths to a sequence's features, so that a model can tell its places apart.
 
     y[t, 2i] = x[t, 2i] + sin(t / max_wavelength^(2i / features)); y[t, 2i + 1] the same with cos
 
     Args:
-      max_wavelength: shape (), length of the longest wave over 2 pi, in steps, > 1; may be traced.
+      max_wavelength: shape (), length of the longest wave divided by 2 pi, in steps, > 1; may be traced.
 
     Returns:
-      A `Layer` without parameters, (time, features) -> the same, of a `Padded` too.
+      A `Layer` without parameters, (time, features) -> (time, features). It also takes a `Padded`.
 
     Raises:
-      ValueError: max_wavelength is out of range, or x has not two axes.
+      ValueError: max_wavelength is out of range, or x doesn't have two axes.
 
     Example:
       >>> print(positional_encoding().apply((), jnp.zeros((2, 2))).round(2))
@@ -186,16 +187,17 @@ def positional_encoding(*, max_wavelength: Scalar = 10000.0) -> Layer:
 
 
 def positional_embedding(*, initializer: str | Initializer = "normal") -> Layer:
-    """Adds to each place of a sequence a learned vector of its own.
+    """Adds a learned vector to each place of a sequence, a different one for each place.
 
     Args:
       initializer: of the table, by name or function.
 
     Returns:
-      A `Layer`, (time, features) -> the same, of a `Padded` too, with params {"table": (time, features)}. A shorter sequence takes the first of them.
+      A `Layer`, (time, features) -> (time, features), with params {"table": (time, features)}. A shorter sequence takes the table's
+      first rows. It also takes a `Padded`.
 
     Raises:
-      ValueError: x is longer than init was told, or has other features.
+      ValueError: x is longer than init was given, or has another number of features.
 
     Example:
       >>> layer = positional_embedding(initializer="ones")

@@ -1,4 +1,4 @@
-"""Layers on sequences of different lengths: most act on each step by itself."""
+"""Sequences of different lengths in layers that act on each step separately, as most do."""
 
 import functools
 from collections.abc import Callable
@@ -15,10 +15,10 @@ ApplyBatch = Callable[..., jax.Array]  # (params, x, *, key=None) -> y, with the
 
 
 def each_step(where: str, axes: int = 0) -> Callable[[ApplyBatch], ApplyBatch]:
-    """As `examples_last`, for the apply of a layer that acts on each step of a sequence (time, *rest), of a `Padded` too.
+    """Like `examples_last`, for a layer that acts on each step of a sequence (time, *rest) separately; it then takes a `Padded` too.
 
     Args:
-      axes: how many axes of a step it looks at as a whole, the last ones: 1 for a product with the features, 0 for each number alone.
+      axes: how many of a step's last axes the layer uses together: 1 for a product with the features, 0 if it acts on each number.
     """
 
     def decorate(batch_fn: ApplyBatch) -> ApplyBatch:

@@ -1,17 +1,17 @@
 """Optimizers: pure `init` and `update`, whose updates are added to the parameters.
 
-A learning rate is a number, a traced scalar or a schedule. The signature is the ecosystem's: an optimizer from here
-works in code written for gradient transformations, and theirs work here.
+A learning rate is a number, a traced scalar or a schedule. The signature is that of optax's gradient transformations:
+funcnet's optimizers work in code written for those, and those work in funcnet.
 
-protocol    what an optimizer is, and the checks of what it is given
-freezing    some leaves are trained and the others frozen
+protocol    the type `Optimizer`, and checks of its arguments
+freezing    training some leaves and freezing the others
 parts       what optimizers are composed of, and the arithmetic of averages
 moments     transformations by averages of gradients and of their squares: `scale_by_adam`, ...
-steps       transformations that make steps: velocity, weight decay, ratios of norms, the learning rate
+steps       transformations that turn directions into steps: velocity, weight decay, ratios of norms, the learning rate
 rules       the named optimizers, each composed of parts
-clipping    gradients made smaller before an optimizer sees them
+clipping    scaling gradients down before an optimizer sees them
 combining   several optimizers as one: `chain`, `combine`
-names       optimizers by name, also by a traced one
+names       optimizers by name, which may be traced
 """
 
 from funcnet.optimizers.clipping import adaptive_clip as adaptive_clip

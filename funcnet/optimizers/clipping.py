@@ -1,4 +1,4 @@
-"""Clipping: gradients that are too large are made smaller, before an optimizer sees them."""
+"""Clipping: gradients that are too large are scaled down before an optimizer sees them."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from funcnet.tree import PyTree, Scalar, abs_square, cast, global_norm, root, sc
 
 
 def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
-    """Shortens gradients whose Euclidean norm, all leaves together, exceeds max_norm; put it first in a `chain`.
+    """Scales the gradients down if their Euclidean norm, over all leaves, exceeds max_norm; put it first in a `chain`.
 
     Args:
       max_norm: shape (), gradient units, > 0.
 
     Returns:
-      An `Optimizer` that gives the clipped gradients.
+      An `Optimizer` that returns the clipped gradients.
 
     Raises:
       ValueError: max_norm is not positive.
@@ -42,13 +42,13 @@ def clip_by_global_norm(max_norm: Scalar) -> Optimizer:
 
 
 def clip_by_value(max_value: Scalar) -> Optimizer:
-    """Brings each entry of the gradients into [-max_value, max_value]; put it first in a `chain`.
+    """Clips each entry of the gradients to [-max_value, max_value]; put it first in a `chain`.
 
     Args:
       max_value: shape (), gradient units, > 0.
 
     Returns:
-      An `Optimizer` that gives the clipped gradients.
+      An `Optimizer` that returns the clipped gradients.
 
     Raises:
       ValueError: max_value is not positive.
@@ -69,7 +69,7 @@ def clip_by_value(max_value: Scalar) -> Optimizer:
 
 
 def adaptive_clip(clipping: Scalar, eps: Scalar = 1e-3) -> Optimizer:
-    """Shortens the gradients of each neuron whose norm exceeds a share of its weights' norm; put it first in a `chain`.
+    """Scales down each neuron's gradient if its norm exceeds a share of its weights' norm; put it first in a `chain`.
 
     gradient <- gradient * min(1, clipping * max(|weights|, eps) / |gradient|)
 
@@ -78,10 +78,10 @@ def adaptive_clip(clipping: Scalar, eps: Scalar = 1e-3) -> Optimizer:
 
     Args:
       clipping: shape (), largest ratio of the norms, > 0; 0.01 is the paper's for large batches.
-      eps: shape (), the least that a norm of weights counts as, parameter units, > 0, so that weights of zero can grow.
+      eps: shape (), lower bound for |weights|, parameter units, > 0, so that weights of zero can grow.
 
     Returns:
-      An `Optimizer` that gives the clipped gradients; its `update` needs params.
+      An `Optimizer` that returns the clipped gradients; its `update` needs params.
 
     Raises:
       ValueError: an argument is not positive, or update is called without params.

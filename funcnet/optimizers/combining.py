@@ -1,4 +1,4 @@
-"""Several optimizers as one: one after the other, or each for leaves of its own."""
+"""Several optimizers as one: in sequence (`chain`), or each for different leaves (`combine`)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,21 +14,21 @@ from funcnet.tree import Params, PyTree
 
 
 def chain(*optimizers: Functions, where: Where | None = None) -> Optimizer:
-    """One after the other: each takes the updates of the one before it as its gradients.
+    """Applies optimizers in sequence: each takes the updates of the one before it as its gradients.
 
-    What else is known of the step (`value`, `grad`, `value_fn`) goes as it is to each whose `update` names it or takes `**extra`,
-    such as a line search, or a rule that lowers the rate when the loss stands still.
+    The extra arguments of a step (`value`, `grad`, `value_fn`) are passed unchanged to each optimizer whose `update` names them or takes
+    `**extra`, such as a line search, or a rule that lowers the learning rate when the loss stops falling.
 
     Args:
       *optimizers: anything with init and update, funcnet's or another library's gradient transformations.
-      where: leaf or (path, leaf) -> bool, which leaves the whole chain is shown; None for all of them. The others are frozen, as `combine`
+      where: leaf or (path, leaf) -> bool, which leaves the whole chain sees; None for all of them. The others are frozen, as `combine`
         says, and count in no norm that is clipped.
 
     Returns:
-      An `Optimizer` whose state is the tuple of theirs.
+      An `Optimizer` whose state is the tuple of the optimizers' states.
 
     Raises:
-      TypeError: one lacks init or update.
+      TypeError: an optimizer lacks init or update.
 
     Example:
       >>> from funcnet import clip_by_global_norm, sgd
@@ -53,24 +53,25 @@ def chain(*optimizers: Functions, where: Where | None = None) -> Optimizer:
 
 
 def combine(*optimizers: Functions) -> Optimizer:
-    """Several optimizers at once, each for the leaves that its own `where=` picks.
+    """Uses several optimizers at once, each for the leaves that its own `where=` picks.
 
     A leaf that none of them trains is frozen: its update is zero, no state is kept for it, and its gradient counts in no norm.
-    A compiled step spares the backward pass that frozen leaves alone would need.
+    A compiled step leaves out the parts of the backward pass that only frozen leaves need.
 
     Args:
-      *optimizers: each with a `where=`, such as adam(1e-4, where=body); `chain(..., where=)` gives one to several in a row, or to another
-        library's gradient transformation. They may have schedules and traced learning rates of their own.
+      *optimizers: each with a `where=`, such as adam(1e-4, where=body). For several in sequence, or another library's gradient
+        transformation, use `chain(..., where=)`. Each may have its own schedule or traced learning rate.
 
     Returns:
-      An `Optimizer` whose state is the tuple of theirs. It trains what any of them trains, also inside another `combine`.
+      An `Optimizer` whose state is the tuple of the optimizers' states. It trains all leaves that any of them trains, also inside another
+      `combine`.
 
     Raises:
-      ValueError: there is none, two train one leaf, or one trains no leaf; when it meets the parameters.
-      TypeError: one lacks init or update.
+      ValueError: there is no optimizer; or, once init or update gets the parameters, two train the same leaf or one trains no leaf.
+      TypeError: an optimizer lacks init or update.
 
     Example:
-      A head is trained on a pretrained body: `init` returns the parameters to begin with.
+      Training a head on a frozen, pretrained body: `init` returns the pretrained parameters.
 
       >>> import funcnet as fn
       >>> model = fn.mlp((4, 1))
@@ -114,7 +115,7 @@ def combine(*optimizers: Functions) -> Optimizer:
 
 
 def _any_of(wheres: Sequence[Where | None]) -> Where:
-    """What any of the predicates picks."""
+    """A predicate that picks what any of these predicates picks."""
 
     def where(path: str, leaf: jax.Array) -> bool:
         return any(each(path, leaf) if takes_path("combine", each) else each(leaf) for each in wheres)  # type: ignore[call-arg, misc, arg-type]
@@ -123,10 +124,10 @@ def _any_of(wheres: Sequence[Where | None]) -> Where:
 
 
 def _owners(wheres: Sequence[Where | None], params: Params) -> list[int | None]:
-    """Which optimizer trains each leaf.
+    """The index of the optimizer that trains each leaf, None for a frozen leaf.
 
     Raises:
-      ValueError: two do.
+      ValueError: two optimizers train the same leaf.
     """
     flags = [chosen(f"combine: optimizer {i}", where, params) for i, where in enumerate(wheres)]
     owners: list[int | None] = []

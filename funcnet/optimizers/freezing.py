@@ -1,4 +1,4 @@
-"""Some leaves are trained and the others frozen: their update is zero, no state is kept for them, and no norm counts them."""
+"""Freezing leaves: a frozen leaf's update is zero, no state is kept for it, and it counts in no norm."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from funcnet.tree import Params, PyTree
 
 
 def only(name: str, where: Where | None, optimizer: Functions) -> Optimizer:
-    """The optimizer, which is shown the leaves that a predicate picks and no others.
+    """The optimizer applied only to the leaves that a predicate picks; it doesn't see the others.
 
     Args:
-      name: whose predicate it is, for messages.
+      name: of the function that was given the predicate, for messages.
       where: leaf -> bool or (path, leaf) -> bool; None for all leaves.
-      optimizer: whose `update` takes **extra.
+      optimizer: its `update` must take **extra.
     """
     if where is None:
         return Optimizer(*optimizer)
@@ -35,19 +35,19 @@ def only(name: str, where: Where | None, optimizer: Functions) -> Optimizer:
 
 
 def merged(grads: PyTree, updates: PyTree, flags: list[bool]) -> PyTree:
-    """The updates of the leaves that are trained among frozen ones, in the structure of grads."""
+    """The updates of the trained leaves, and zeros for the frozen ones, in the structure of grads."""
     leaves, structure = jax.tree.flatten(grads)
     moved = iter(jax.tree.leaves(updates))
     return jax.tree.unflatten(structure, [next(moved) if flag else still(leaf) for leaf, flag in zip(leaves, flags, strict=True)])
 
 
 def still(leaf: Any) -> jax.Array:
-    """The update of a frozen leaf: minus zero, as 0 would make a parameter of -0.0 another one."""
+    """The update of a frozen leaf: minus zero, since adding 0.0 would change a parameter of -0.0 to 0.0."""
     return jnp.negative(jnp.zeros_like(leaf))
 
 
 def _shown(extra: dict[str, Any], params: Params | None, flags: list[bool]) -> dict[str, Any]:
-    """What else is known of the step, as a function of the leaves that are trained."""
+    """The extra arguments of `update`, for the trained leaves only."""
     shown = dict(extra)
     if "grad" in extra:
         shown["grad"] = kept(extra["grad"], flags)

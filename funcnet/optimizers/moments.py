@@ -1,7 +1,7 @@
 """Transformations that scale gradients by averages of gradients and of their squares.
 
-Each `scale_by_...` is an `Optimizer` that works alone: it gives directions, to be scaled by a learning rate after it in a `chain`. The part
-of the same rule, `by_...`, is what the named optimizers are composed of.
+Each `scale_by_...` is an `Optimizer` that returns directions; a learning rate after it in a `chain` scales them. `by_...` is the same rule
+as a `Part`, of which the named optimizers are composed.
 """
 
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from funcnet.optimizers.parts import (
 from funcnet.optimizers.protocol import Optimizer
 from funcnet.tree import Params, PyTree, Scalar, abs_square, cast, next_count, root, wide, zeros_like
 
-# Of squares alone
+# Averages of squares only
 
 
 class AdagradState(NamedTuple):
@@ -44,7 +44,7 @@ class AdagradState(NamedTuple):
 
 
 def scale_by_rss(eps: Scalar = 1e-10, *, eps_root: Scalar = 0.0, initial_sum: Scalar = 0.0) -> Optimizer:
-    """The part of `adagrad` before the learning rate: gradients over the root of the sum of their squares so far.
+    """The part of `adagrad` before the learning rate: gradients divided by the root of the sum of their squares so far.
 
     v    <- v + gradient^2
     move =  gradient / (sqrt(v + eps_root) + eps)
@@ -55,7 +55,7 @@ def scale_by_rss(eps: Scalar = 1e-10, *, eps_root: Scalar = 0.0, initial_sum: Sc
       initial_sum: shape (), v before the first step, >= 0.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -72,7 +72,7 @@ def scale_by_rss(eps: Scalar = 1e-10, *, eps_root: Scalar = 0.0, initial_sum: Sc
 
 
 def by_rss(name: str, eps: Scalar, eps_root: Scalar, initial_sum: Scalar) -> Part:
-    """The part of `scale_by_rss`."""
+    """`scale_by_rss` as a `Part`."""
     positive(name, eps=eps, eps_root=eps_root, initial_sum=initial_sum)
 
     def init(params: Params) -> AdagradState:
@@ -86,28 +86,28 @@ def by_rss(name: str, eps: Scalar, eps_root: Scalar, initial_sum: Scalar) -> Par
 
 
 class RmspropState(NamedTuple):
-    """What RMSProp carries from step to step, its velocity aside."""
+    """What RMSProp carries from step to step, except its velocity."""
 
     mean_square: Params  # structure and shapes of params; real, at least float32
-    mean: Params = None  # the same, complex where params are; where centered
+    mean: Params = None  # of the gradients, if centered, else None; at least float32, complex where params are
 
 
 def scale_by_rms(decay: Scalar = 0.9, eps: Scalar = 1e-8, *, eps_root: Scalar = 0.0, centered: bool = False) -> Optimizer:
-    """The part of `rmsprop` before the learning rate: gradients over the root of the mean of their recent squares.
+    """The part of `rmsprop` before the learning rate: gradients divided by the root of the mean of their recent squares.
 
     v    <- decay * v + (1 - decay) * gradient^2
     move =  gradient / (sqrt(v + eps_root) + eps)
 
-    With centered, the mean of recent gradients squared is taken from v.
+    With centered, the square of the mean of recent gradients is subtracted from v first.
 
     Args:
       decay: shape (), share of v kept each step, in [0, 1).
       eps: shape (), gradient units, >= 0.
       eps_root: shape (), squared gradient units, >= 0.
-      centered: whether it is divided by the deviation of recent gradients, rather than by their size.
+      centered: True divides by the standard deviation of recent gradients, False by their root mean square.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -124,7 +124,7 @@ def scale_by_rms(decay: Scalar = 0.9, eps: Scalar = 1e-8, *, eps_root: Scalar = 
 
 
 def by_rms(name: str, decay: Scalar, eps: Scalar, eps_root: Scalar, centered: bool) -> Part:
-    """The part of `scale_by_rms`."""
+    """`scale_by_rms` as a `Part`."""
     share(name, decay=decay)
     positive(name, eps=eps, eps_root=eps_root)
 
@@ -150,7 +150,7 @@ class AdadeltaState(NamedTuple):
 
 
 def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
-    """The part of `adadelta` before the learning rate: steps as large as recent steps were.
+    """The part of `adadelta` before the learning rate: moves about as large as recent moves.
 
     v    <- rho * v + (1 - rho) * gradient^2
     move =  sqrt(u + eps) / sqrt(v + eps) * gradient
@@ -161,7 +161,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
       eps: shape (), squared gradient units, >= 0.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -178,7 +178,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
 
 
 def by_adadelta(name: str, rho: Scalar, eps: Scalar) -> Part:
-    """The part of `scale_by_adadelta`."""
+    """`scale_by_adadelta` as a `Part`."""
     share(name, rho=rho)
     positive(name, eps=eps)
 
@@ -195,33 +195,33 @@ def by_adadelta(name: str, rho: Scalar, eps: Scalar) -> Part:
 
 
 class Factors(NamedTuple):
-    """Mean squares of a leaf, of which only their means along either of its two longest axes are kept; at least float32."""
+    """A leaf's mean squares, kept only as their means along each of its two longest axes; at least float32."""
 
-    rows: jax.Array  # without the leaf's longest axis
-    columns: jax.Array  # without its second longest
+    rows: jax.Array  # means along the leaf's longest axis, which is left out
+    columns: jax.Array  # means along its second longest axis, which is left out
 
 
 class AdafactorState(NamedTuple):
     """What Adafactor carries from step to step."""
 
     step: jax.Array  # shape (), int32: updates made so far
-    mean_square: Params  # of each leaf its `Factors`, or where it is too small for them all of it, at least float32
+    mean_square: Params  # for each leaf its `Factors`, or all of its mean squares if it is too small for them; at least float32
 
 
 def scale_by_factored_rms(decay_rate: Scalar = 0.8, eps: Scalar = 1e-30, *, min_dim_size_to_factor: int = 128) -> Optimizer:
-    """The first part of `adafactor`: gradients over the root of their mean squares, of which a matrix's rows and columns alone are kept.
+    """The first part of `adafactor`: gradients divided by the root of their mean squares, kept as row and column means for a matrix.
 
     decay = 1 - t^-decay_rate
     v     <- decay * v + (1 - decay) * (gradient^2 + eps), or its row means R and column means C: v is R * C / mean(R)
     move  = gradient / sqrt(v)
 
     Args:
-      decay_rate: shape (), >= 0: how fast the past comes to count for nearly all.
+      decay_rate: shape (), >= 0; the larger, the faster the decay rises to 1.
       eps: shape (), squared gradient units, >= 0.
-      min_dim_size_to_factor: leaves whose second longest axis is at least so long are kept as rows and columns, at least 1.
+      min_dim_size_to_factor: at least 1; leaves whose second longest axis is at least this long are kept as row and column means.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -240,7 +240,7 @@ def scale_by_factored_rms(decay_rate: Scalar = 0.8, eps: Scalar = 1e-30, *, min_
 
 
 def by_factored_rms(name: str, decay_rate: Scalar, eps: Scalar, min_dim_size_to_factor: int) -> Part:
-    """The part of `scale_by_factored_rms`."""
+    """`scale_by_factored_rms` as a `Part`."""
     positive(name, decay_rate=decay_rate, eps=eps)
     shortest = check.whole(name, "min_dim_size_to_factor", min_dim_size_to_factor, 1)
 
@@ -276,14 +276,14 @@ def by_factored_rms(name: str, decay_rate: Scalar, eps: Scalar, min_dim_size_to_
 
 
 def _longest_axes(shape: tuple[int, ...], shortest: int) -> tuple[int, int] | None:
-    """The longest axis and the second longest, where that is long enough."""
+    """The longest axis and the second longest; None if the second is shorter than `shortest`."""
     if len(shape) < 2:
         return None
     *_, second, first = map(int, np.argsort(shape))
     return (first, second) if shape[second] >= shortest else None
 
 
-# Of gradients and squares: Adam and its relatives
+# Averages of gradients and of squares: Adam and its relatives
 
 
 class AdamState(NamedTuple):
@@ -329,7 +329,7 @@ def scale_by_adam(
       mu_dtype: dtype in which m is kept, such as "bfloat16"; None for that of params. Complex m stay as they are.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -346,7 +346,7 @@ def scale_by_adam(
 
 
 def by_adam(name: str, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar, mu_dtype: jax.typing.DTypeLike | None = None) -> Part:
-    """The part of `scale_by_adam`."""
+    """`scale_by_adam` as a `Part`."""
     check_adam(name, b1, b2, eps, eps_root)
 
     def update(moves: PyTree, state: AdamState, at: At) -> tuple[PyTree, AdamState]:
@@ -363,7 +363,7 @@ class AmsgradState(NamedTuple):
     step: jax.Array  # shape (), int32: updates made so far
     mean: Params  # structure, shapes and dtypes of params; or of mu_dtype
     mean_square: Params  # structure and shapes of params; real, at least float32
-    max_mean_square: Params  # the same: the largest so far, each corrected for starting at zero
+    max_mean_square: Params  # the same: the largest mean square so far, after correction for starting at zero
 
 
 def scale_by_amsgrad(
@@ -389,7 +389,7 @@ def scale_by_amsgrad(
       mu_dtype: dtype in which m is kept, such as "bfloat16"; None for that of params. Complex m stay as they are.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -407,7 +407,7 @@ def scale_by_amsgrad(
 
 
 def by_amsgrad(name: str, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar, mu_dtype: jax.typing.DTypeLike | None) -> Part:
-    """The part of `scale_by_amsgrad`."""
+    """`scale_by_amsgrad` as a `Part`."""
     check_adam(name, b1, b2, eps, eps_root)
 
     def init(params: Params) -> AmsgradState:
@@ -443,7 +443,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
       eps: shape (), gradient units, >= 0.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -460,7 +460,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
 
 
 def by_adamax(name: str, b1: Scalar, b2: Scalar, eps: Scalar) -> Part:
-    """The part of `scale_by_adamax`; it rounds its moves."""
+    """`scale_by_adamax` as a `Part`, which rounds its moves to the dtypes of the gradients."""
     check_adam(name, b1, b2, eps, 0.0)
 
     def init(params: Params) -> AdamaxState:
@@ -494,7 +494,7 @@ def scale_by_belief(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, *
       eps_root: shape (), squared gradient units, >= 0; it stays in v, as in the paper.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -511,7 +511,7 @@ def scale_by_belief(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, *
 
 
 def by_belief(name: str, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar) -> Part:
-    """The part of `scale_by_belief`."""
+    """`scale_by_belief` as a `Part`."""
     check_adam(name, b1, b2, eps, eps_root)
 
     def update(moves: PyTree, state: AdamState, at: At) -> tuple[PyTree, AdamState]:
@@ -534,7 +534,7 @@ def scale_by_radam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, *, 
       eps_root: shape (), squared gradient units, >= 0.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -551,7 +551,7 @@ def scale_by_radam(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, *, 
 
 
 def by_radam(name: str, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar) -> Part:
-    """The part of `scale_by_radam`."""
+    """`scale_by_radam` as a `Part`."""
     check_adam(name, b1, b2, eps, eps_root)
 
     def update(moves: PyTree, state: AdamState, at: At) -> tuple[PyTree, AdamState]:
@@ -559,7 +559,7 @@ def by_radam(name: str, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar) -
         m, v = averaged(b1, state.mean, moves), averaged(b2, state.mean_square, squares(moves))
         n, last = effective_count(step, b2)
         enough = n >= 5
-        n, last = jnp.where(enough, n, 6), jnp.where(enough, last, 6)  # in their place, so that no gradient is of a root of less than zero
+        n, last = jnp.where(enough, n, 6), jnp.where(enough, last, 6)  # placeholders: no root of a negative number has a gradient
         rectified = jnp.sqrt((n - 4) * (n - 2) * last / ((last - 4) * (last - 2) * n))
 
         def move(m: jax.Array, v: jax.Array) -> jax.Array:
@@ -571,10 +571,10 @@ def by_radam(name: str, b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar) -
 
 
 def effective_count(step: jax.Array, decay: Scalar) -> tuple[jax.Array, jax.Array]:
-    """How many gradients an average of them counts as, after so many steps and at last: twice their mean age, and one.
+    """The effective number of gradients in an average, after `step` steps and in the limit: twice their mean age, plus one.
 
-    The mean age is h(z) - t * h(t * z), where z is -log(decay) and h(z) is 1 / (e^z - 1). Both are large and almost the same
-    where decay is near one; their difference is (t - 1) / 2 + k(z) - t * k(t * z), where k is h less 1 / z - 1 / 2.
+    The mean age is h(z) - t * h(t * z), where z = -log(decay) and h(z) = 1 / (e^z - 1). If decay is near one, both terms are large and
+    almost equal, so the difference is computed as (t - 1) / 2 + k(z) - t * k(t * z), where k(z) = h(z) - 1 / z + 1 / 2.
     """
     t = step.astype(jnp.result_type(float))
     decay = jnp.asarray(decay, t.dtype)
@@ -606,7 +606,7 @@ def scale_by_nadam(
     momentum_decay: Scalar | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
 ) -> Optimizer:
-    """The part of `nadam` before the learning rate: Adam's moves, looking one step ahead.
+    """The part of `nadam` before the learning rate: Adam's moves with the momentum of the next step.
 
     Args:
       b1: shape (), share of m kept each step, in [0, 1).
@@ -617,7 +617,7 @@ def scale_by_nadam(
       mu_dtype: dtype in which m is kept, such as "bfloat16"; None for that of params. Complex m stay as they are.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -642,7 +642,7 @@ def by_nadam(
     momentum_decay: Scalar | None,
     mu_dtype: jax.typing.DTypeLike | None,
 ) -> Part:
-    """The part of `scale_by_nadam`."""
+    """`scale_by_nadam` as a `Part`."""
     check_adam(name, b1, b2, eps, eps_root)
     if momentum_decay is not None:
         positive(name, momentum_decay=momentum_decay)
@@ -668,7 +668,7 @@ def by_nadam(
     return with_mean_in(name, mu_dtype, Part(update, init))
 
 
-# Of gradients alone
+# Averages of gradients only
 
 
 class LionState(NamedTuple):
@@ -689,7 +689,7 @@ def scale_by_lion(b1: Scalar = 0.9, b2: Scalar = 0.99, *, mu_dtype: jax.typing.D
       mu_dtype: dtype in which m is kept, such as "bfloat16"; None for that of params.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -706,7 +706,7 @@ def scale_by_lion(b1: Scalar = 0.9, b2: Scalar = 0.99, *, mu_dtype: jax.typing.D
 
 
 def by_lion(name: str, b1: Scalar, b2: Scalar, mu_dtype: jax.typing.DTypeLike | None) -> Part:
-    """The part of `scale_by_lion`."""
+    """`scale_by_lion` as a `Part`."""
     share(name, b1=b1, b2=b2)
 
     def update(moves: PyTree, state: LionState, at: At) -> tuple[PyTree, LionState]:

@@ -1,7 +1,7 @@
-"""Optimizers by name: for a sweep that chooses one, also by a name that is a traced number."""
+"""Optimizers by name, so that a sweep can try several; the name may be traced."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +9,8 @@ import jax.numpy as jnp
 
 from funcnet import check
 from funcnet.leaves import Where
-from funcnet.optimizers.moments import AdamState, no_steps
-from funcnet.optimizers.parts import At, Part, blend, by_rate, composed, corrections, divided
-from funcnet.optimizers.protocol import Optimizer
+from funcnet.optimizers.freezing import only
+from funcnet.optimizers.protocol import Functions, Optimizer, as_arrays
 from funcnet.optimizers.rules import (
     adabelief,
     adadelta,
@@ -32,7 +31,7 @@ from funcnet.optimizers.rules import (
 )
 from funcnet.option import Option
 from funcnet.schedules import ScalarOrSchedule
-from funcnet.tree import PyTree, abs_square, cast, wide
+from funcnet.tree import Params, PyTree
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": sgd,
@@ -55,7 +54,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 
 def optimizer(name: str, learning_rate: ScalarOrSchedule, *, where: Where | None = None, **settings: Any) -> Optimizer:
-    """The optimizer of that name, so that a sweep can choose it.
+    """Makes an optimizer by its name, so that a sweep can try several.
 
     Args:
       name: one of `OPTIMIZERS`.
@@ -66,8 +65,8 @@ def optimizer(name: str, learning_rate: ScalarOrSchedule, *, where: Where | None
     Returns:
       An `Optimizer`.
 
-    A name marked `traced` may be sgd, momentum, adagrad, rmsprop or adam, at their own defaults: one part with
-    coefficients for each, whose state is an `AdamState`.
+    A name marked `traced` selects one of several optimizers while the program runs. Each of them must take the settings, and
+    their state is a `PooledState`, whose arrays they share.
 
     Raises:
       ValueError: the name is unknown, or an argument out of range.
@@ -79,63 +78,99 @@ def optimizer(name: str, learning_rate: ScalarOrSchedule, *, where: Where | None
       ValueError: optimizer: unknown optimizer 'adm'; did you mean 'adam'?
     """
     if isinstance(name, Option):
-        return composed("optimizer", [_by_name(name, settings), by_rate], learning_rate, where)
+        optimizers = [_named(each, learning_rate, settings) for each in name.names]
+        return only("optimizer", where, _selected(name, optimizers, adam(learning_rate)))
+    return _named(name, learning_rate, {**settings, "where": where})
+
+
+def _named(name: str, learning_rate: ScalarOrSchedule, settings: Mapping[str, Any]) -> Optimizer:
     check.one_of("optimizer", "optimizer", name, OPTIMIZERS)
     for setting in settings:
         if setting not in (known := list(inspect.signature(OPTIMIZERS[name]).parameters)):
             raise TypeError(f"optimizer: {name} has no argument {setting!r}; {check.nearest(setting, known)}")
-    return OPTIMIZERS[name](learning_rate, where=where, **settings)
+    return OPTIMIZERS[name](learning_rate, **settings)
 
 
-class Coefficients(NamedTuple):
-    """What makes a named optimizer of moments in general:
+class PooledState(NamedTuple):
+    """The state of an optimizer whose name is traced."""
 
-    m <- decay * m + gain * gradient;  v <- v_decay * v + v_gain * gradient^2;  move by m / (sqrt(v) + eps)
+    arrays: tuple[jax.Array, ...]  # enough of each shape and dtype for any of the optimizers, and for Adam
+
+
+def _selected(option: Option, optimizers: Sequence[Optimizer], least: Optimizer) -> Functions:
+    """Runs the optimizer that a traced name selects: one branch for each.
+
+    Args:
+      least: an optimizer whose state always fits, so that the state's structure is the same for most sets of names.
     """
 
-    decay: float
-    averages: float  # 1 where gain is 1 - decay, 0 where it is 1
-    v_decay: float
-    v_averages: float
-    scales: float  # whether the move is divided by the root of v; if not, v stays as it is
-    corrects: float  # whether m and v are corrected for starting at zero
-    eps: float
+    def pool_for(params: Params) -> _Pool:
+        return _Pool(*(jax.eval_shape(optimizer.init, params) for optimizer in [least, *optimizers]))
+
+    def init(params: Params) -> PooledState:
+        pool = pool_for(params)
+
+        def branch(i: int) -> Callable[[Params], tuple[jax.Array, ...]]:
+            return lambda params: pool.filled(i, pool.empty(), optimizers[i].init(params))
+
+        return PooledState(option.switch([branch(i) for i in range(len(optimizers))], params))
+
+    def update(grads: PyTree, state: PooledState, params: Params | None = None, **extra: Any) -> tuple[PyTree, PooledState]:
+        grads = as_arrays("optimizer", "gradients", grads)
+        pool = pool_for(grads if params is None else params)
+        pool.check_holds(state.arrays)
+
+        def branch(i: int) -> Callable[..., tuple[PyTree, tuple[jax.Array, ...]]]:
+            def run(grads: PyTree, arrays: tuple[jax.Array, ...], params: Params | None) -> tuple[PyTree, tuple[jax.Array, ...]]:
+                updates, own = optimizers[i].update(grads, pool.of(i, arrays), params, **extra)
+                return updates, pool.filled(i, arrays, own)
+
+            return run
+
+        updates, arrays = option.switch([branch(i) for i in range(len(optimizers))], grads, state.arrays, params)
+        return updates, PooledState(arrays)
+
+    return Functions(init, update)
 
 
-COEFFICIENTS = {
-    "sgd": Coefficients(0, 0, 0, 0, 0, 0, 0),
-    "momentum": Coefficients(0.9, 0, 0, 0, 0, 0, 0),
-    "adagrad": Coefficients(0, 0, 1, 0, 1, 0, 1e-10),
-    "rmsprop": Coefficients(0, 0, 0.9, 1, 1, 0, 1e-8),
-    "adam": Coefficients(0.9, 1, 0.999, 1, 1, 1, 1e-8),
-}
+class _Pool:
+    """Arrays that hold any one of several states."""
 
+    def __init__(self, least: PyTree, *states: PyTree):
+        """Takes the states' shapes and dtypes; the first arrays are those of `least`."""
+        self._structures = [jax.tree.structure(state) for state in states]
+        self._arrays: list[tuple[Any, Any]] = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(least)]
+        self._places = [self._places_of(state) for state in states]
 
-def _by_name(option: Option, settings: dict[str, Any]) -> Part:
-    for name in option.names:
-        check.one_of("optimizer", "optimizer that can be traced", name, COEFFICIENTS)
-    if settings:
-        got = ", ".join(map(repr, settings))
-        raise TypeError(check.message("optimizer", "a traced name must come without settings", got, "leave out traced, or the settings"))
-    never_meant = Coefficients(*[0.5] * len(Coefficients._fields))  # as in Option.elementwise: those of an only name are no constants
-    columns = zip(*(COEFFICIENTS[name] for name in option.names), never_meant, strict=True)
-    of = Coefficients(*(jnp.array(column, jnp.result_type(float))[option.index] for column in columns))  # type: ignore[arg-type]
+    def _places_of(self, state: PyTree) -> list[int]:
+        """Where in the pool the state's arrays are; the pool grows where it has too few of a shape and dtype."""
+        free, places = list(range(len(self._arrays))), []
+        for leaf in jax.tree.leaves(state):
+            own = (leaf.shape, leaf.dtype)
+            place = next((place for place in free if self._arrays[place] == own), len(self._arrays))
+            if place in free:
+                free.remove(place)
+            else:
+                self._arrays.append(own)
+            places.append(place)
+        return places
 
-    def update(moves: PyTree, state: AdamState, at: At) -> tuple[PyTree, AdamState]:
-        gain = jnp.where(of.averages == 1, 1 - of.decay, 1)
-        v_gain = jnp.where(of.v_averages == 1, 1 - of.v_decay, 1)
-        step, totals = corrections(state.step, of.decay, of.v_decay)
-        correct_m, correct_v = (jnp.where(of.corrects == 1, total, 1) for total in totals)
+    def empty(self) -> tuple[jax.Array, ...]:
+        return tuple(jnp.zeros(shape, dtype) for shape, dtype in self._arrays)
 
-        def squared(v: jax.Array, g: jax.Array) -> jax.Array:
-            return jnp.where(of.scales == 1, blend(of.v_decay, v, v_gain, abs_square(g)), v)
+    def of(self, i: int, arrays: Sequence[jax.Array]) -> PyTree:
+        """The i-th state."""
+        return jax.tree.unflatten(self._structures[i], [arrays[place] for place in self._places[i]])
 
-        def move(m: jax.Array, v: jax.Array) -> jax.Array:
-            step = wide(m) / cast(correct_m, wide(m))
-            return jnp.where(of.scales == 1, divided(step, v / cast(correct_v, v), of.eps, 0.0), step)
+    def filled(self, i: int, arrays: Sequence[jax.Array], state: PyTree) -> tuple[jax.Array, ...]:
+        """The arrays with the i-th state in them."""
+        after = list(arrays)
+        for place, leaf in zip(self._places[i], jax.tree.leaves(state), strict=True):
+            after[place] = leaf
+        return tuple(after)
 
-        m = jax.tree.map(lambda m, g: blend(of.decay, m, gain, g), state.mean, moves)
-        v = jax.tree.map(squared, state.mean_square, moves)
-        return jax.tree.map(move, m, v), AdamState(step, m, v)
-
-    return Part(update, no_steps)
+    def check_holds(self, arrays: Sequence[jax.Array]) -> None:
+        got, wanted = ([f"{dtype}{list(shape)}" for shape, dtype in each] for each in ([(a.shape, a.dtype) for a in arrays], self._arrays))
+        if got != wanted:
+            fix = "call update(grads, state, params), with a state of the same optimizers' init"
+            raise ValueError(check.message("optimizer", f"state must hold {', '.join(wanted)}", ", ".join(got), fix))

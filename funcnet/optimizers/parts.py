@@ -1,7 +1,8 @@
-"""What optimizers are made of: parts that each turn moves into other moves, composed in a row, with the learning rate among them.
+"""What optimizers are made of: parts in sequence, each of which turns moves into other moves.
 
-A part is given its learning rate with each step, so that a schedule, a traced number or a plain one are the same part. Moves are computed
-in at least float32 from part to part, and rounded once, at the end, to the dtypes of the gradients.
+The first part gets the gradients as its moves; the last part's moves are the updates. One part applies the learning rate. It gets the rate
+with each step, so the same part serves for a schedule, a traced number and a plain number. Moves are computed in at least float32, and
+rounded once, at the end, to the dtypes of the gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +21,9 @@ from funcnet.tree import Params, PyTree, Scalar, abs_square, at_least_float32, c
 
 
 class At(NamedTuple):
-    """What is known of a step beside the moves."""
+    """What a part knows about a step besides the moves."""
 
-    grads: PyTree  # as they were before the first part; their dtypes are those of the updates
+    grads: PyTree  # as the first part got them; the updates have their dtypes
     params: Params | None
     rate: Scalar  # shape (), the learning rate of this step
 
@@ -31,7 +32,7 @@ class Part(NamedTuple):
     """One transformation without its checks: update(moves, state, at) -> (moves, state)."""
 
     update: Callable[[PyTree, Any, At], tuple[PyTree, Any]]
-    init: Callable[[Params], Any] | None = None  # None where it keeps nothing
+    init: Callable[[Params], Any] | None = None  # None if the part keeps no state
     complex_too: bool = True  # whether it takes complex numbers
 
 
@@ -43,22 +44,22 @@ class ScheduledState(NamedTuple):
 
 
 def stateless(move: Callable[[PyTree, At], PyTree], complex_too: bool = True) -> Part:
-    """The part that keeps nothing."""
+    """A part that keeps no state."""
     return Part(lambda moves, state, at: (move(moves, at), state), None, complex_too)
 
 
 def composed(name: str, parts: Sequence[Part], learning_rate: ScalarOrSchedule = 1.0, where: Where | None = None) -> Optimizer:
-    """The optimizer whose updates are the moves of its last part, in the dtypes of the gradients.
+    """Composes parts into an optimizer, whose updates are the moves of the last part in the dtypes of the gradients.
 
     Args:
       name: for messages.
       parts: the first takes the gradients as its moves, each other one the moves of the one before.
-      learning_rate: shape (), >= 0; or a schedule, which gives each step its own.
+      learning_rate: shape (), >= 0; or a schedule, which gives a rate for each step.
       where: which leaves it trains; None for all of them.
 
     Returns:
-      An `Optimizer`. Its state is that of the part that keeps something, or, of several, a tuple of theirs; in a `ScheduledState` where
-      there is a schedule.
+      An `Optimizer`. If exactly one part keeps a state, the optimizer's state is that one, else a tuple of the parts' states. With a
+      schedule it is inside a `ScheduledState`.
 
     Raises:
       ValueError: the learning rate is negative.
@@ -89,7 +90,7 @@ def composed(name: str, parts: Sequence[Part], learning_rate: ScalarOrSchedule =
             else:
                 moves, own = part.update(moves, next(before), at)
                 after.append(own)
-        if after:  # what keeps nothing gives any state back, as that of another library
+        if after:  # if no part keeps a state, the given state is returned unchanged, even another library's
             kept = after[0] if len(after) == 1 else tuple(after)
         return rounded(moves, grads), ScheduledState(next_count(state.step), kept) if scheduled else kept
 
@@ -116,7 +117,7 @@ def _down(rate: Scalar, moves: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(lambda move, like: (-cast(rate, wide(move)) * wide(move)).astype(like.dtype), moves, like)
 
 
-by_rate = stateless(lambda moves, at: _down(at.rate, moves, at.grads))  # the last part of most: a step down, of the gradients' dtypes
+by_rate = stateless(lambda moves, at: _down(at.rate, moves, at.grads))  # the last part of most: downhill, in the gradients' dtypes
 by_rate_upwards = stateless(lambda moves, at: _times(at.rate, moves))
 negated = stateless(lambda moves, at: jax.tree.map(jnp.negative, moves))
 rounded_between = stateless(lambda moves, at: rounded(moves, at.grads))
@@ -143,7 +144,7 @@ def share(name: str, **values: Scalar) -> None:
 
 
 def corrections(step: jax.Array, *decays: Scalar) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """The next step's number, and the sum of the weights in an average of each decay that started at zero."""
+    """The next step's number t, and 1 - decay^t for each decay: the sum of the weights in an average that started at zero."""
     step = next_count(step)
     t = step.astype(jnp.result_type(float))
     return step, tuple(1 - jnp.asarray(decay, t.dtype) ** t for decay in decays)
@@ -167,12 +168,12 @@ def _blend_all(a: Scalar, left: PyTree, b: Scalar, right: PyTree) -> PyTree:
 
 
 def blend(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
-    """a * left + b * right, rounded once to left's dtype: a decay of 0.999 is 1 in bfloat16, and 1 - decay nothing."""
+    """a * left + b * right, rounded once to left's dtype: in bfloat16 a decay of 0.999 would be 1, and 1 - decay zero."""
     return weighed(a, left, b, right).astype(left.dtype)
 
 
 def weighed(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
-    """a * left + b * right in left's dtype, or float32 where that is shorter."""
+    """a * left + b * right in left's dtype, but at least float32."""
     left = wide(left)
     if jnp.iscomplexobj(right) and not jnp.iscomplexobj(left):
         raise TypeError(check.message("optimizer", "gradients must be real where params are", right.dtype, "take the real part"))
@@ -191,13 +192,16 @@ def wide_zeros(params: Params) -> PyTree:
 
 
 def no_squares(params: Params) -> PyTree:
-    """Zeros to add squares to: in float16 the square of 1e-4 is zero, and in bfloat16 an average of decay 0.999 stands still."""
+    """Zeros for sums or means of squares, in at least float32.
+
+    In float16 the square of 1e-4 is zero, and in bfloat16 an average with a decay of 0.999 would not change.
+    """
     return jax.tree.map(lambda p: jnp.zeros_like(p, jnp.finfo(at_least_float32(p.dtype)).dtype), params)
 
 
 @traced_once
 def corrected(averages: PyTree, total: Scalar) -> PyTree:
-    """Averages that started at zero, over the total of their weights so far, in at least float32."""
+    """Averages that started at zero, divided by the total of their weights so far, in at least float32."""
     return jax.tree.map(lambda average: wide(average) / cast(total, wide(average)), averages)
 
 
@@ -213,7 +217,7 @@ def divided(step: jax.Array, v: jax.Array, eps: Scalar, eps_root: Scalar) -> jax
 
 
 def over(step: jax.Array, size: jax.Array) -> jax.Array:
-    """step / size, and zero where size is, as where no gradient has been yet and eps is zero."""
+    """step / size, and zero where size is zero, as it is before the first nonzero gradient if eps is zero."""
     zero = size == 0
     return jnp.where(zero, jnp.zeros((), step.dtype), step / jnp.where(zero, jnp.ones((), size.dtype), size).astype(step.dtype))
 
@@ -224,7 +228,7 @@ def rms(x: jax.Array) -> jax.Array:
 
 
 def with_mean_in(name: str, mu_dtype: jax.typing.DTypeLike | None, part: Part) -> Part:
-    """The part, whose state's mean is rounded to a dtype between steps alone: a step uses it before. Complex means stay as they are."""
+    """The part with its state's mean kept in mu_dtype: a step uses the mean before it is rounded. Complex means are never rounded."""
     if mu_dtype is None:
         return part
     assert part.init is not None

@@ -1,4 +1,4 @@
-"""What an optimizer is: pure `init` and `update`, whose updates are added to the parameters; and the checks of what it is given."""
+"""The type `Optimizer`: pure `init` and `update`, whose updates are added to the parameters; and checks of their arguments."""
 
 import inspect
 from collections.abc import Callable
@@ -16,7 +16,7 @@ State: TypeAlias = PyTree
 
 
 class Functions(NamedTuple):
-    """The pair that another library's gradient transformations are too."""
+    """`init` and `update`: another library's gradient transformation is such a pair too."""
 
     init: Callable[[Params], State]
     update: Callable[..., tuple[PyTree, State]]
@@ -25,10 +25,10 @@ class Functions(NamedTuple):
 class Optimizer(Functions):
     """init(params) -> state; update(grads, state, params=None, **extra) -> (updates, state). It unpacks as `init, update = optimizer`.
 
-    `extra` is what else is known of the step: `training` gives `value` (the objective), `grad` (of it, as jax.grad gives it) and
+    `extra` is what else is known about the step: `training` passes `value` (of the objective), `grad` (its gradient, as from jax.grad) and
     `value_fn` (params -> value, on the same batch). An optimizer takes what it needs and ignores the rest.
 
-    where: the predicate that says which leaves it trains, which `combine` looks at; None for all of them.
+    where: the predicate for the leaves that it trains, which `combine` reads; None for all of them.
     """
 
     where: Where | None
@@ -45,14 +45,14 @@ class Optimizer(Functions):
 
 
 def apply_updates(params: Params, updates: PyTree) -> Params:
-    """params + updates, dtypes of params kept.
+    """Adds updates to params, in the dtypes of params.
 
     Args:
       params: a pytree of floating-point or complex arrays; Python floats become arrays.
       updates: a pytree of the same structure and shapes.
 
     Raises:
-      TypeError: a parameter is of another dtype, or its update is complex where it is real.
+      TypeError: a parameter has another dtype, or is real while its update is complex.
 
     Example:
       >>> print(apply_updates(jnp.array([1.0]), jnp.array([-0.5])))
@@ -71,7 +71,7 @@ def _moved(params: Params, updates: PyTree) -> Params:
 
 
 def taken(update: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """What of extra a function that updates takes: all of it by **, or what it names.
+    """The entries of extra that an update function accepts: all of them if it takes **, else those that it names.
 
     Example:
       >>> taken(lambda grads, state, params=None, *, value: (grads, state), {"value": 1.0, "grad": 2.0})
@@ -88,7 +88,7 @@ def taken(update: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_arrays(name: str, what: str, tree: PyTree, complex_too: bool = True) -> PyTree:
-    """The tree with arrays as leaves: Python floats become arrays, and whole gradients floating point; other leaves are errors."""
+    """The tree with arrays as leaves: Python floats become arrays, integer gradients floating point; other leaves are errors."""
 
     def one(path: Any, leaf: Any) -> Any:
         dtype = _dtype(leaf)
@@ -106,7 +106,7 @@ def as_arrays(name: str, what: str, tree: PyTree, complex_too: bool = True) -> P
 
 
 def check_real(name: str, what: str, tree: PyTree, params: Params) -> None:
-    """Raises TypeError where a leaf is complex and its parameter real."""
+    """Raises TypeError if a leaf is complex and its parameter real."""
 
     def one(path: Any, leaf: jax.Array, p: jax.Array) -> None:
         if jnp.iscomplexobj(leaf) and not jnp.iscomplexobj(p):
@@ -126,7 +126,7 @@ def _at(path: Any) -> str:
 
 
 def _dtype(leaf: Any) -> Any:
-    """A leaf's dtype; object where it is no number and no array."""
+    """A leaf's dtype; object if it is neither a number nor an array."""
     try:
         return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""The named optimizers: each is parts composed, with the learning rate among them."""
+"""The named optimizers, each composed of parts, one of which applies the learning rate."""
 
 import jax
 import jax.numpy as jnp  # noqa: F401  (the examples use it)
@@ -26,7 +26,7 @@ from funcnet.tree import Scalar
 
 
 def sgd(learning_rate: ScalarOrSchedule, *, where: Where | None = None) -> Optimizer:
-    """Gradient descent; with minibatches, stochastic.
+    """Gradient descent, stochastic if the gradients are those of minibatches.
 
     params <- params - learning_rate * gradient
 
@@ -57,16 +57,16 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: 
     velocity <- decay * velocity + gradient
     params   <- params - learning_rate * velocity
 
-    With nesterov, params <- params - learning_rate * (decay * velocity + gradient), the new velocity taken.
+    With nesterov, params <- params - learning_rate * (decay * velocity + gradient), with the new velocity.
 
-    This is torch's and optax's rule: a schedule acts on the whole velocity. The other form in use,
-    step <- decay * step - learning_rate * gradient, params <- params + step, is the same while the learning rate is constant
-    (step is -learning_rate * velocity); under a schedule it is another rule, which weighs each gradient by the rate of its own step.
+    This is torch's and optax's rule: a schedule acts on the whole velocity. There is another form,
+    step <- decay * step - learning_rate * gradient, params <- params + step. It is the same while the learning rate is constant
+    (step is -learning_rate * velocity). With a schedule it is another rule: each gradient is weighted by the rate of the step it came in.
 
     Args:
       learning_rate: shape (), parameter units per gradient unit, >= 0; or a schedule.
       decay: shape (), share of the velocity kept each step, in [0, 1).
-      nesterov: whether the gradient counts as taken where the velocity leads to.
+      nesterov: True for Nesterov's momentum: the gradient is treated as if taken at the point that the velocity leads to.
       where: leaf or (path, leaf) -> bool, which leaves it trains; None for all of them. The others are frozen, as `combine` says.
 
     Returns:
@@ -90,7 +90,7 @@ def momentum(learning_rate: ScalarOrSchedule, decay: Scalar = 0.9, *, nesterov: 
 def adagrad(
     learning_rate: ScalarOrSchedule, eps: Scalar = 1e-10, *, eps_root: Scalar = 0.0, initial_sum: Scalar = 0.0, where: Where | None = None
 ) -> Optimizer:
-    """Each parameter at its own pace: the more it has been pushed, the smaller its steps.
+    """Gradient descent with a step size for each parameter: the larger its gradients so far, the smaller its steps.
 
     v      <- v + gradient^2
     params <- params - learning_rate * gradient / (sqrt(v + eps_root) + eps)
@@ -129,14 +129,14 @@ def rmsprop(
     centered: bool = False,
     where: Where | None = None,
 ) -> Optimizer:
-    """AdaGrad that forgets: the squares are averaged over recent steps.
+    """AdaGrad that forgets: it averages the squares over recent steps.
 
     v      <- decay * v + (1 - decay) * gradient^2
     params <- params - learning_rate * gradient / (sqrt(v + eps_root) + eps)
 
-    With centered, the mean of recent gradients squared is taken from v, which leaves their variance. With a momentum,
+    With centered, the square of the mean of recent gradients is subtracted from v, which leaves their variance. With a momentum,
     velocity <- momentum * velocity + gradient / (sqrt(v + eps_root) + eps), params <- params - learning_rate * velocity: a
-    schedule acts on the whole velocity, as in `momentum` and torch (optax's acts on what is added to it).
+    schedule acts on the whole velocity, as in `momentum` and torch (in optax it acts on what is added to the velocity).
 
     Args:
       learning_rate: shape (), parameter units, >= 0; or a schedule.
@@ -144,7 +144,7 @@ def rmsprop(
       eps: shape (), gradient units, >= 0.
       eps_root: shape (), squared gradient units, >= 0.
       momentum: shape (), share of the velocity kept each step, in [0, 1); None keeps no velocity.
-      centered: whether the steps are divided by the deviation of recent gradients, rather than by their size.
+      centered: True divides by the standard deviation of recent gradients, False by their root mean square.
       where: leaf or (path, leaf) -> bool, which leaves it trains; None for all of them. The others are frozen, as `combine` says.
 
     Returns:
@@ -177,7 +177,7 @@ def adam(
     mu_dtype: jax.typing.DTypeLike | None = None,
     where: Where | None = None,
 ) -> Optimizer:
-    """Momentum's step and RMSProp's pace, both corrected for starting at zero.
+    """Averages gradients as momentum does and divides by their size as RMSProp does, both corrected for starting at zero.
 
     m      <- b1 * m + (1 - b1) * gradient
     v      <- b2 * v + (1 - b2) * gradient^2
@@ -221,7 +221,7 @@ def adamw(
     decay_where: Where | None = None,
     where: Where | None = None,
 ) -> Optimizer:
-    """Adam, and apart from the gradient every parameter shrinks by learning_rate * weight_decay of itself.
+    """Adam with decoupled weight decay: each step also subtracts learning_rate * weight_decay * params.
 
     Args:
       learning_rate: shape (), parameter units, >= 0; or a schedule.
@@ -254,7 +254,7 @@ def adamw(
 
 
 def adadelta(learning_rate: ScalarOrSchedule = 1.0, rho: Scalar = 0.9, eps: Scalar = 1e-6, *, where: Where | None = None) -> Optimizer:
-    """RMSProp that finds its own unit: steps as large as recent steps were.
+    """RMSProp whose steps are about as large as recent steps, so that they have the unit of the parameters.
 
     v      <- rho * v + (1 - rho) * gradient^2
     d      <- sqrt(u + eps) / sqrt(v + eps) * gradient
@@ -295,13 +295,13 @@ def nadam(
     mu_dtype: jax.typing.DTypeLike | None = None,
     where: Where | None = None,
 ) -> Optimizer:
-    """Adam whose momentum looks one step ahead.
+    """Adam with Nesterov's momentum, which looks one step ahead.
 
     params <- params - learning_rate * (mu' * m / (1 - P * mu') + (1 - mu) * gradient / (1 - P))
                        / (sqrt(v / (1 - b2^t) + eps_root) + eps)
 
-    mu is b1, mu' the next step's mu, P the product of all mu so far; m and v as in `adam`. With a momentum_decay,
-    mu is b1 * (1 - 0.96^(t * momentum_decay) / 2), which the paper suggests, with 0.004.
+    mu is b1, mu' is mu at the next step, P is the product of all mu so far; m and v as in `adam`. With a momentum_decay,
+    mu is b1 * (1 - 0.96^(t * momentum_decay) / 2); the paper suggests this, with a momentum_decay of 0.004.
 
     Args:
       learning_rate: shape (), parameter units, >= 0; or a schedule.
@@ -350,7 +350,7 @@ def lion(
       b1: shape (), share of m in the step, in [0, 1).
       b2: shape (), share of m kept each step, in [0, 1).
       weight_decay: shape (), >= 0.
-      mu_dtype: dtype in which m is kept, such as "bfloat16", which halves its memory; None for that of params. Complex m stay as they are.
+      mu_dtype: dtype in which m is kept, such as "bfloat16", which halves its memory; None for that of params.
       decay_where: leaf or (path, leaf) -> bool, which leaves decay; None for all of them.
       where: leaf or (path, leaf) -> bool, which leaves it trains; None for all of them. The others are frozen, as `combine` says.
 
@@ -370,7 +370,7 @@ def lion(
     """
     parts = [by_lion("lion", b1, b2, mu_dtype), by_rate, shrunk("lion", weight_decay, decay_where, "decay_where")]
     if not check.is_traced(weight_decay) and float(weight_decay) == 0:
-        del parts[-1]  # it needs no params then
+        del parts[-1]  # then update needs no params
     return composed("lion", parts, learning_rate, where)
 
 
@@ -384,12 +384,12 @@ def amsgrad(
     mu_dtype: jax.typing.DTypeLike | None = None,
     where: Where | None = None,
 ) -> Optimizer:
-    """Adam whose pace never rises again: it divides by the root of the largest mean square so far.
+    """Adam that divides by the root of the largest mean square so far.
 
     u      <- max(u, v / (1 - b2^t))
     params <- params - learning_rate * (m / (1 - b1^t)) / (sqrt(u + eps_root) + eps)
 
-    m and v as in `adam`. This is optax's rule. torch's takes the maximum of v before it is corrected and corrects that; the
+    m and v as in `adam`. This is optax's rule. torch takes the maximum of the uncorrected v, and corrects the maximum; the
     paper corrects neither m nor v.
 
     Args:
@@ -422,7 +422,7 @@ def amsgrad(
 def adamax(
     learning_rate: ScalarOrSchedule, b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8, *, where: Where | None = None
 ) -> Optimizer:
-    """Adam that divides by the largest recent gradient in place of the root of the mean square.
+    """Adam that divides by the largest recent gradient instead of the root of the mean square.
 
     m      <- b1 * m + (1 - b1) * gradient
     u      <- max(b2 * u, |gradient| + eps)
@@ -461,7 +461,7 @@ def adabelief(
     eps_root: Scalar = 1e-16,
     where: Where | None = None,
 ) -> Optimizer:
-    """Adam that trusts a gradient the more, the nearer it is to what was expected: it divides by the deviation from m.
+    """Adam that divides by the deviation of gradients from their mean m: the smaller the deviation, the larger the steps.
 
     m      <- b1 * m + (1 - b1) * gradient
     v      <- b2 * v + (1 - b2) * (gradient - m)^2 + eps_root
@@ -501,9 +501,9 @@ def radam(
     eps_root: Scalar = 0.0,
     where: Where | None = None,
 ) -> Optimizer:
-    """Adam with a warmup of its own: as long as v is of too few gradients to be trusted, the steps are momentum's.
+    """Adam with a built-in warmup: while v averages too few gradients to be trusted, the steps are those of momentum.
 
-    n      =  2 * a + 1, where a is the mean age of the gradients in v: how many they count as; at last N = 2 / (1 - b2) - 1
+    n      =  2 * a + 1, the effective number of gradients in v, where a is their mean age; in the limit N = 2 / (1 - b2) - 1
     r      =  sqrt((n - 4) * (n - 2) * N / ((N - 4) * (N - 2) * n))
     params <- params - learning_rate * r * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t) + eps_root) + eps), from n = 5 on;
     params <- params - learning_rate * m / (1 - b1^t) before
@@ -511,7 +511,7 @@ def radam(
     m and v as in `adam`.
 
     Args:
-      learning_rate: shape (), parameter units, and per gradient unit in the first steps, >= 0; or a schedule.
+      learning_rate: shape (), parameter units (in the first steps parameter units per gradient unit), >= 0; or a schedule.
       b1: shape (), share of m kept each step, in [0, 1).
       b2: shape (), share of v kept each step, in [0, 1).
       eps: shape (), gradient units, >= 0.
@@ -551,7 +551,7 @@ def lamb(
     step   =  (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t) + eps_root) + eps) + weight_decay * params
     params <- params - learning_rate * |params| / |step| * step, leaf by leaf
 
-    m and v as in `adam`. Where |params| or |step| is zero their ratio counts as one.
+    m and v as in `adam`. Where |params| or |step| is zero, their ratio is taken as one.
 
     Args:
       learning_rate: shape (), share of a leaf's norm, >= 0; or a schedule.
@@ -597,14 +597,14 @@ def lars(
     decay_where: Where | None = None,
     where: Where | None = None,
 ) -> Optimizer:
-    """Momentum for large batches: each leaf's gradient is made as long as the leaf, times a small number.
+    """Momentum for large batches: each leaf's gradient is scaled to a small share of the leaf's norm.
 
     g        =  gradient + weight_decay * params
     velocity <- momentum * velocity + learning_rate * trust_coefficient * |params| / (|g| + eps) * g, leaf by leaf
     params   <- params - velocity
 
-    With nesterov, what is added to the velocity counts once more in the step. Where |params| or |g| is zero,
-    trust_coefficient * |params| / (|g| + eps) counts as one. A schedule acts on what is added to the velocity, as in the paper.
+    With nesterov, the step is momentum * velocity, with the new velocity, plus what was added to it. Where |params| or |g| is zero,
+    trust_coefficient * |params| / (|g| + eps) is taken as one. A schedule acts on what is added to the velocity, as in the paper.
 
     Args:
       learning_rate: shape (), >= 0; or a schedule.
@@ -612,7 +612,7 @@ def lars(
       weight_decay: shape (), gradient units per parameter unit, >= 0.
       trust_coefficient: shape (), share of a leaf's norm, >= 0.
       eps: shape (), gradient units, >= 0.
-      nesterov: whether the gradient counts as taken where the velocity leads to.
+      nesterov: True for Nesterov's momentum: the gradient is treated as if taken at the point that the velocity leads to.
       decay_where: leaf or (path, leaf) -> bool, which leaves decay and are scaled by the ratio of norms; None for all of them.
       where: leaf or (path, leaf) -> bool, which leaves it trains; None for all of them. The others are frozen, as `combine` says.
 
@@ -651,7 +651,7 @@ def adafactor(
     multiply_by_parameter_scale: bool = True,
     where: Where | None = None,
 ) -> Optimizer:
-    """RMSProp that keeps of a matrix's mean squares their row and column means alone: almost no memory.
+    """RMSProp with almost no memory: it keeps only the row and column means of a matrix's mean squares.
 
     decay  =  1 - t^-decay_rate
     v      <- decay * v + (1 - decay) * (gradient^2 + eps), or its row means R and column means C: v is R * C / mean(R)
@@ -660,18 +660,18 @@ def adafactor(
 
     Args:
       learning_rate: shape (), share of a leaf's root mean square, >= 0; or a schedule.
-      decay_rate: shape (), >= 0: how fast the past comes to count for nearly all.
+      decay_rate: shape (), >= 0; the larger, the faster the decay rises to 1.
       clipping_threshold: shape (), the largest root mean square of a leaf's step before the learning rate, >= 0.
       eps: shape (), squared gradient units, >= 0.
-      min_dim_size_to_factor: leaves whose second longest axis is at least so long are kept as rows and columns, at least 1.
-      multiply_by_parameter_scale: whether the steps are shares of the parameters, as in the last line's last factor.
+      min_dim_size_to_factor: at least 1; leaves whose second longest axis is at least this long are kept as row and column means.
+      multiply_by_parameter_scale: whether steps are relative to the parameters: the factor max(rms(params), 0.001) above.
       where: leaf or (path, leaf) -> bool, which leaves it trains; None for all of them. The others are frozen, as `combine` says.
 
     Returns:
-      An `Optimizer` whose updates are added to params; its `update` needs params.
+      An `Optimizer` whose updates are added to params; its `update` needs params, unless multiply_by_parameter_scale is False.
 
     Raises:
-      ValueError: a concrete argument is out of range, update is called without params, or where picks no leaf.
+      ValueError: a concrete argument is out of range, update is called without the params it needs, or where picks no leaf.
 
     Example:
       >>> optimizer = adafactor(0.5)

@@ -1,4 +1,4 @@
-"""Transformations that make steps of directions: velocity, weight decay, ratios of norms, and the learning rate."""
+"""Transformations that turn directions into steps: velocity, weight decay, ratios of norms, and the learning rate."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,14 +26,14 @@ from funcnet.tree import Params, PyTree, Scalar, abs_square, cast, root, wide, z
 
 
 def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool = True) -> Optimizer:
-    """Moves times -learning_rate: what a `chain` of transformations ends with.
+    """Multiplies moves by -learning_rate: usually the last transformation of a `chain`.
 
     Args:
       learning_rate: shape (), >= 0; or a schedule.
-      flip_sign: whether the step is downwards, as it is where the moves are gradients or scaled ones.
+      flip_sign: True multiplies by -learning_rate, which makes downhill steps of gradients; False by learning_rate.
 
     Returns:
-      An `Optimizer` whose updates are added to params. With a schedule it keeps how many updates it has made.
+      An `Optimizer` whose updates are added to params. With a schedule its state counts the updates made.
 
     Raises:
       ValueError: the learning rate is negative; a traced one cannot be checked.
@@ -51,22 +51,22 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
 class MomentumState(NamedTuple):
     """What heavy-ball SGD carries from step to step."""
 
-    velocity: Params  # structure, shapes and dtypes of params; gradients, of which the learning rate makes a step
+    velocity: Params  # structure, shapes and dtypes of params, before the learning rate; in lars at least float32, and after it
 
 
 def trace(decay: Scalar = 0.9, *, nesterov: bool = False) -> Optimizer:
-    """Velocity: moves that add up and fade.
+    """Replaces moves by a velocity: a sum of the moves so far that decays.
 
     velocity <- decay * velocity + move
 
-    It gives the velocity; with nesterov, decay * velocity + move, the new velocity taken.
+    It returns the new velocity; with nesterov, decay * (new velocity) + move.
 
     Args:
       decay: shape (), share of the velocity kept each step, in [0, 1).
-      nesterov: whether the gradient counts as taken where the velocity leads to.
+      nesterov: True for Nesterov's momentum: the gradient is treated as if taken at the point that the velocity leads to.
 
     Returns:
-      An `Optimizer` that gives moves upwards; `scale_by_learning_rate` turns them.
+      An `Optimizer` whose moves point uphill; `scale_by_learning_rate` changes their sign.
 
     Raises:
       ValueError: a concrete argument is out of range; a traced one cannot be checked.
@@ -84,7 +84,7 @@ def trace(decay: Scalar = 0.9, *, nesterov: bool = False) -> Optimizer:
 
 
 def traced(name: str, argument: str, decay: Scalar, nesterov: bool = False, *, wide_velocity: bool = False) -> Part:
-    """The part of `trace`, whose velocity may be kept in at least float32."""
+    """`trace` as a `Part`; wide_velocity keeps the velocity in at least float32."""
     share(name, **{argument: decay})
 
     def init(params: Params) -> MomentumState:
@@ -98,13 +98,14 @@ def traced(name: str, argument: str, decay: Scalar, nesterov: bool = False, *, w
 
 
 def add_decayed_weights(weight_decay: Scalar, *, where: Where | None = None) -> Optimizer:
-    """Moves plus weight_decay * params.
+    """Adds weight_decay * params to the moves.
 
-    Before `scale_by_adam` in a `chain` it is a penalty's gradient; after it, and before the learning rate, the decay of `adamw`.
+    Before `scale_by_adam` in a `chain` this acts as the gradient of a penalty; after it, and before the learning rate, as the weight decay
+    of `adamw`.
 
     Args:
       weight_decay: shape (), >= 0.
-      where: leaf or (path, leaf) -> bool, which leaves decay; None for all of them. The others pass unchanged.
+      where: leaf or (path, leaf) -> bool, which leaves decay; None for all of them. The moves of others pass unchanged.
 
     Returns:
       An `Optimizer` whose `update` needs params.
@@ -125,7 +126,12 @@ def add_decayed_weights(weight_decay: Scalar, *, where: Where | None = None) -> 
 
 
 def decayed(name: str, weight_decay: Scalar, where: Where | None, argument: str, what: str) -> Part:
-    """The part of `add_decayed_weights`; what it needs params for, and what the predicate is called, is for messages."""
+    """`add_decayed_weights` as a `Part`.
+
+    Args:
+      argument: name of the predicate, for messages.
+      what: what params are needed for, for messages.
+    """
     positive(name, weight_decay=weight_decay)
 
     def one(move: jax.Array, p: jax.Array) -> jax.Array:
@@ -136,7 +142,7 @@ def decayed(name: str, weight_decay: Scalar, where: Where | None, argument: str,
 
 
 def shrunk(name: str, weight_decay: Scalar, where: Where | None, argument: str) -> Part:
-    """Updates that also shrink the parameters by learning_rate * weight_decay of themselves; after the learning rate."""
+    """A part after the learning rate: it also subtracts learning_rate * weight_decay * params from the moves."""
     positive(name, weight_decay=weight_decay)
     flags = _flags(name, where, argument)
 
@@ -155,11 +161,11 @@ def shrunk(name: str, weight_decay: Scalar, where: Where | None, argument: str) 
 
 
 def scale_by_trust_ratio(trust_coefficient: Scalar = 1.0, eps: Scalar = 0.0, *, where: Where | None = None) -> Optimizer:
-    """Each leaf's move becomes as long as the leaf, times a number: for large batches.
+    """Scales each leaf's move to a share of the leaf's norm, for large batches.
 
     move <- trust_coefficient * |params| / (|move| + eps) * move, leaf by leaf
 
-    Where |params| or |move| is zero, the factor counts as one.
+    Where |params| or |move| is zero, the move is not scaled.
 
     Args:
       trust_coefficient: shape (), share of a leaf's norm, >= 0.
@@ -186,7 +192,7 @@ def scale_by_trust_ratio(trust_coefficient: Scalar = 1.0, eps: Scalar = 0.0, *, 
 
 
 def by_trust(name: str, trust_coefficient: Scalar, eps: Scalar, where: Where | None, argument: str) -> Part:
-    """The part of `scale_by_trust_ratio`."""
+    """`scale_by_trust_ratio` as a `Part`."""
     positive(name, trust_coefficient=trust_coefficient, eps=eps)
 
     def one(move: jax.Array, p: jax.Array) -> jax.Array:
@@ -197,7 +203,7 @@ def by_trust(name: str, trust_coefficient: Scalar, eps: Scalar, where: Where | N
 
 
 def clip_by_block_rms(threshold: Scalar) -> Optimizer:
-    """Shortens each leaf whose root mean square exceeds a number.
+    """Scales down each leaf's move whose root mean square exceeds a threshold.
 
     move <- move / max(1, rms(move) / threshold), leaf by leaf
 
@@ -205,7 +211,7 @@ def clip_by_block_rms(threshold: Scalar) -> Optimizer:
       threshold: shape (), units of the move, >= 0.
 
     Returns:
-      An `Optimizer` that gives the clipped moves.
+      An `Optimizer` that returns the clipped moves.
 
     Raises:
       ValueError: the threshold is negative; a traced one cannot be checked.
@@ -222,7 +228,7 @@ def clip_by_block_rms(threshold: Scalar) -> Optimizer:
 
 
 def clipped_by_rms(name: str, argument: str, threshold: Scalar) -> Part:
-    """The part of `clip_by_block_rms`."""
+    """`clip_by_block_rms` as a `Part`."""
     positive(name, **{argument: threshold})
 
     def one(move: jax.Array) -> jax.Array:
@@ -236,7 +242,7 @@ def clipped_by_rms(name: str, argument: str, threshold: Scalar) -> Part:
 
 
 def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
-    """Each leaf's move times the leaf's root mean square, or min_scale where that is larger: steps are shares of the parameters.
+    """Multiplies each leaf's move by the leaf's root mean square, or by min_scale if that is larger: steps are relative to params.
 
     Args:
       min_scale: shape (), parameter units, >= 0.
@@ -260,7 +266,7 @@ def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
 
 
 def by_param_rms(name: str, min_scale: Scalar) -> Part:
-    """The part of `scale_by_param_block_rms`."""
+    """`scale_by_param_block_rms` as a `Part`."""
     positive(name, min_scale=min_scale)
 
     def one(move: jax.Array, p: jax.Array) -> jax.Array:
@@ -291,7 +297,7 @@ def _flags(name: str, where: Where | None, argument: str) -> Callable[[Params], 
 
 
 def _with_params(name: str, one: Callable[[jax.Array, jax.Array], jax.Array], where: Where | None, argument: str, what: str) -> Part:
-    """The part that acts on the leaves that a predicate picks by a function of (move, parameter); the others pass."""
+    """A part that applies a function of (move, parameter) to the leaves that a predicate picks; other moves pass unchanged."""
     flags = _flags(name, where, argument)
 
     def move(moves: PyTree, at: At) -> PyTree:

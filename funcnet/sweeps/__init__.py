@@ -1,28 +1,29 @@
-"""Sweeps: every variant of a recipe trained in as few programs as there are kinds of it.
+"""Sweeps: train many variants of a recipe at once; variants that differ only in floats share a compiled program.
 
 The words, each with one meaning in the whole package:
 
-plan        what is to be trained: variants, their rows, and which of them share a program; `plan` says what that will take
+plan        what a sweep trains: its variants, their rows, and which rows share a program; `plan` estimates what that takes
 recipe      a function of hyperparameters that returns a training
 variant     one setting of the hyperparameters
-replicate   a run of a variant with a key of its own
-fold        one of the parts that data is cut into, in turn what a run validates by; the runs of a chunk have one in common
+replicate   one of several runs of a variant, each with its own random key
+fold        one split of the data into training and validation examples; all runs of a chunk use the same fold
 row         one run: a variant in a replicate, on a fold; a row of the result's table
-assignment  the values of a variant's hyperparameters: static ones pick a program, numbers and names are its arguments
+assignment  the values of a variant's hyperparameters, sorted: static ones pick a program, numbers and names are its arguments
+program     the compiled functions that a group trains with: one each to initialize, draw, take steps and evaluate
 group       the rows that share a program
-size        the value of a traced number that decides a shape, such as a width; the sizes of a group are filled up to the largest
-lot         rows of a group that may train in one chunk: they have the same names and fold, and where they share it one key
-lane        a place in a chunk, for one row
-chunk       rows that train together, in one call of a program, as many as it has lanes
-cohort      a chunk on its way: its rows stand at one step
-stretch     64 steps whose minibatches are drawn together, and after which the lanes are looked at
+size        the value of a traced number that decides a shape, such as a width; a group's states are padded to its largest size
+lot         rows of a group that may train in one chunk: same names, same fold, and the same replicate if lanes share one key
+lane        a position on the batch axis (vmap) of a chunk; it trains one row
+chunk       rows that train together, in one call of a program, one in each lane
+cohort      a chunk and its training state; all its rows are at the same step
+stretch     64 steps whose minibatches are drawn together; after each, the lanes are checked for non-finite numbers
 segment     the steps of one task
-task        a cohort over a segment; data goes in and comes out
-slot        where one chunk trains at a time: a core, a device, or a worker
+task        a cohort and the segment it is to train; data goes in, data comes out
+slot        a place that trains one chunk at a time: a core, a device, or a worker
 worker      another process that trains chunks
 evaluation  a step after which runs are measured
-ledger      what was measured and decided, an entry for each row
-policy      what decides which variants go on
+ledger      arrays of what was measured and decided, one entry for each row
+policy      the rule that decides which variants continue
 """
 
 from funcnet.sweeps.events import Evaluation as Evaluation

@@ -1,8 +1,7 @@
-"""The assignment of values to hyperparameters: what of a variant picks a program, and what tells the lanes of one apart.
+"""Sorts a variant's hyperparameters into static ones, which pick a program, and numbers and names, which are its arguments.
 
-A hyperparameter is static, a number or a name. A static one picks a program. Numbers and names are arguments of the program:
-each lane has its own numbers; names all lanes of a chunk have in common. The same three words are used wherever a variant's
-values go: in variants, groups, lanes and the trial of a group.
+Each lane has its own numbers; all lanes of a chunk have the same names. `static`, `numbers` and `names` mean the same wherever
+a variant's values are passed on: in variants, groups, lanes and the trial of a group.
 """
 
 from collections.abc import Mapping
@@ -14,20 +13,20 @@ from funcnet import check
 from funcnet.spaces import MISSING, Static, Traced, bare, plain
 from funcnet.train import check_batch_size, steps_of
 
-RESERVED = ("batch_size", "num_steps", "num_examples")  # names that belong to the sweep and may stand among the variants
+RESERVED = ("batch_size", "num_steps", "num_examples")  # hyperparameters that have a meaning for the sweep itself
 
 
 class Variant(NamedTuple):
     """One setting of the hyperparameters."""
 
-    hyperparameters: dict[str, Any]  # as given, without the marks static and traced; those that are MISSING stand nowhere else
-    static: dict[str, Any]  # of the recipe's, what picks a program
-    numbers: dict[str, float | int]  # of the recipe's, what is an argument of the program
-    names: dict[str, str]  # likewise: of an activation or an optimizer
+    hyperparameters: dict[str, Any]  # as given, without the marks static and traced; MISSING ones are in no other field
+    static: dict[str, Any]  # the recipe's hyperparameters that pick a program
+    numbers: dict[str, float | int]  # the recipe's hyperparameters that are numeric arguments of the program
+    names: dict[str, str]  # the recipe's hyperparameters that are names, such as of an activation or an optimizer
     batch_size: int | None
     num_steps: int
     num_examples: int | None
-    own: dict[str, Any] = {}  # noqa: RUF012  # the sweep's own values that the recipe asks for
+    own: dict[str, Any] = {}  # noqa: RUF012  # RESERVED values that the recipe declares and the variant doesn't set
 
 
 def assign(
@@ -43,18 +42,18 @@ def assign(
     """Sorts the hyperparameters of one variant into static ones, numbers and names.
 
     Args:
-      where: which variant, for a message.
-      setting: as given.
+      where: names the variant in error messages.
+      setting: the variant's values, as given.
       declared: which of them the recipe takes.
-      wants: which of the sweep's own values the recipe takes.
-      num_steps: of the sweep, or None; the variant's own goes before it.
-      num_epochs: of the sweep where there is no num_steps: in steps by the variant's own batch_size and num_examples.
-      batch_size: of the sweep; the variant's own goes before it.
-      examples: how many there are to train on.
+      wants: which of the `RESERVED` names the recipe takes.
+      num_steps: of the sweep, or None; the variant's own takes precedence.
+      num_epochs: of the sweep, used if there is no num_steps; converted to steps with the variant's own batch_size and num_examples.
+      batch_size: of the sweep; the variant's own takes precedence.
+      examples: number of training examples.
 
     Raises:
-      TypeError: a value can't pick a program, since it has no hash, or is no number or name although it was marked as traced.
-      ValueError: one of the sweep's own values is out of range.
+      TypeError: a static value isn't hashable, or a value marked as traced is no number or name.
+      ValueError: one of the `RESERVED` values is out of range.
     """
     values = {name: _plain(where, name, value) for name, value in setting.items() if value is not MISSING}
     there = {name: bare(value) for name, value in values.items()}
@@ -85,36 +84,36 @@ def assign(
 
 
 def program_of(variant: Variant) -> tuple[Any, ...]:
-    """What two variants must have in common to share a program. 1, 1.0 and True are equal, but not alike."""
+    """A key that is equal for variants that share a program. It tells 1, 1.0 and True apart, which Python treats as equal."""
     picks = tuple((name, typed(value)) for name, value in sorted(variant.static.items()))
     numbers = tuple((name, isinstance(value, int)) for name, value in sorted(variant.numbers.items()))
     return picks, numbers, tuple(sorted(variant.names)), variant.batch_size, variant.num_examples is not None
 
 
 def typed(value: Any) -> Any:
-    """A hashable value together with its type, tuples entry by entry."""
+    """A hashable value paired with its type; in a tuple, each entry is."""
     return (tuple, *map(typed, value)) if type(value) is tuple else (type(value), value)
 
 
 def brief(setting: Mapping[str, Any]) -> str:
-    """Hyperparameters as an error shows them."""
+    """Hyperparameters as error messages show them."""
 
     def short(value: Any) -> str:
         if not isinstance(value, float):
             return str(getattr(value, "__name__", repr(value)))
         digits = f"{float(value):.4g}"
-        return f"{digits}.0" if digits.lstrip("-").isdigit() else digits  # a width of 8.0 is not one of 8
+        return f"{digits}.0" if digits.lstrip("-").isdigit() else digits  # so that a width of 8.0 differs from one of 8
 
     return "(" + ", ".join(f"{name}={short(value)}" for name, value in plain(setting).items()) + ")"
 
 
 def _is_argument(name: str, value: Any) -> bool:
-    """Whether a recipe's hyperparameter is an argument of its program: floats are, and what was marked so."""
+    """Whether a recipe's hyperparameter is an argument of its program: a float, one marked as traced, or num_examples."""
     return isinstance(value, float | Traced) or (name == "num_examples" and value is not None)
 
 
 def _plain(where: str, name: str, value: Any) -> Any:
-    """Arrays of shape () as Python numbers, lists as tuples; the marks static and traced stay on."""
+    """The value with arrays of shape () as Python numbers and lists as tuples; keeps the marks static and traced."""
     if isinstance(value, Static | Traced):
         inner = _plain(where, name, value.value)
         if isinstance(value, Traced):

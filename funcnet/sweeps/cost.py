@@ -1,7 +1,7 @@
-"""What a traced function costs: its floating-point operations, loops counted in full.
+"""Counts the floating-point operations of a traced function, with every iteration of its loops.
 
-A compiler counts a loop's body once, however often it runs, and counts what it computes twice to save memory. These are counts
-of what was asked for, by the rules of a textbook: a matrix product of (m, n) and (n, k) takes 2 m n k.
+A compiler's own count has a loop's body once, however often it runs, and also what the compiler recomputes to save memory.
+These are the textbook's counts of what the function asks for: a matrix product of (m, n) and (n, k) takes 2 m n k.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from funcnet import inner
 
-# Operations that move numbers and compute none.
+# Operations that move numbers and compute nothing.
 _MOVES = frozenset(
     "broadcast_in_dim reshape transpose squeeze convert_element_type bitcast_convert_type iota copy copy_p rev slice dynamic_slice "
     "dynamic_update_slice concatenate pad gather scatter select_n split optimization_barrier stop_gradient".split()
@@ -22,13 +22,13 @@ _SUMS = frozenset("reduce_sum reduce_max reduce_min reduce_prod argmax argmin cu
 
 
 def flops(jaxpr: Any, *, cpu: bool = True) -> float:
-    """Floating-point operations of a `Jaxpr`: two a multiplication that is added, one a number elementwise, an exponential too.
+    """Floating-point operations of a `Jaxpr`: two for a multiply-add, one per number of an elementwise operation, also of `exp`.
 
-    Operations on whole numbers, comparisons and what only moves numbers count as none; of a choice, its most expensive branch counts.
-    A loop whose number of rounds is a value counts once.
+    Integer operations, comparisons and operations that only move numbers count as zero. Of a conditional, the most expensive
+    branch counts. A loop whose number of iterations is not known when it is traced counts once.
 
     Args:
-      cpu: whether the program is for a CPU, for which some layers compute otherwise.
+      cpu: whether the program is for a CPU, where some layers compute in another way.
 
     Example:
       >>> import jax
@@ -39,10 +39,10 @@ def flops(jaxpr: Any, *, cpu: bool = True) -> float:
 
 
 def bytes_touched(jaxpr: Any, *, full: bool, cpu: bool = True) -> float:
-    """Bytes that a `Jaxpr`'s operations read and write, each by itself: only good to compare one with another.
+    """Bytes that a `Jaxpr`'s operations read and write, without fusion; useful only to compare two such counts.
 
     Args:
-      full: whether loops are counted in full, and not once, as compilers do.
+      full: whether to count every iteration of a loop, instead of its body once, as compilers do.
     """
     return _counted(jaxpr, _bytes_of, full=full, cpu=cpu)
 
@@ -76,13 +76,13 @@ def _flops_of(equation: Any) -> float:
         window = equation.params.get("window_dimensions")
         each = equation.invars[0].aval.size if window is None else made * math.prod(window)
         return float(each)
-    if name.startswith("scatter"):  # scatter-add and its like: what is added
+    if name.startswith("scatter"):  # scatter-add and similar: the numbers that are added
         return float(equation.invars[-1].aval.size)
     return made
 
 
 def _convolution(equation: Any) -> float:
-    """Two for each product of a kernel's number with an input's, those with the zeros around and between inputs left out."""
+    """Two for each product of a kernel's number with an input's; products with padding or dilation zeros don't count."""
     params, (image, kernel), out = equation.params, (variable.aval.shape for variable in equation.invars), equation.outvars[0].aval.shape
     numbers = params["dimension_numbers"]
     batch, channels = (out[axis] for axis in numbers.out_spec[:2])

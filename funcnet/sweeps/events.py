@@ -1,4 +1,4 @@
-"""What is worth a line while a sweep trains: to Python's logging under the name "funcnet", and to the store's event log."""
+"""Logs the events of a sweep: to Python's logger "funcnet", and to the store's event log."""
 
 import json
 import logging
@@ -10,18 +10,18 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 LOG = logging.getLogger("funcnet")
-LOG.addHandler(logging.NullHandler())  # a library says nothing unless asked: Python's last resort would print warnings and errors
+LOG.addHandler(logging.NullHandler())  # silent by default: without a handler Python would print warnings and errors
 EVENTS = "events.jsonl"  # in a store: one JSON object a line, appended
 
 
 class Evaluation(NamedTuple):
-    """What a callback is told of: rows that were measured after the same step. All arrays are NumPy's, one entry for each row."""
+    """What a callback gets: metrics of rows that were measured after the same step. Arrays are NumPy's, with one entry per row."""
 
     step: int
     rows: np.ndarray  # (n,), int: of the result's table
     variants: np.ndarray  # (n,), int
     replicates: np.ndarray  # (n,), int
-    metrics: dict[str, np.ndarray]  # (n,) each, such as "validation/loss"; NaN where a run has diverged
+    metrics: dict[str, np.ndarray]  # (n,) each, such as "validation/loss"; NaN if a run has diverged
     folds: np.ndarray | None = None  # (n,), int: of the data
 
 
@@ -29,7 +29,7 @@ Callback = Callable[[Evaluation], None]
 
 
 class Teller(Protocol):
-    """Takes note of an event."""
+    """A function that records an event."""
 
     def __call__(self, event: str, /, **values: Any) -> None: ...
 
@@ -48,14 +48,14 @@ _LEVELS = {
 
 
 def log(event: str, /, **values: Any) -> None:
-    """To Python's logging: warnings for what went wrong, information on the whole sweep; its details are for debugging."""
+    """Logs an event with Python's logging: problems as warnings or errors, details as DEBUG, the rest as INFO."""
     level = _LEVELS.get(event, logging.INFO)
     if LOG.isEnabledFor(level):
         LOG.log(level, "sweep: %s%s", event, "".join(f", {name} {value}" for name, value in values.items()))
 
 
 def to_file(folder: str | os.PathLike[str]) -> Teller:
-    """To a store's event log too, which may be followed while it grows."""
+    """Returns a `Teller` that logs events and appends them to a store's event log, which can be read while it grows."""
     path = os.path.join(folder, EVENTS)
     _end_line(path)
 
@@ -65,19 +65,19 @@ def to_file(folder: str | os.PathLike[str]) -> Teller:
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
-        except OSError as error:  # the sweep's own results are more important, and say themselves when they can't be written
+        except OSError as error:  # no reason to end the sweep: if its results can't be written, the store raises
             LOG.warning("sweep: store: the event log can't be written: %s", error)
 
     return tell
 
 
 def _end_line(path: str) -> None:
-    """Where a process died in the middle of a line, the next event begins one of its own."""
+    """Ends a line that a dying process left incomplete, so that the next event starts on a new one."""
     try:
         with open(path, "rb+") as file:
             if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_CUR) >= 0 and file.read() != b"\n":
                 file.write(b"\n")
-    except OSError:  # there is none yet; or it says so when it is written to
+    except OSError:  # there is no log yet; any other problem shows when it is written to
         pass
 
 

@@ -1,4 +1,4 @@
-"""Where tasks run: this process's devices, their copies of the data, and the programs that are compiled for them."""
+"""Runs tasks on this process's devices: keeps a copy of the data on each, and the programs compiled for it."""
 
 import functools
 import os
@@ -19,19 +19,19 @@ from funcnet.sweeps.task import Done, Stand, Task, Workplace, run_task
 from funcnet.sweeps.trial import Constants, Trial
 from funcnet.train import Draws
 
-_PAUSES = 8  # of a chunk on its way to its end, where a run is long
-_DRAWN_BYTES = 2**26  # of draws that are remembered on a device, since the chunks of a replicate share them
+_PAUSES = 8  # tasks that a chunk's training is cut into, if the run is long
+_DRAWN_BYTES = 2**26  # size of the cache of draws, which the chunks of a replicate share
 
 
 class Slot(NamedTuple):
-    """A place where one chunk trains at a time."""
+    """A place that trains one chunk at a time."""
 
-    device: Any  # None where it is another process's
+    device: Any  # None if the slot is in another process
     number: int
 
 
 class Request(NamedTuple):
-    """Programs that are asked for."""
+    """Which programs the loop asks an executor for."""
 
     group: int
     width: int  # lanes
@@ -39,16 +39,16 @@ class Request(NamedTuple):
 
 
 class Ready(Protocol):
-    """Programs that are compiled, as far as the loop must know them."""
+    """Compiled programs: what the loop needs to know of them."""
 
     @property
     def bytes_needed(self) -> int: ...
 
 
 class Executor(Protocol):
-    """What the loop asks of a place where tasks run."""
+    """The interface through which the loop has its tasks run."""
 
-    slots: list[Slot]  # those that are there now; the loop gives each of them a task at a time
+    slots: list[Slot]  # the present ones; the loop gives each of them one task at a time
     platform: str  # "cpu", "gpu" or "tpu"
     budget: float  # bytes that one chunk may take
     seconds: float  # spent compiling
@@ -68,25 +68,25 @@ class Executor(Protocol):
 
 
 class Site:
-    """What the tasks of a sweep find in a process: the data and the key on each device, programs, and the draws that chunks share."""
+    """A sweep's resources in one process: data and key on each device, the compiler of its programs, and a cache of shared draws."""
 
     def __init__(self, trials: Mapping[int, Trial], data: Mapping[jax.Device, Folds], key: Mapping[jax.Device, jax.Array]):
         self.trials, self._data, self._key = trials, data, key
-        self._constants: dict[tuple[int, jax.Device], Constants] = {}  # as its programs take them
+        self._constants: dict[tuple[int, jax.Device], Constants] = {}  # by group and device
         self._drawn: Recent | None = None
-        self._before: dict[int, tuple[LaneArrays, Lanes]] = {}  # by slot: of its last task
+        self._before: dict[int, tuple[LaneArrays, Lanes]] = {}  # by slot, the lanes of its last task
 
     def compile(self, request: Request, example: LaneArrays, device: jax.Device) -> Pending:
-        """Programs for a device.
+        """Starts compiling programs for a device.
 
         Args:
-          example: of the lanes that they will be given.
+          example: lanes of the shapes and dtypes that the programs will get.
         """
         lanes = on_device(example, request.width, device)
         return compile_programs(self.trials[request.group], Kind(lanes, self._key[device], self._data[device][0], request.shared, device))
 
     def workplace(self, programs: Programs, task: Task, device: jax.Device, slot: int) -> Workplace:
-        """What a task of these programs finds on a device."""
+        """Everything that a task with these programs needs on a device."""
         own = task.group, device
         if own not in self._constants:
             self._constants[own] = jax.device_put(self.trials[task.group].constants, device)
@@ -95,14 +95,14 @@ class Site:
         return Workplace(programs, self._constants[own], lanes, self._key[device], draws, self._data[device][task.fold], device)
 
     def _placed(self, task: Task, device: jax.Device, slot: int) -> Lanes:
-        """The task's lanes on the slot's device, where they still are from the task before, if they are the same."""
+        """The task's lanes on the slot's device; reuses those of the slot's last task if they are the same."""
         before = self._before.get(slot)
         if before is None or before[0] is not task.lanes:
             before = self._before[slot] = task.lanes, on_device(task.lanes, task.width, device)
         return before[1]
 
     def _drawn_by(self, task: Task, device: jax.Device) -> tuple[Any, ...] | None:
-        """What the draws of a task depend on beside the step, where chunks may share them."""
+        """The key, besides the step, under which chunks share a task's draws; None if its lanes have draws of their own."""
         limits = task.lanes.num_examples
         if task.lanes.replicate.ndim or (limits is not None and limits.ndim):
             return None
@@ -122,9 +122,9 @@ class Site:
 
 
 class Threads:
-    """Trains chunks on this process's devices, one thread a slot.
+    """Trains chunks on this process's devices, one thread per slot.
 
-    Programs are compiled for the first device when they are asked for, and for another one when it first has nothing to do.
+    Programs are compiled for the first device when they are asked for, and for another device when it is first free to run them.
     """
 
     def __init__(self, trials: list[Trial], data: Folds, key: jax.Array, slots: list[Slot], memory_budget: int | None = None):
@@ -132,7 +132,7 @@ class Threads:
 
         Args:
           slots: where tasks may run.
-          memory_budget: bytes that the data and all chunks of one device may take; by default most of what is free.
+          memory_budget: bytes that the data and all chunks of one device may take; None for most of what is free.
         """
         self.slots, self.seconds, self.made = list(slots), 0.0, 0
         device = self.slots[0].device
@@ -148,30 +148,30 @@ class Threads:
         self._examples: dict[Request, LaneArrays] = {}
 
     def ask(self, request: Request, example: LaneArrays) -> None:
-        """Has programs compiled, which takes none of the slots.
+        """Starts compiling programs, which occupies no slot.
 
         Args:
-          example: of the lanes that they will be given.
+          example: lanes of the shapes and dtypes that the programs will get.
         """
         self._examples[request] = example
         self._ask(request, self.slots[0].device)
 
     def compiled(self, request: Request) -> Compiled | None:
-        """The programs that were asked for, on the first device; None while they are compiled."""
+        """The programs that were asked for, on the first device; None while they are being compiled."""
         device = self.slots[0].device
-        if (request, device) not in self._requested:  # the device that was the first one is retired
+        if (request, device) not in self._requested:  # the previous first device was retired
             self._ask(request, device)
         return self._found(request, device)
 
     def free(self) -> list[Slot]:
-        """The slots that have nothing to do."""
+        """The slots that run no task."""
         return list(self._free)
 
     def ready(self, request: Request, slot: Slot, *, asks: bool) -> bool:
-        """Whether a task of these programs may start on a slot.
+        """Whether a task with these programs may start on a slot.
 
         Args:
-          asks: whether to have them compiled for the slot's device where they are not.
+          asks: whether to start compiling them for the slot's device if nobody has yet.
         """
         if self._found(request, slot.device) is not None:
             return True
@@ -180,11 +180,11 @@ class Threads:
         return False
 
     def submit(self, task: Task, shared: bool, slot: Slot, seconds: float | None = None) -> Future[Done]:
-        """Starts a task on a free slot, which is free again once `release` says so.
+        """Starts a task on a free slot, which stays taken until `release`.
 
         Args:
           shared: whether the task's lanes share one key.
-          seconds: as `run_task` takes them.
+          seconds: after these the task stops early, at the end of a stretch; None for no limit.
         """
         if slot in self._free:
             self._free.remove(slot)
@@ -193,12 +193,12 @@ class Threads:
         return self._pool.submit(run_task, task, self._site.workplace(programs, task, slot.device, slot.number), seconds)
 
     def release(self, slot: Slot) -> None:
-        """The slot's task is done, and no other follows at once."""
+        """Frees a slot whose task is done."""
         if slot in self.slots:
             self._free.append(slot)
 
     def retire(self, slot: Slot) -> bool:
-        """The slot's device has failed, and gets no task more, if there is another device: whether there is."""
+        """Stops using the slot's device, which has failed, if there is another one; returns whether there is."""
         left = [other for other in self.slots if other.device != slot.device]
         if left:
             self.slots = left
@@ -206,7 +206,7 @@ class Threads:
         return bool(left)
 
     def pauses(self, request: Request, steps: int) -> int:
-        """Into how many tasks a chunk's way of so many steps is cut: at each the loop sees how far it has come."""
+        """Into how many tasks to cut a chunk's training of so many steps; after each the loop sees the chunk's progress."""
         return _PAUSES
 
     def finish(self, futures: Sequence[Future[Done]]) -> None:
@@ -214,14 +214,14 @@ class Threads:
         wait(futures)
 
     def awaited(self) -> list[Future[Any]]:
-        """What is being compiled."""
+        """Futures of the programs that are being compiled."""
         return [future for pending in self._requested.values() for future in pending.futures if not future.done()]
 
     def close(self, *, cancel: bool = False) -> None:
         """Waits for the tasks that run.
 
         Args:
-          cancel: those that have not begun never will.
+          cancel: whether to cancel those that have not started.
         """
         self._pool.shutdown(wait=True, cancel_futures=cancel)
 
@@ -241,19 +241,19 @@ class Threads:
 
 
 def _on(stand: Stand | None, device: jax.Device) -> Stand | None:
-    """A stand whose numbers lie on a device. This thread puts them there: the user's `with jax.enable_x64()` holds in no other."""
+    """The stand with its state on a device. Call it in the user's thread: a `with jax.enable_x64()` has no effect in others."""
     if stand is None or all(isinstance(leaf, jax.Array) and leaf.devices() == {device} for leaf in stand.state):
         return stand
     return stand._replace(state=jax.device_put(stand.state, device))
 
 
 def share_of(budget: int, slots: list[Slot]) -> float:
-    """Bytes that one chunk may take, of those that all chunks of a device may."""
+    """Bytes that one chunk may take, if all chunks of a device together may take budget."""
     return float(budget / sum(slot.device == slots[0].device for slot in slots))
 
 
 def local_slots() -> list[Slot]:
-    """One for each device; where the one device is a CPU, one for each of its cores. `jax.default_device` is the only one."""
+    """One slot per device, or per core if the only device is a CPU. If `jax.default_device` is set, that device alone is used."""
     chosen = inner.flag("jax_default_device")
     if chosen is None:
         devices = jax.local_devices()

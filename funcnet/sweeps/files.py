@@ -1,19 +1,19 @@
-"""Snapshots in a folder, which a crash at any moment leaves readable: parts, dicts of NumPy arrays, and a JSON content.
+"""Crash-safe snapshots in a folder. A snapshot is a JSON content and parts; each part is a dict of NumPy arrays.
 
-A snapshot is its manifest, `snapshot-00000012.json`, and the part files that it names, such as `part-00000012-ledger.npz`. No two
-snapshots in a row share a file, so that damage to one of them leaves the other whole: a part that stays as it is, is copied once, and the
-two copies take turns, so a manifest may name files of earlier numbers. Nothing is ever changed in place:
+On disk a snapshot is a manifest, `snapshot-00000012.json`, and the part files that it names, such as `part-00000012-ledger.npz`. Two
+consecutive snapshots never share a file, so that damage to one leaves the other intact. A part that doesn't change is therefore copied
+once; later snapshots name its two files in turn, so a manifest may name files with earlier numbers. No file is changed in place:
 
-1. each new part is written to a draft, flushed to the disk and renamed; then the folder is flushed;
-2. the manifest likewise: from here on there is a new snapshot;
-3. what neither the newest two manifests nor their parts are is removed.
+1. each new part is written to a draft file, flushed to the disk and renamed; then the folder is flushed;
+2. the manifest is written in the same way: once it is renamed, the new snapshot exists;
+3. all snapshot and part files are removed that neither of the newest two manifests needs.
 
-A manifest holds its parts' sizes and SHA-256 sums, and ends with its own sum. The newest manifest of which all of this is right is the
-snapshot; files in which it is wrong are renamed and kept. Files are read as if somebody wrote them to do harm: every size is checked
-before memory is taken, and every name before a file is opened.
+A manifest holds the sizes and SHA-256 sums of its parts, and ends with its own SHA-256. The current snapshot is the newest one for
+which all of these are right; damaged files are renamed and kept. Files are not trusted when they are read: every size is checked
+before memory is allocated, and every name before a file is opened.
 
-Two processes never write to one folder: `lock.json` is locked by its owner (flock), and the kernel unlocks it when the owner dies.
-Anybody may look on: `read_snapshot` and `read_owner` take no lock and change nothing.
+Two processes never write to one folder: the owner locks `lock.json` (flock), and the kernel unlocks it when the owner dies.
+Any process may read: `read_snapshot` and `read_owner` take no lock and change nothing.
 """
 
 import contextlib
@@ -50,53 +50,53 @@ _MANIFEST = re.compile(r"snapshot-([0-9]{8,12})\.json")
 _PART = re.compile(r"part-([0-9]{8,12})-([A-Za-z0-9_-]{1,64})\.npz")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DRAFT, _DAMAGED, _LOCK = ".draft", ".damaged", "lock.json"
-_LAST = 10**12 - 1  # the greatest number that the patterns know
+_LAST = 10**12 - 1  # the largest snapshot number that fits the patterns
 _LONGEST = 2**26  # bytes of a manifest
-_DEEPEST = 100  # lists and dicts within each other in a content: far from where Python's parser gives up
+_DEEPEST = 100  # nested lists and dicts in a content: far below the limit of Python's parser
 _SEAL = re.compile(rb',"sha256":"([0-9a-f]{64})"\}')
 _SEAL_BYTES = 77
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(r"\{'descr': '([<>|][biufc][0-9]{1,2})', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,2000})\), \} *\n")
 _CHUNK = 2**20
-_MOST_TRIES = 100  # to read a snapshot that a newer one replaces meanwhile
-_YOUNG = 5.0  # seconds in which a lock without an owner may still get one
+_MOST_TRIES = 100  # to read a snapshot while newer ones replace it
+_YOUNG = 5.0  # seconds after its creation in which a lock file may still be without its owner's name
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe must not block
 _MAKE = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-# What reading a wrong file raises; not MemoryError, which says nothing of the file.
+# What reading a damaged file raises; not MemoryError, which is no sign of damage.
 _WRONG = (ValueError, KeyError, TypeError, IndexError, EOFError, OverflowError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 class Snapshot(NamedTuple):
-    """What was written at once."""
+    """What one `Folder.write` stores."""
 
-    content: dict[str, Any]  # as JSON holds it
+    content: dict[str, Any]  # JSON data
     parts: Mapping[str, Mapping[str, np.ndarray]]  # arrays by part and name
 
 
 class StoreInUse(RuntimeError):
-    """Another process, or another `Folder` of this one, has the folder open."""
+    """Another process, or another `Folder` of this one, has the folder open or writes to it."""
 
 
 class StoreDamaged(ValueError):
-    """There were snapshots, and none of them can be read."""
+    """A store's files are damaged: no snapshot can be read, or a file of the current one has changed."""
 
 
 class _Damage(Exception):
-    """Why a file is not what was written."""
+    """A file is not what was written; the message is a phrase to follow the file's name, such as "is missing"."""
 
 
 class _Newer(Exception):
-    """Why a file is beyond this version, and not damaged."""
+    """A file is not damaged, but written by a newer version."""
 
 
 class _Entry(NamedTuple):
-    """What a manifest says of one part."""
+    """A manifest's entry for one part."""
 
     file: str
     size: int  # bytes
     sha256: str
-    dtypes: dict[str, str]  # by array: of those that are stored as bytes
+    dtypes: dict[str, str]  # by array name, for arrays that are stored as bytes
 
 
 class _Manifest(NamedTuple):
@@ -106,13 +106,13 @@ class _Manifest(NamedTuple):
 
 
 class Folder:
-    """Keeps snapshots in a folder, and has the newest good one when the folder is opened again.
+    """Writes snapshots to a folder, and reads the newest good one when the folder is opened again.
 
-    A snapshot is written whole or not at all, whatever happens: a crash, a full disk, a power cut. The newest two are kept. Where the
+    A snapshot is written completely or not at all, even after a crash, a full disk or a power cut. The newest two are kept. If the
     newest is damaged, the one before it is used; damaged files are renamed (`snapshot-00000012.json.damaged`), never deleted.
 
-    One `Folder` at a time may have a folder open. The lock of a process that died on this host is taken over; that of another host
-    never is, since it can't be seen from here whether its owner lives.
+    Only one `Folder` at a time may have a folder open. The lock of a process that died on this host is taken over; that of another
+    host's process never is, since this host can't see whether that process is alive.
 
     Args:
       path: the folder, made if need be. Files of other names in it are left alone.
@@ -120,14 +120,14 @@ class Folder:
 
     Attributes:
       snapshot: the newest good `Snapshot`, or None. Its arrays have been checked and may be written to. After a `write` it is read
-        back from the disk when it is asked for.
-      damaged: sentences for a log: what was found damaged when the folder was opened, and what it is called now. Where snapshot is
-        None and this is not empty, there were snapshots and none is good.
+        back from the disk at the first access.
+      damaged: sentences for a log: which files were damaged when the folder was opened, and their new names. If this is not empty
+        and snapshot is None, there were snapshots but none is good.
 
     Raises:
       StoreInUse: another process or `Folder` has it open.
-      ValueError: a newer version of funcnet wrote the newest snapshot; nothing is renamed then.
-      OSError: the folder can't be made, read or written; its errno is the system's.
+      ValueError: a newer version of funcnet wrote the newest snapshot; no file is renamed then.
+      OSError: the folder can't be made, read or written; errno is the system's.
 
     Example:
       >>> import tempfile
@@ -150,15 +150,15 @@ class Folder:
         self.damaged = []
         self._guard = threading.Lock()
         self._snapshot: Snapshot | None = None
-        self._current: _Manifest | None = None  # without its content once it was written, not read
-        self._before: _Manifest | None = None  # the one before, likewise; it may be damaged
+        self._current: _Manifest | None = None  # the newest good one; with an empty content if this Folder wrote it
+        self._before: _Manifest | None = None  # the one before it; its parts may be damaged
         if not os.fspath(path):
             raise ValueError(check.message(where, "path must be a folder's name", repr(path)))
-        self._folder = os.path.join(os.getcwd(), os.fsdecode(path))  # wherever the process goes later
+        self._folder = os.path.join(os.getcwd(), os.fsdecode(path))  # absolute: the process may change its folder later
         with self._explained():
             _make_folder(self._folder)
             self._lock = _Lock(self._folder, where)
-        self._release = weakref.finalize(self, self._lock.release)  # also when it is forgotten, or the process ends
+        self._release = weakref.finalize(self, self._lock.release)  # also on garbage collection and at the process's exit
         try:
             with self._explained():
                 self._find()
@@ -179,19 +179,19 @@ class Folder:
         """Stores a new snapshot; when this returns, it is on the disk.
 
         Args:
-          content: what JSON gives back as it is: dicts with text as keys, lists, text, numbers (also NaN and the infinities), True, False
-            and None, at most 100 within each other.
-          parts: arrays by part and name, of new parts and of those that changed. A part's name has up to 64 letters, digits, '_' and
-            '-'. Arrays are of booleans or numbers, bfloat16 and its kind too; their shapes, dtypes and bits come back as they are.
-          keep: names of parts of the snapshot before this one that belong to this one too. They are written a second time, from file
-            to file, and then not again: the copies take turns.
+          content: data that JSON reads back unchanged: dicts with text as keys, lists, text, numbers (also NaN and the infinities),
+            True, False and None, nested at most 100 deep.
+          parts: arrays by part and name, of new and changed parts. A part's name has 1 to 64 letters, digits, '_' and '-'.
+            Arrays hold booleans or numbers, also bfloat16 and similar; their shapes, dtypes and bits are read back unchanged.
+          keep: names of parts of the previous snapshot that belong to this one too, unchanged. The file of such a part is
+            copied once; later snapshots use its two files in turn.
 
         Raises:
-          TypeError: content holds what JSON can't, or an array is none of numbers.
+          TypeError: content holds something that JSON can't, or an array doesn't hold numbers.
           ValueError: a name can't be a file's, is given twice, or keep names a part that isn't there; or the folder was closed.
           StoreDamaged: the file of a part in keep has been removed or changed since it was read or written.
           StoreInUse: lock.json was removed, so that another process may have written to the folder.
-          OSError: the disk is full, or another such reason; its errno is the system's. The snapshot before is whole then, and
+          OSError: such as a full disk; errno is the system's. The previous snapshot is then still intact, and
             a later write may succeed.
 
         Example:
@@ -222,14 +222,14 @@ class Folder:
                     _flush_folder(self._folder)
                 except BaseException:
                     with contextlib.suppress(OSError):
-                        self._clear()  # on a full disk, room for what comes next
+                        self._clear()  # frees space, in case the disk is full
                     raise
             self._before, self._current, self._snapshot = self._current, _Manifest(number, {}, entries), None
-            with contextlib.suppress(OSError):  # the snapshot is there whatever becomes of the old ones; the next write tries again
+            with contextlib.suppress(OSError):  # the new snapshot is safe anyway; the next write tries again
                 self._remove(_unnamed(self._names(), [self._before, self._current]))
 
     def close(self) -> None:
-        """Lets others open the folder. What was read stays; a second call does nothing."""
+        """Unlocks the folder, so that others can open it. A snapshot that was read stays available; a second call does nothing."""
         with self._guard:
             self._release()
 
@@ -242,7 +242,7 @@ class Folder:
     # Reading
 
     def _find(self) -> None:
-        """The newest good snapshot; what is newer and damaged is renamed once all is known."""
+        """Finds the newest good snapshot; then renames the damaged files of newer ones."""
         names = self._names()
         self._remove(name for name in names if name.endswith(_DRAFT) and _number(name.removesuffix(_DRAFT)))
         wrong: dict[str, list[str]] = {}  # sentences by manifest
@@ -259,14 +259,14 @@ class Folder:
         for name, reasons in wrong.items():
             now = [f"{file} is now {renamed[file]}" for file in bad[name] if renamed[file]]
             self.damaged.append(f"{name} is damaged: {' and '.join(reasons)}; {', '.join(now)}")
-        if wrong and self._current is None:  # what is left may still be of use to a person, and the next write would remove it
+        if wrong and self._current is None:  # the next write would remove the other parts, and a person may still want them
             others = [self._set_aside(name) for name in self._names() if _PART.fullmatch(name)]
             self.damaged.append(
                 f"no snapshot in {self._folder} is good" + f"; other parts are now {', '.join(map(str, others))}" * bool(others)
             )
 
     def _older(self, names: list[str], number: int) -> _Manifest | None:
-        """The manifest before that of a number, as far as it can be read."""
+        """The newest readable manifest before the one with this number; None if there is none."""
         for name in _manifests(names):
             if _number(name) < number:
                 with contextlib.suppress(_Damage, _Newer):
@@ -284,7 +284,7 @@ class Folder:
             ) from None
 
     def _set_aside(self, name: str) -> str | None:
-        """The file's new name, which no other has; None where there is no file."""
+        """Renames a damaged file; returns its new, unused name, or None if there is no such file."""
         path, i = os.path.join(self._folder, name), 1
         while os.path.lexists(path + (aside := _DAMAGED + (f"-{i}" if i > 1 else ""))):
             i += 1
@@ -311,7 +311,7 @@ class Folder:
         return entries
 
     def _differs(self, entry: _Entry) -> str:
-        """What a part's file is instead, as far as its size can tell; nothing where it is as it was written."""
+        """How a part's file differs from what was written, judged by its kind and size; empty if it doesn't."""
         try:
             found = os.stat(os.path.join(self._folder, entry.file), follow_symlinks=False)
         except FileNotFoundError:
@@ -324,7 +324,7 @@ class Folder:
         return StoreDamaged(check.message(self._where, rule, got, f"write the part {name!r} again"))
 
     def _copy_of(self, name: str, entry: _Entry, number: int) -> _Entry:
-        """A part of the current snapshot in another file: that of the snapshot before it, or else a new one."""
+        """A second file with a part of the current snapshot: the previous snapshot's if it has the same part, else a new copy."""
         other = None if self._before is None else self._before.entries.get(name)
         if other is not None and other.file != entry.file and other._replace(file=entry.file) == entry and not self._differs(other):
             return other
@@ -344,9 +344,9 @@ class Folder:
         return entry._replace(file=file)
 
     def _checked(self, parts: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, np.ndarray]]:
-        """The parts as plain arrays, once all names and dtypes are known to be fine."""
+        """The parts as plain arrays; raises if a name or a dtype is invalid."""
         checked: dict[str, dict[str, np.ndarray]] = {}
-        folded: dict[str, str] = {}  # on some disks A and a are one file
+        folded: dict[str, str] = {}  # some disks ignore case in file names
         for part, arrays in parts.items():
             if not isinstance(part, str) or not _NAME.fullmatch(part):
                 rule = "a part's name must have 1 to 64 of the letters a to z and A to Z, digits, '_' and '-'"
@@ -386,14 +386,14 @@ class Folder:
             with zipfile.ZipFile(cast(Any, sink), "w", zipfile.ZIP_STORED) as archive:
                 for name, array in arrays.items():
                     stored = np.asarray(array, order="C")[..., None].view(np.uint8) if name in foreign else array
-                    # a ZipInfo of its own has no date: equal arrays make equal files
+                    # a new ZipInfo has a fixed date: equal arrays make equal files
                     with archive.open(zipfile.ZipInfo(_member_name(name)), "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, stored, version=(1, 0), allow_pickle=False)
 
         return _Entry(file, *self._put(file, fill), foreign)
 
     def _put(self, name: str, fill: "Callable[[_Sink], object]") -> tuple[int, str]:
-        """Writes a file whole or not at all; its size and SHA-256."""
+        """Writes a file completely or not at all; returns its size and SHA-256."""
         path = os.path.join(self._folder, name)
         sink = _Sink(os.open(path + _DRAFT, os.O_WRONLY | _MAKE, 0o666))
         try:
@@ -405,14 +405,14 @@ class Folder:
         return sink.size, sink.sum.hexdigest()
 
     def _next_number(self) -> int:
-        """A number that no file has had, be it damaged or of a write that failed."""
+        """A number larger than that of any file in the folder, including damaged ones and those of failed writes."""
         number = 1 + max([_number(name.partition(_DAMAGED)[0]) for name in self._names()], default=0)
         if number > _LAST:
             raise ValueError(check.message(self._where, f"snapshots must have numbers of at most {_LAST}", number, "give another folder"))
         return number
 
     def _clear(self) -> None:
-        """Removes drafts, and files newer than the newest good snapshot: what a write that failed has left."""
+        """Removes what a failed write has left: drafts, and files newer than the newest good snapshot."""
         newest = 0 if self._current is None else self._current.number
         self._remove([name for name in _unnamed(self._names(), []) if name.endswith(_DRAFT) or _number(name) > newest])
 
@@ -439,31 +439,31 @@ class Folder:
         return _explained(self._where, self._folder, "read and written")
 
 
-# Looking on
+# Reading without the lock
 
 
 def read_snapshot(
     path: str | os.PathLike[str], *, where: str = "store", only: Container[str] | None = None
 ) -> tuple[Snapshot | None, list[str]]:
-    """The newest good snapshot of a folder, while another process may be writing to it.
+    """Reads the newest good snapshot of a folder, even while another process writes to it.
 
-    No lock is taken, and nothing in the folder is changed: what is damaged keeps its name. The checks are those of `Folder`. A file
-    that is missing because a newer snapshot has come meanwhile is no damage: then all is read again.
+    It takes no lock and changes nothing in the folder: damaged files keep their names. The checks are those of `Folder`. If a file
+    is missing because a newer snapshot has just been written, that is no damage: everything is read again.
 
     Args:
       path: the folder.
       where: the name that error messages begin with.
-      only: the names of the parts that are wanted. The others are checked by their size and SHA-256 sum, but take no memory. None for
-        all.
+      only: names of the parts to read; None for all. The size and SHA-256 of the other parts are checked too, but they take no
+        memory.
 
     Returns:
-      The snapshot, or None where no good one is there; and sentences that say what is damaged. Where the snapshot is None and there are
-      sentences, there were snapshots and none is good.
+      The snapshot, or None if there is no good one; and sentences that say what is damaged. If the snapshot is None and there are
+      sentences, there are snapshots but none is good.
 
     Raises:
       ValueError: a newer version of funcnet wrote the newest snapshot.
       StoreInUse: the snapshots are replaced faster than they can be read.
-      OSError: there is no such folder, or it can't be read; its errno is the system's.
+      OSError: there is no such folder, or it can't be read; errno is the system's.
 
     Example:
       >>> import tempfile
@@ -486,7 +486,7 @@ def read_snapshot(
             for name in names:
                 manifest, parts, reasons, _ = _examined(where, folder, name, only)
                 if reasons and _manifests(os.listdir(folder)) != names:
-                    break  # what was missing may have been removed, for there is a newer snapshot
+                    break  # a newer snapshot was written meanwhile, and a file that is missing may have been removed for it
                 if manifest is not None and not reasons:
                     return Snapshot(manifest.content, parts), damaged
                 damaged.append(f"{name} is damaged: {' and '.join(reasons)}")
@@ -496,21 +496,21 @@ def read_snapshot(
 
 
 class Owner(NamedTuple):
-    """Whose lock a folder has."""
+    """The process that a folder's lock names."""
 
     pid: int
     host: str
-    alive: bool | None  # whether that process lives; None for one of another host, which can't be asked
+    alive: bool | None  # whether the process is alive; None for one on another host, where this can't be seen
 
 
 def read_owner(path: str | os.PathLike[str]) -> Owner | None:
-    """Which process has a folder open, as its lock.json says; the lock itself is left alone.
+    """Which process has a folder open, according to lock.json; takes no lock.
 
     Args:
       path: the folder.
 
     Returns:
-      An `Owner`, whose process may have died and left its lock; None where there is no lock, or one that says nothing.
+      An `Owner`, whose process may have died without removing its lock; None if there is no lock, or one that names no process.
 
     Example:
       >>> import tempfile
@@ -523,7 +523,7 @@ def read_owner(path: str | os.PathLike[str]) -> Owner | None:
     try:
         with _opened(os.path.join(os.fsdecode(path), _LOCK)) as file:
             owner = _read_owner(file.fileno())
-    except (_Damage, OSError):  # there is none, or none for us to read
+    except (_Damage, OSError):  # there is none, or none that we can read
         return None
     if owner is None:
         return None
@@ -531,7 +531,7 @@ def read_owner(path: str | os.PathLike[str]) -> Owner | None:
 
 
 def written_at(path: str | os.PathLike[str]) -> float | None:
-    """When the newest snapshot of a folder was written, whether or not it is good: seconds since 1970, by its file; None where there is none.
+    """The modification time of a folder's newest snapshot, good or not, in seconds since 1970; None if there is none.
 
     Example:
       >>> import tempfile
@@ -551,7 +551,12 @@ def written_at(path: str | os.PathLike[str]) -> float | None:
 def _examined(
     where: str, folder: str, name: str, only: Container[str] | None = None
 ) -> tuple[_Manifest | None, dict[str, dict[str, np.ndarray]], list[str], list[str]]:
-    """A manifest and its parts; what is wrong with them, and the files in which it is: both of nothing and the manifest where all is right."""
+    """Reads a manifest and its parts.
+
+    Returns:
+      The manifest (None if it can't be read), its parts, what is wrong with any of them, in words, and the files to rename if
+      something is: the manifest's and those of damaged parts.
+    """
     parts: dict[str, dict[str, np.ndarray]] = {}
     reasons, files = [], [name]
     manifest = None
@@ -580,7 +585,7 @@ def _examined(
 
 @contextlib.contextmanager
 def _explained(where: str, folder: str, how: str) -> Iterator[None]:
-    """The system's errors, in words and with their errno."""
+    """A `with` in which an OSError is raised again with a message that says what to do, and with its errno."""
     try:
         yield
     except OSError as error:
@@ -599,18 +604,18 @@ def _explained(where: str, folder: str, how: str) -> Iterator[None]:
 
 
 def _number(name: str) -> int:
-    """The number of a manifest or a part; 0 where it is none of this file's."""
+    """The number in the file name of a manifest or a part; 0 for any other file name."""
     found = _MANIFEST.fullmatch(name) or _PART.fullmatch(name)
     return int(found[1]) if found and f"{int(found[1]):08d}" == found[1] else 0
 
 
 def _manifests(names: Iterable[str]) -> list[str]:
-    """The manifests among these files, the newest first."""
+    """The manifests among these file names, newest first."""
     return sorted((name for name in names if _MANIFEST.fullmatch(name) and _number(name)), key=_number, reverse=True)
 
 
 def _unnamed(names: Iterable[str], manifests: Iterable[_Manifest | None]) -> list[str]:
-    """Of the files that are this layer's, those that no manifest needs; manifests first, so that none lacks its parts."""
+    """The snapshot files, part files and drafts that none of these manifests needs; manifests first, so that none loses its parts."""
     needed = set()
     for manifest in manifests:
         if manifest is not None:
@@ -620,7 +625,7 @@ def _unnamed(names: Iterable[str], manifests: Iterable[_Manifest | None]) -> lis
 
 
 def _member_name(name: str) -> str:
-    """An array's name in an npz file: without separators, so that names such as validation/loss are fine."""
+    """An array's name in an npz file: quoted, so that names with a separator, such as validation/loss, are allowed."""
     return quote(name, safe="") + ".npy"
 
 
@@ -633,11 +638,11 @@ def _array_name(member: str) -> str:
 
 def _is_native(dtype: np.dtype) -> bool:
     """Whether an npz file holds the dtype itself."""
-    return dtype.kind in "biufc" and dtype.isbuiltin != 2  # 2: one that a package has registered, as JAX's does
+    return dtype.kind in "biufc" and dtype.isbuiltin != 2  # 2: a dtype that a package has registered, such as ml_dtypes
 
 
 def _is_foreign(dtype: np.dtype) -> bool:
-    """Whether it is bfloat16 or of its kind: numbers, which an npz file holds as bytes."""
+    """Whether the dtype is bfloat16 or similar: numbers that an npz file holds only as bytes."""
     try:
         return dtype.isbuiltin == 2 and not dtype.hasobject and np.dtype(dtype.name) == dtype
     except TypeError:
@@ -645,7 +650,7 @@ def _is_foreign(dtype: np.dtype) -> bool:
 
 
 def _check_json(where: str, content: dict[str, Any]) -> None:
-    """Whether JSON gives content back as it is."""
+    """Raises if content is not what JSON reads back unchanged."""
     if type(content) is not dict:
         raise TypeError(check.message(where, "content must be a dict", type(content).__name__))
     rest: list[tuple[Any, int, str]] = [(content, 1, "content")]
@@ -660,7 +665,7 @@ def _check_json(where: str, content: dict[str, Any]) -> None:
                 rest.append((own, depth + 1, f"{path}[{key!r}]"))
         elif type(value) is list:
             rest.extend((own, depth + 1, f"{path}[{i}]") for i, own in enumerate(value))
-        elif type(value) is int and value.bit_length() > 10_000:  # Python reads no longer ones
+        elif type(value) is int and value.bit_length() > 10_000:  # near the longest that Python reads by default
             raise ValueError(check.message(where, f"{path} must have at most 10000 bits", value.bit_length()))
         elif value is not None and type(value) not in (str, bool, int, float, np.float64):
             fix = "a list, a number of Python's, or an array in parts"
@@ -668,9 +673,9 @@ def _check_json(where: str, content: dict[str, Any]) -> None:
 
 
 def _sealed(where: str, number: int, content: dict[str, Any], entries: Mapping[str, _Entry]) -> bytes:
-    """A manifest: JSON without spaces whose last field is the SHA-256 of the JSON without that field.
+    """A manifest's bytes: JSON without spaces, whose last field is the SHA-256 of the JSON without that field.
 
-    Every later format must keep `format` and this sum, or its files would be taken for damaged ones.
+    Every later format must keep the field `format` and this sum, else older versions would take its files for damaged ones.
     """
     parts = {name: {"file": e.file, "bytes": e.size, "sha256": e.sha256, "dtypes": e.dtypes} for name, e in entries.items()}
     body = json.dumps({"format": _FORMAT, "number": number, "content": content, "parts": parts}, separators=(",", ":")).encode()
@@ -716,7 +721,7 @@ def _entry(number: int, part: str, fields: Mapping[str, Any]) -> _Entry:
         if not re.fullmatch("[a-z][a-z0-9_]{1,40}", name):
             raise ValueError(f"a dtype must be a number's, got {name!r}")
         try:
-            dtype = np.dtype(name)  # JAX has registered its own
+            dtype = np.dtype(name)  # JAX registers bfloat16 and similar
         except TypeError:
             raise _Newer(f"dtype {name}, which this version of JAX doesn't know") from None
         if not _is_foreign(dtype):
@@ -725,7 +730,7 @@ def _entry(number: int, part: str, fields: Mapping[str, Any]) -> _Entry:
 
 
 def _read_part(path: str, entry: _Entry, *, wanted: bool = True) -> dict[str, np.ndarray]:
-    """Its arrays; none where they aren't wanted, once the bytes are known to be those that were written."""
+    """A part's arrays, after its size and SHA-256 have been checked; none if they aren't wanted."""
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size != entry.size:
@@ -761,7 +766,7 @@ def _arrays(file: IO[bytes], size: int, dtypes: Mapping[str, str]) -> dict[str, 
 
 
 def _array(stream: IO[bytes], size: int, name: str, foreign: np.dtype | None) -> np.ndarray:
-    """Reads a member in NumPy's npy format, version 1.0, of exactly that many bytes."""
+    """Reads an array in NumPy's npy format, version 1.0, from exactly size bytes."""
     start = stream.read(len(_MAGIC) + 2)
     length = int.from_bytes(start[-2:], "little")
     header = stream.read(length)
@@ -774,7 +779,7 @@ def _array(stream: IO[bytes], size: int, name: str, foreign: np.dtype | None) ->
         raise ValueError(f"{name!r} must have the {count * dtype.itemsize} bytes of shape {shape} and {dtype}, got {size} with its header")
     array = np.empty(count, dtype)
     raw, at = array.view(np.uint8), 0
-    while chunk := stream.read(_CHUNK):  # to the end, where the zip's own sum is checked
+    while chunk := stream.read(_CHUNK):  # to the end, where zipfile checks its own sum
         raw[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
         at += len(chunk)
     if at != len(raw):
@@ -789,7 +794,7 @@ def _array(stream: IO[bytes], size: int, name: str, foreign: np.dtype | None) ->
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[IO[bytes]]:
-    """A regular file to read, no link; anything else, or a disk that can't read it, is damage."""
+    """Opens a regular file, no link, to read; anything else, or a read error of the disk, is damage."""
     try:
         descriptor = os.open(path, _OPEN)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -799,13 +804,13 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
             yield file
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EIO, errno.EINVAL):
-            raise  # such as too many open files, which says nothing of this one
+            raise  # such as too many open files: no sign of damage
         why = {errno.ENOENT: "is missing", errno.ELOOP: "is a link"}.get(error.errno, f"can't be read ({error.strerror})")
         raise _Damage(why) from error
 
 
 class _Sink:
-    """A file being written: what zipfile needs of one that can't seek, and a sum of all bytes as they pass."""
+    """A file to write to, without seeking, as zipfile accepts it; counts and hashes the bytes."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -816,7 +821,7 @@ class _Sink:
         rest = memoryview(data).cast("B")
         self.sum.update(rest)
         while rest.nbytes:
-            rest = rest[os.write(self.descriptor, rest) :]  # which may take less than all of it
+            rest = rest[os.write(self.descriptor, rest) :]  # os.write may write only a part
         size = memoryview(data).nbytes
         self.size += size
         return size
@@ -826,14 +831,14 @@ class _Sink:
 
 
 def _make_folder(folder: str) -> None:
-    """Makes it and the folders above it, and flushes each to the disk."""
+    """Makes a folder and any missing folders above it, and flushes each to the disk."""
     above, missing = folder, []
     while not os.path.isdir(above):
         missing.append(above := above.rstrip(os.sep))
         above = os.path.dirname(above)
     os.makedirs(folder, exist_ok=True)
     for made in missing:
-        with contextlib.suppress(OSError):  # one that may not be read; then it is the system's to do
+        with contextlib.suppress(OSError):  # a folder that can't be opened is left to the system to flush
             _flush_folder(os.path.dirname(made))
 
 
@@ -845,7 +850,7 @@ def _flush_folder(folder: str) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP):  # some network disks have no such thing
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP):  # some network disks can't flush a folder
             raise
     finally:
         os.close(descriptor)
@@ -857,13 +862,13 @@ def _flush_folder(folder: str) -> None:
 class _Owner(NamedTuple):
     pid: int
     host: str
-    started: int | None  # clock ticks from the machine's start: tells a process from a later one of the same pid
+    started: int | None  # the process's start, in clock ticks since boot: distinguishes it from a later one with the same pid
 
 
 class _Lock:
-    """Holds lock.json. The mutex is flock on the open file, which the kernel ends with its owner; what it says is for people.
+    """The lock on a folder, lock.json. The mutex is flock on the open file, which the kernel releases when its process dies.
 
-    Where a disk knows no flock, the file itself is the mutex, and a dead owner is known by its pid and start.
+    On a disk without flock, the existence of the file is the mutex, and pid and start time in it tell whether its owner is dead.
     """
 
     def __init__(self, folder: str, where: str) -> None:
@@ -878,7 +883,7 @@ class _Lock:
                 made = False
                 try:
                     descriptor = os.open(self._path, os.O_RDWR | _OPEN)
-                except FileNotFoundError:  # its owner has let go in between
+                except FileNotFoundError:  # its owner released it in between
                     continue
             try:
                 if self._take(descriptor, made):
@@ -891,18 +896,18 @@ class _Lock:
         raise self._in_use(None, "wait, or give another folder")
 
     def _take(self, descriptor: int, made: bool) -> bool:
-        """Whether the lock is taken; False asks for another try."""
+        """Tries to take the lock; False if the caller should try again. Raises StoreInUse if another process has it."""
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "no plain file", self._path)
         locked = _flock(descriptor)
         for _ in range(100):
-            if locked is False and made:  # another looks at the new file, and will let go: it says nothing yet
+            if locked is False and made:  # another process has locked our new, still empty file, and will release it
                 time.sleep(0.01)
                 locked = _flock(descriptor)
         owner = _read_owner(descriptor)
         if locked is False:
             raise self._in_use(owner, "wait until it ends or closes the folder, or give another folder")
-        if (locked or not made) and not self._is(descriptor):  # its owner has let go in between
+        if (locked or not made) and not self._is(descriptor):  # its owner released it in between
             return False
         own = _Owner(os.getpid(), socket.gethostname(), _started(os.getpid()))
         if not made:
@@ -921,24 +926,24 @@ class _Lock:
             os.write(descriptor, text)
             os.ftruncate(descriptor, len(text))
         except BaseException:
-            os.unlink(self._path)  # one that says nothing would keep others out for a while
+            os.unlink(self._path)  # a lock without an owner's name would keep others out for a while
             raise
         return True
 
     def _take_away(self, descriptor: int) -> None:
-        """Removes the lock of a dead owner, where there is no flock: only one of several can rename it."""
+        """Removes a dead owner's lock on a disk without flock, by renaming it: of several processes, only one can."""
         aside = f"{self._path}.{secrets.token_hex(8)}"
         try:
             os.rename(self._path, aside)
         except FileNotFoundError:
             return
-        if not os.path.samestat(os.stat(aside, follow_symlinks=False), os.fstat(descriptor)):  # it was faster and has a new one
+        if not os.path.samestat(os.stat(aside, follow_symlinks=False), os.fstat(descriptor)):  # another's new lock
             with contextlib.suppress(FileExistsError):
                 os.link(aside, self._path)
         os.unlink(aside)
 
     def _is(self, descriptor: int) -> bool:
-        """Whether the path still leads to the file that is open."""
+        """Whether the path still refers to the open file."""
         try:
             return os.path.samestat(os.stat(self._path, follow_symlinks=False), os.fstat(descriptor))
         except FileNotFoundError:
@@ -956,14 +961,14 @@ class _Lock:
             descriptor, self.descriptor = self.descriptor, -1
             try:
                 with contextlib.suppress(OSError):
-                    if self._is(descriptor):  # still locked: nobody else can have taken it
+                    if self._is(descriptor):  # the file is still ours: nobody else can have taken it
                         os.unlink(self._path)
             finally:
                 os.close(descriptor)
 
 
 def _flock(descriptor: int) -> bool | None:
-    """Whether the file could be locked; None where there is no such thing."""
+    """Whether the file could be locked; None if the system or the disk has no flock."""
     if fcntl is None:
         return None
     try:
@@ -978,7 +983,7 @@ def _flock(descriptor: int) -> bool | None:
 
 
 def _read_owner(descriptor: int) -> _Owner | None:
-    """What a lock says; None where it says nothing that makes sense."""
+    """The owner that a lock file names; None if it names none, or its text is invalid."""
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         found = json.loads(os.read(descriptor, 4096))
@@ -998,8 +1003,8 @@ def _started(pid: int) -> int | None:
 
 
 def _is_alive(owner: _Owner) -> bool:
-    """Whether a process of this host lives; one that can't be asked does."""
-    if os.name == "nt":  # where a signal of 0 would end it
+    """Whether a process on this host is alive; True if that can't be found out."""
+    if os.name == "nt":  # where os.kill with signal 0 would end it
         return True
     try:
         os.kill(owner.pid, 0)
@@ -1015,7 +1020,7 @@ _held: "weakref.WeakSet[_Lock]" = weakref.WeakSet()
 
 
 def _let_go_in_child() -> None:
-    """A forked child has the lock's file open too, and would hold it when its parent has died."""
+    """Closes the locks in a forked child, which would otherwise hold them after its parent's death."""
     for lock in list(_held):
         if lock.descriptor >= 0:
             os.close(lock.descriptor)

@@ -1,4 +1,4 @@
-"""What is known of a sweep before it trains, and how it prints."""
+"""`Plan`: what `plan` predicts of a sweep, and how it prints."""
 
 import html
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ _LONG = 28  # letters of a value in it
 
 
 class Seconds(NamedTuple):
-    """How long a sweep takes, by what it does."""
+    """How long the parts of a sweep take, in seconds."""
 
-    rehearse: float  # calling the recipe for every variant and tracing it, as it took just now
-    compile: float  # in a process that has compiled none of it, on this machine
+    rehearse: float  # calling the recipe for every variant and tracing it, as measured just now
+    compile: float  # on this machine, in a process that has compiled none of it
     train: float  # with the evaluations
 
     @property
@@ -22,37 +22,37 @@ class Seconds(NamedTuple):
 
 
 class PlannedProgram(NamedTuple):
-    """What the runs take that share a program."""
+    """One program of a plan, and what the runs that share it take."""
 
-    static: dict[str, Any]  # the hyperparameters that pick it
+    static: dict[str, Any]  # the hyperparameters that pick the program
     batch_size: int | None
     runs: int
     lanes: int  # of each chunk
     chunks: int
     bytes_needed: int  # memory that one chunk takes while it trains
-    flops: float  # of all chunks to their ends, lanes that are left over too
-    bytes_moved: float  # likewise, to and from memory, as the compiler counts them
-    seconds: float  # of one chunk to its end, while others train beside it
+    flops: float  # of all chunks to their ends, including unused lanes
+    bytes_moved: float  # of all chunks to their ends: to and from memory, as the compiler counts them
+    seconds: float  # the longest that a chunk takes to its end, while others train on the other slots
 
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What a sweep will take, as `plan` finds it.
+    """What a sweep will take, as `plan` predicts it.
 
     Attributes:
-      programs: what each of the programs takes, in the order in which the sweep has them compiled. "Program" means what runs
-        share whose hyperparameters differ in numbers and traced names alone.
+      programs: what each program takes, in the order in which the sweep compiles them. Runs share a program if their
+        hyperparameters differ only in numbers and traced names.
       runs: rows of the result's table.
-      compilations: what a new process hands to the compiler: each program has a part that begins, one that draws, one that takes
-        steps and one that evaluates, which programs share where they are the same. As the sweep's `timing["programs"]` has it.
+      compilations: how many functions a new process compiles: each program has one that initializes, one that draws, one that takes
+        steps and one that evaluates, and programs share those that are the same. The sweep's `timing["programs"]` counts the same.
       slots: how many chunks train at a time.
       device: what the plan is for.
       budget: bytes that one chunk may take.
       seconds: `Seconds`: rehearse, compile, train, and their total.
-      measured: whether `seconds.train` is from steps that were timed on the device. If not it is a roofline's: operations at the
-        chip's peak or bytes at its memory's bandwidth, and no measurement.
-      at_most: whether the sweep has a rule that may end runs early; all counts are those of one that doesn't.
-      notes: of traced numbers that decide shapes, such as a width: whether their sizes share a program, and why.
+      measured: whether `seconds.train` comes from steps that were timed on the device. If not, it is a roofline estimate:
+        operations at the chip's peak rate, or bytes at its memory bandwidth.
+      at_most: whether the sweep has a rule that may end runs early; all figures are those without early ends.
+      notes: for traced numbers that decide shapes, such as a width: whether their sizes share a program, and why.
     """
 
     programs: tuple[PlannedProgram, ...]
@@ -68,7 +68,7 @@ class Plan:
 
     @property
     def lane_widths(self) -> list[int]:
-        """How many lanes each program has, as the sweep's `timing["lane_widths"]`."""
+        """How many lanes a chunk of each program has, as the sweep's `timing["lane_widths"]`."""
         return [program.lanes for program in self.programs]
 
     @property
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def bytes_needed(self) -> int:
-        """Memory that chunks take at most, all that train at a time together."""
+        """The most memory that chunks take together, as many as train at a time."""
         largest = sorted((program.bytes_needed for program in self.programs for _ in range(min(program.chunks, self.slots))), reverse=True)
         return sum(largest[: self.slots])
 
@@ -110,7 +110,7 @@ class Plan:
         return f"<table>{summary}</table><table><thead>{line('th', headers)}</thead><tbody>{body}</tbody></table>{more}"
 
     def _shown(self) -> tuple[list[tuple[str, str]], list[str], list[list[str]]]:
-        """What is printed: facts, headers, and a line for each of the first programs."""
+        """What is printed: facts, headers, and a line for each of the first `_MOST_SHOWN` programs."""
         at_most, seconds = "at most " if self.at_most else "", self.seconds
         how = "as timed here" if self.measured else "by a roofline, not a measurement"
         parts = f"{_duration(seconds.rehearse)} to rehearse, {_duration(seconds.compile)} to compile"
@@ -146,7 +146,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _scaled(number: float, unit: str) -> str:
-    """A number in three digits, by powers of a thousand.
+    """A number with three digits and a prefix for a power of a thousand.
 
     Example:
       >>> _scaled(1234567, "B"), _scaled(12, "FLOP"), _scaled(2.5e17, "")
@@ -159,7 +159,7 @@ def _scaled(number: float, unit: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds in two digits or so, and in minutes or hours where there are many.
+    """A duration: seconds with two digits, or, from 100 s on, minutes and seconds, or hours and minutes.
 
     Example:
       >>> _duration(0.00123), _duration(12.34), _duration(754), _duration(100_000)
@@ -172,7 +172,7 @@ def _duration(seconds: float) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A value in one short line."""
+    """A value as one short line of text."""
     words = f"{value:.4g}" if isinstance(value, float) else getattr(value, "__name__", None) or str(value)
     words = " ".join(words.split())
     return words if len(words) <= _LONG else words[: _LONG - 3] + "..."

@@ -1,4 +1,4 @@
-"""What a sweep will take, before it trains anything: programs, lanes, memory, operations and time."""
+"""`plan`: predicts the programs, lanes, memory, operations and time of a sweep before it trains."""
 
 import contextlib
 import heapq
@@ -36,18 +36,18 @@ from funcnet.sweeps.task import Stand, Task
 from funcnet.sweeps.trial import TracedFunction, Trial, evaluation_of
 from funcnet.sweeps.width import fitting
 
-_TIMED_SECONDS = 1.0  # of steps that are timed, all programs together
-_LEAST_TIMED = 0.02  # of one program
-_REPEATS = 3  # of what is timed: the median counts, whatever else the machine does for a moment
-_LEAST_LAYOUT = "2x2"  # of a TPU's chips, for which a program for one is compiled
+_TIMED_SECONDS = 1.0  # seconds of steps to time, all programs together
+_LEAST_TIMED = 0.02  # seconds of steps to time, at least, for one program
+_REPEATS = 3  # of each timing; the median is used, against short disturbances
+_LEAST_LAYOUT = "2x2"  # the TPU topology to compile for if one chip is asked for
 
 
 class Chip(NamedTuple):
-    """What a chip can do at most, as its maker says."""
+    """A chip's peak figures, as its maker states them."""
 
     kind: str  # as JAX names it
-    flops: float  # a second, bfloat16
-    bandwidth: float  # bytes a second of its memory
+    flops: float  # per second, in bfloat16
+    bandwidth: float  # of its memory, in bytes per second
     memory: int  # bytes
 
 
@@ -82,33 +82,33 @@ def plan(
     executor: Any = None,
     device: str | jax.Device | None = None,
 ) -> Plan:
-    """What a sweep will take: call it with the arguments of the sweep.
+    """Predicts what a sweep will take: call it with the arguments of the sweep.
 
-    The recipe is rehearsed, and its programs are compiled, as a sweep does it: what a sweep refuses is refused here, and a sweep
-    that follows in this process compiles nothing more (of up to 256 programs). No run is trained. On a device that is at hand a
-    chunk of each program takes a few steps, as many chunks at a time as the sweep trains, and is thrown away: in a few seconds,
-    where a step doesn't take longer.
+    It rehearses the recipe and compiles its programs exactly as the sweep does: arguments that the sweep refuses are refused here,
+    and a sweep that follows in this process compiles nothing more (for up to 256 programs). No run is trained. On a device of this
+    machine it times a few steps of a chunk of each program, with as many chunks at a time as the sweep trains, and discards them;
+    this takes a few seconds, unless single steps take longer.
 
     Args:
       recipe, variants, data, key, num_steps, num_epochs, batch_size, eval_every, replicates, chunk_size, memory_budget, randomness:
-        those of `sweep`.
-      prune, evolve: likewise. Nothing is pruned: the plan is of a sweep whose runs all train to their ends, which is the most that it
-        takes, but for repacking runs that a rule lets go on at different times.
-      progress, keep, keep_best, metric, mode, max_seconds, store, callback: checked as `sweep` does, and of no effect. What a store holds
-        of a sweep already is not looked at.
-      executor: of no effect: the plan is of a sweep in this process.
-      device: None for where a sweep trains now. A `jax.Device` for another, as under `with jax.default_device(device)`. The name of a
-        TPU, "v5e" or "v6e" for one chip, or of several as "v5e:2x2" or "v6e:2x4", or a device of `jax.experimental.topologies`: the
-        programs are compiled for it here, with the extra [tpu], and the time to train is that of a roofline: operations at the
-        chip's peak in bfloat16, of which its products of float32 numbers are made unless JAX is told otherwise, or bytes at its
-        memory's bandwidth, whichever takes longer. A sweep takes longer where operations are small, and less where what they
-        compute stays on the chip, which the compiler's count of bytes doesn't know.
+        as for `sweep`.
+      prune, evolve: as for `sweep`; but the plan assumes that no run ends early. This is the most that the sweep takes, except for
+        repacking runs that a rule lets continue at different times.
+      progress, keep, keep_best, metric, mode, max_seconds, store, callback: checked as `sweep` does, but without effect. What a store
+        already holds is not subtracted.
+      executor: without effect: the plan is for a sweep in this process.
+      device: None for the devices that a sweep would use now; or a `jax.Device` of this machine, as under
+        `with jax.default_device(device)`. For a TPU that isn't here give its name, "v5e" or "v6e" for one chip, "v5e:2x2" or "v6e:2x4"
+        for several, or a device of `jax.experimental.topologies`. The programs are then compiled for it here (with the extra [tpu]),
+        and the training time is a roofline estimate, the larger of two: operations at the chip's bfloat16 peak, since TPUs by default
+        multiply float32 numbers in bfloat16; and bytes at its memory bandwidth. A sweep takes longer if its operations are small,
+        and less if their results stay on the chip, which the compiler's count of bytes ignores.
 
     Returns:
       A `Plan`, which prints as a table.
 
     Raises:
-      ValueError, TypeError: as `sweep` raises them; or there is no such device.
+      ValueError, TypeError: as for `sweep`; or there is no such device.
       ImportError: the plan is for a TPU, and its compiler is not installed.
 
     Example:
@@ -124,7 +124,7 @@ def plan(
       >>> found.seconds.total > found.seconds.train > 0
       True
 
-    Source: the roofline is that of Williams, Waterman, Patterson (2009); the chips' figures are Google's
+    Source: the roofline model, Williams, Waterman, Patterson (2009); the chips' figures are Google's
     (https://cloud.google.com/tpu/docs/v5e, https://cloud.google.com/tpu/docs/v6e).
     """
     inner.warn_of_wrong_jax("plan")
@@ -165,18 +165,18 @@ def plan(
 
 
 class _Place(NamedTuple):
-    """Where the sweep would train."""
+    """The devices on which the sweep would train."""
 
     slots: list[Slot]
-    device: jax.Device | None  # that the user asks for, and has
-    chip: Chip | None  # where only its compiler is here
+    device: jax.Device | None  # the device of this machine that the user asks for
+    chip: Chip | None  # if the device isn't here, only its compiler
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             if self.device is not None:
                 stack.enter_context(jax.default_device(self.device))
-            if self.chip is not None:  # JAX's own cache writes programs that it can't read without the chip: it compiles them again
+            if self.chip is not None:  # JAX's cache can't read a program without its chip: it is compiled again
                 stack.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry", UserWarning)
             yield
@@ -220,7 +220,7 @@ def _place(device: str | jax.Device | None) -> _Place:
 
 
 def _begin_rule(ready: Prepared, ledger: Ledger, *, evolves: bool) -> None:
-    """How far each row may train at the start, as the sweep's rule has it."""
+    """Sets in the ledger how far the sweep's rule lets each row train at first."""
     assert ready.policy is not None
     facts = facts_of(ready.variants, ledger, ready.key, evolves=evolves)
     judge = judge_of(ready.policy, ledger, ready.plan, ready.rehearsal, ready.rank, facts)
@@ -229,15 +229,15 @@ def _begin_rule(ready: Prepared, ledger: Ledger, *, evolves: bool) -> None:
 
 
 class _Settled(NamedTuple):
-    """A group whose programs are compiled for chunks that fit in the memory."""
+    """A group's programs, compiled for chunks that fit in memory."""
 
     request: Request
     compiled: Compiled
-    before: tuple[Compiled, ...]  # for chunks that were too wide, which the sweep has compiled too
+    before: tuple[Compiled, ...]  # for wider chunks, which didn't fit; the sweep compiles these too
 
 
 class _Compiler:
-    """Has programs compiled as the sweep's loop does, and asks the same functions how many lanes they have."""
+    """Compiles programs as the sweep's loop does, with chunk widths from the same functions."""
 
     def __init__(self, ready: Prepared, ledger: Ledger, place: _Place, budget: float, chunk_size: int | None, randomness: str):
         self._ready, self._ledger, self._slots = ready, ledger, place.slots
@@ -254,7 +254,7 @@ class _Compiler:
         return lane_arrays(self._ready.plan, request.group, rows, numbers, request.width, shared=request.shared, independent=independent)
 
     def settled(self) -> list[_Settled]:
-        """Each group's programs, compiled at the same time as far as there are cores."""
+        """Each group's compiled programs; all are started first, so that they compile in parallel."""
         groups = range(len(self._ready.plan.groups))
         return [self._settle(asked) for asked in [self._ask(group, self._first(group)) for group in groups]]
 
@@ -264,7 +264,7 @@ class _Compiler:
         return wanted_width(self._ready.plan, group, self._ledger.allowed, step_bytes, slots, platform, self._chunk_size)
 
     def _ask(self, group: int, width: int) -> tuple[Request, Callable[[], Compiled]]:
-        """The programs that are asked for, and what waits for them."""
+        """Starts compiling programs; returns their request and a function that waits for them."""
         ready, executor = self._ready, self.executor
         request = request_of(ready.plan, group, self._ledger.allowed, width, self._randomness, ready.key)
         example = self.lanes(request, ready.plan.groups[group].rows[:width])
@@ -294,7 +294,7 @@ class _Compiler:
 
 
 def _shapes(arrays: Any) -> Any:
-    """Arrays as a device would have them, but for the numbers."""
+    """The shapes and dtypes that arrays would have on a device."""
     return jax.eval_shape(lambda arrays: arrays, arrays)
 
 
@@ -305,14 +305,14 @@ def _waited(executor: Threads, request: Request) -> Compiled:
 
 
 class _Way(NamedTuple):
-    """What a chunk goes through."""
+    """How many steps and evaluations a chunk makes."""
 
     steps: int
     evaluations: int
 
 
 class _Cost(NamedTuple):
-    """What the parts of a chunk's way take: operations, or bytes, or seconds."""
+    """The cost of a chunk's parts, in operations, bytes or seconds: its start, one step, one evaluation."""
 
     begin: float
     step: float
@@ -377,12 +377,12 @@ def _foreseen(
 
 
 def _roofline(chip: Chip, work: _Cost, moved: _Cost, way: _Way) -> float:
-    """Seconds of a chunk's way on a chip that does nothing but operations at its peak, or nothing but read and write."""
+    """Seconds that a chunk takes on a chip at its peak rate, or at its memory bandwidth, whichever is longer."""
     return max(work.of(way) / chip.flops, moved.of(way) / chip.bandwidth)
 
 
 def _until_all_end(seconds: Iterable[float], places: int) -> float:
-    """When the last one ends, where each begins in its turn as soon as one of so many places is free.
+    """When the last job ends, if each job in turn starts as soon as one of the places is free.
 
     Example:
       >>> _until_all_end([1.0, 1.0, 3.0], 2)
@@ -400,14 +400,14 @@ def _way(ready: Prepared, ledger: Ledger, rows: Sequence[int]) -> _Way:
 
 
 def _flops(trial: Trial, data: Split, lanes: int, device: jax.Device) -> _Cost:
-    """Floating-point operations of a chunk."""
+    """Floating-point operations of a chunk, by part."""
     cpu = device.platform == "cpu"
     evaluations = [flops(function.jaxpr, cpu=cpu) for function in _evaluations(trial, data)]
     return _Cost(lanes * flops(trial.init.jaxpr, cpu=cpu), lanes * flops(trial.step.jaxpr, cpu=cpu), lanes * sum(evaluations))
 
 
 def _bytes(trial: Trial, compiled: Compiled, data: Split, device: jax.Device) -> _Cost:
-    """Bytes that a chunk reads and writes: the compiler's count, in which a loop inside a step counts once, with all of its rounds."""
+    """Bytes that a chunk reads and writes, by part: the compiler's count, scaled up since it counts a loop's body only once."""
     cpu = device.platform == "cpu"
 
     def rounds(functions: Sequence[TracedFunction]) -> float:
@@ -420,19 +420,19 @@ def _bytes(trial: Trial, compiled: Compiled, data: Split, device: jax.Device) ->
 
 
 def _evaluations(trial: Trial, data: Split) -> list[TracedFunction]:
-    """What an evaluation measures: of the training examples, and of those to validate by."""
+    """The functions that an evaluation runs: on the training data and, if there is any, on the validation data."""
     parts = [(data.train, trial.limits_examples), (data.validation, False)]
     return [evaluation_of(trial, part, limited=limited) for part, limited in parts if part is not None]
 
 
 def _pace(executor: Threads, request: Request, lanes: LaneArrays, steps: int, at_a_time: int, seconds: float) -> _Cost:
-    """Seconds that a chunk's parts take on this process's devices, while as many others train as will.
+    """Times a chunk's parts on this process's devices, with as many chunks at a time as in the sweep.
 
     Args:
-      lanes: of a chunk, of which each slot trains a copy, and throws it away.
-      steps: that the chunk takes: no more are taken here.
-      at_a_time: how many slots are busy.
-      seconds: that steps are to be timed for, if there are as many.
+      lanes: of a chunk; each slot trains a copy of it, which is discarded.
+      steps: steps of the chunk in the sweep; no more than these are timed.
+      at_a_time: how many slots train at a time.
+      seconds: how long to time steps for, if there are enough.
     """
     slots = executor.slots[:at_a_time]
 
@@ -451,7 +451,7 @@ def _pace(executor: Threads, request: Request, lanes: LaneArrays, steps: int, at
             took.append(timed(*what, evaluates=evaluates)[0])
         return statistics.median(took)
 
-    _, stand = timed(None, 0, 1, evaluates=True)  # the first call of a program takes longer
+    _, stand = timed(None, 0, 1, evaluates=True)  # not timed: a program's first call takes longer
     count = 1
     while timed(stand, 1, 1 + count, evaluates=False)[0] < seconds / _REPEATS / 2 and count < steps - 1:
         count = min(steps - 1, 4 * count)

@@ -1,4 +1,4 @@
-"""Between the sweep's loop, which knows rows, and a policy, which knows variants: what it sees, and what its decisions mean for rows."""
+"""Connects the sweep's loop, which works with rows, to a policy, which works with variants; translates in both directions."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,18 +15,18 @@ from funcnet.sweeps.planning import Plan
 
 
 class Facts(NamedTuple):
-    """What a policy is told that the ledger doesn't have."""
+    """What a policy needs to know besides the ledger."""
 
-    evolves: bool  # whether rows may take over from others
+    evolves: bool  # whether rows may copy the states of others
     bounds: dict[str, tuple[float, float]]  # of each number
     logarithmic: frozenset[str]  # numbers drawn on a log scale
     seed: int
-    lattices: dict[str, Lattice]  # of each number that is drawn in steps
-    where: Where | None  # the constraint that the variants were accepted by
+    lattices: dict[str, Lattice]  # for each number that is drawn in steps, its possible values
+    where: Where | None  # the constraint that all variants satisfy
 
 
 def facts_of(variants: Variants, ledger: Ledger, key: jax.Array, *, evolves: bool) -> Facts:
-    """Each number's bounds: those of its distribution, where it is known, else the smallest and the largest that a variant has.
+    """Collects the facts. A number's bounds are those of its distribution, if known, else its smallest and largest value in the variants.
 
     Raises:
       ValueError: a number that evolves decides whether a variant has another hyperparameter.
@@ -43,38 +43,38 @@ def facts_of(variants: Variants, ledger: Ledger, key: jax.Array, *, evolves: boo
                 logarithmic.add(name)
             if distribution.lattice is not None:
                 lattices[name] = distribution.lattice
-            elif distribution.kind in ("integers", "log_integers") and values.dtype.kind == "f":  # as some variants have none
+            elif distribution.kind in ("integers", "log_integers") and values.dtype.kind == "f":  # some variants lack it: NaN
                 lattices[name] = Lattice(int(distribution.low), 1, int(distribution.high - distribution.low))
         elif not np.isnan(values).all():
-            bounds[name] = float(np.nanmin(values)), float(np.nanmax(values)) + (values.dtype.kind == "i")  # itself left out
+            bounds[name] = float(np.nanmin(values)), float(np.nanmax(values)) + (values.dtype.kind == "i")  # the upper bound is exclusive
     seed = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes(), "little")
     return Facts(evolves, bounds, frozenset(logarithmic), seed, lattices, variants.where)
 
 
 class Judge:
-    """Asks a policy which variants go on."""
+    """Asks a policy which variants continue, and records the answer in the ledger."""
 
     def __init__(self, policy: Policy, ledger: Ledger, plan: Plan, metric: str, mode: str, facts: Facts):
         self.policy, self.state = policy, None
         self._ledger, self._metric, self._sign, self._facts = ledger, metric, 1 if mode == "min" else -1, facts
         self._runs = runs = plan.runs
-        self._group = np.array(plan.group_of)[::runs]
+        self._group = _alike(plan)
         self._variants = plan.variants
         self._begun = False
         variants = len(ledger.at) // runs
         self._values = np.full((variants, len(ledger.steps)), np.nan)
-        self._lost = np.zeros(variants, bool)  # of which a run has diverged
+        self._lost = np.zeros(variants, bool)  # variants with a run that has diverged
 
     @property
     def copies(self) -> bool:
-        """Whether rows may take over from others."""
+        """Whether rows may copy the states of others."""
         return self._facts.evolves
 
     def resume(self, state: Any, variants: int) -> None:
-        """Goes on with the state of a stored sweep, whose measurements are in the ledger.
+        """Continues with the policy's state of a stored sweep, whose measurements are already in the ledger.
 
         Args:
-          variants: how many it had; what is new behind them is decided about at once.
+          variants: how many the stored sweep had; if there are new ones after them, the policy is asked at once.
         """
         self.news(range(len(self._ledger.at)))
         grown = variants < len(self._lost)
@@ -88,7 +88,7 @@ class Judge:
         return self._begun
 
     def news(self, rows: Sequence[int]) -> None:
-        """These rows have been measured, or have diverged."""
+        """Takes in new measurements, or divergence, of these rows."""
         ledger, runs = self._ledger, self._runs
         for variant in {row // runs for row in rows}:
             own = slice(variant * runs, (variant + 1) * runs)
@@ -103,10 +103,10 @@ class Judge:
                 self._values[variant, ledger.steps > ledger.at[own][lost].min()] = np.inf
 
     def rule(self) -> np.ndarray | None:
-        """Asks what is to happen now, and notes in the ledger how far each row may train, and which are stopped.
+        """Asks the policy to decide, and records in the ledger how far each row may train and which rows stop.
 
         Returns:
-          (rows,), int: the row whose state each row takes over, or itself; None where nobody does.
+          (rows,), int: the row whose state each row copies, or the row itself; None if the policy copies nothing.
         """
         ledger, runs = self._ledger, self._runs
         seen = self._seen()
@@ -115,7 +115,7 @@ class Judge:
             self.state, self._begun = self.policy.init(seen), True
         self.state, decisions = self.policy.decide(self.state, seen)
         self._check(decisions, seen)
-        # What is left of a variant of which a run has diverged can't be ranked.
+        # A variant with a diverged run can't be ranked: its other runs stop too.
         stop = (decisions.stop & running) | (self._lost & ~ledger.ended.reshape(-1, runs).all(1))
         moved = running & (decisions.allowed > allowed)
         ledger.allowed[:] = np.repeat(np.where(moved, decisions.allowed, allowed), runs)
@@ -138,7 +138,7 @@ class Judge:
         return Seen(ledger.steps, self._values, lengths, allowed, running, self._sign, *known)
 
     def _accepts(self, variant: int, numbers: dict[str, float]) -> bool:
-        """Whether the constraint of the variants accepts one with other numbers."""
+        """Whether the variants' constraint accepts this variant with these numbers."""
         own = self._variants[variant]
         changed = {name: type(value)(numbers[name]) for name, value in own.numbers.items()}
         return is_accepted("sweep", self._facts.where, own.hyperparameters | changed)
@@ -163,7 +163,7 @@ class Judge:
             check.shape_is(where, f"numbers[{name!r}]", np.shape(values), seen.allowed.shape)
 
     def _check(self, decisions: Decisions, seen: Seen) -> None:
-        """A policy of one's own may be wrong."""
+        """Raises if a policy's decisions are invalid: users can write policies."""
         where, allowed = f"policy {self.policy.name!r}", np.asarray(decisions.allowed)
         self._check_copy(decisions, seen, where)
         if allowed.shape != seen.allowed.shape or np.shape(decisions.stop) != seen.allowed.shape:
@@ -178,8 +178,19 @@ class Judge:
             raise ValueError(check.message(where, rule, int(allowed[variant]), fix))
 
 
+def _alike(plan: Plan) -> np.ndarray:
+    """(variants,), int: variants with the same number have the same program and the same traced names.
+
+    So a population is the same whether a name is traced or has a program of its own, and Adam never takes momentum's velocity for its
+    mean of gradients.
+    """
+    numbers: dict[tuple[Any, ...], int] = {}
+    kinds = zip(plan.group_of[:: plan.runs], (tuple(sorted(variant.names.items())) for variant in plan.variants), strict=True)
+    return np.array([numbers.setdefault(kind, len(numbers)) for kind in kinds])
+
+
 def _grown(before: Any, fresh: Any, variants: int) -> Any:
-    """A policy's state for more variants: what it has noted of those that it knows, and of the others what it notes at the start."""
+    """A policy's state for more variants: its entries for the stored variants, then the initial ones for the new variants."""
     if isinstance(fresh, np.ndarray):
         return np.concatenate([np.asarray(before, fresh.dtype), fresh[variants:]])
     if isinstance(fresh, dict):
@@ -190,6 +201,6 @@ def _grown(before: Any, fresh: Any, variants: int) -> Any:
 
 
 def check_policy(where: str, policy: Any) -> None:
-    """Checks that something is a policy."""
+    """Raises unless policy is a `Policy`."""
     if not isinstance(policy, Policy):
         raise TypeError(check.message(where, "must be a Policy", repr(policy), "such as funcnet.prune.successive_halving(100)"))

@@ -1,4 +1,4 @@
-"""The ledger of a sweep: what was measured and how each run stands, in arrays alone, an entry for each row."""
+"""The ledger of a sweep: what was measured and how far each run is, as arrays with one entry per row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,37 +8,37 @@ import numpy as np
 from funcnet.sweeps.planning import Plan
 
 UNFINISHED, COMPLETED, DIVERGED, PRUNED = range(4)
-STATUSES = ("unfinished", "completed", "diverged", "pruned")  # as the table says it
+STATUSES = ("unfinished", "completed", "diverged", "pruned")  # as in the table
 
 
 @dataclass
 class Ledger:
-    """Arrays that the sweep's loop fills in, and nothing else does."""
+    """Arrays that record a sweep's progress; only the sweep's loop and its parts change them."""
 
-    steps: np.ndarray  # (evaluations,), int: after how many steps runs are measured, upwards
+    steps: np.ndarray  # (evaluations,), int: the steps after which runs are measured, ascending
     values: dict[str, np.ndarray]  # by metric, (rows, evaluations), float64; NaN where a row was not measured
-    measured: np.ndarray  # (rows, evaluations), bool: what has been
+    measured: np.ndarray  # (rows, evaluations), bool: which rows have been measured
     num_steps: np.ndarray  # (rows,), int: the step at which each run ends
     at: np.ndarray  # (rows,), int: steps completed with everything finite
-    status: np.ndarray  # (rows,), int: the place in STATUSES
-    ended: np.ndarray  # (rows,), bool: no step more
+    status: np.ndarray  # (rows,), int: the index in STATUSES
+    ended: np.ndarray  # (rows,), bool: whether each has taken its last step
     allowed: np.ndarray  # (rows,), int: the step up to which each may train
-    stopped: np.ndarray  # (rows,), bool: which a policy has stopped; they end as soon as they stand still
-    numbers: dict[str, np.ndarray]  # (rows,) each: the hyperparameters that are numbers, as they are now; NaN where a row has none
-    parents: np.ndarray  # (rows, generations), int: the row whose state each took over at that generation, or itself
-    generations: np.ndarray  # (generations,), int: the steps at which rows could take over; empty but for a population
+    stopped: np.ndarray  # (rows,), bool: which a policy has stopped; they end when their cohort waits for the judge
+    numbers: dict[str, np.ndarray]  # (rows,) each: current values of the hyperparameters that are numbers; NaN if a row has none
+    parents: np.ndarray  # (rows, generations), int: the row whose state each row copied at that generation, or the row itself
+    generations: np.ndarray  # (generations,), int: the steps at which rows could copy others; empty except for a population
     history: dict[str, np.ndarray]  # (rows, generations + 1) each: the numbers before the first generation, and from each on
-    best: np.ndarray  # (rows,), int: the evaluation at which each was best; -1 before any, or where nobody asks
+    best: np.ndarray  # (rows,), int: the evaluation at which each was best; -1 before any, and without keep_best
 
     def note(self, rows: Sequence[int], step: int, metrics: Mapping[str, np.ndarray]) -> None:
-        """What these rows were measured to be after a step."""
+        """Records the metrics of these rows after a step."""
         column = np.searchsorted(self.steps, step)
         for name, values in metrics.items():
             self.values[name][rows, column] = values
         self.measured[rows, column] = True
 
     def take_over(self, step: int, parents: np.ndarray, numbers: Mapping[str, np.ndarray]) -> None:
-        """A generation of a population: whose state each row takes over after this step, and the numbers from now on."""
+        """Records a generation of a population: the row whose state each row copies after this step, and the new numbers."""
         self.generations = np.append(self.generations, step)
         self.parents = np.column_stack([self.parents, parents])
         for name, values in numbers.items():
@@ -46,9 +46,9 @@ class Ledger:
         self.history = {name: np.column_stack([before, self.numbers[name]]) for name, before in self.history.items()}
 
     def final(self, name: str) -> np.ndarray:
-        """A metric of each run, (rows,): where it was best, if that is kept, else where it ended; NaN for one that diverged.
+        """A metric of each run, (rows,): at its best evaluation with keep_best, else at its last one; NaN for a run that diverged.
 
-        Of one that ended on the way, it is the last that was measured; of one that nobody measured, NaN.
+        A run that ended early has the last value measured; one that was never measured has NaN.
         """
         last = self.measured.shape[1] - 1 - np.argmax(self.measured[:, ::-1], axis=1)
         column = np.where(self.best >= 0, self.best, last)
@@ -56,12 +56,12 @@ class Ledger:
         return np.where(known, self.values[name][np.arange(len(self.at)), column], np.nan)
 
     def outcome(self, index: Mapping[str, np.ndarray], *, best: bool, rule: str | None) -> dict[str, np.ndarray]:
-        """The columns of the result's table that training has decided, by name, a row each.
+        """The columns of the result's table, by name, without the hyperparameters; (rows,) each.
 
         Args:
-          index: (rows,), int, each: "variant" and "replicate", and "fold" where there are folds.
-          best: whether each run is shown where it was best; then there is the column "best_step".
-          rule: the name of what prunes; then there is the column "pruned_by".
+          index: (rows,), int, each: "variant" and "replicate", and "fold" if there are folds.
+          best: whether to add the column "best_step" (with keep_best).
+          rule: the name of the rule that prunes, for the column "pruned_by"; None for no such column.
         """
         found = {
             **index,
@@ -76,7 +76,7 @@ class Ledger:
         return found
 
     def curves(self) -> dict[str, np.ndarray]:
-        """Each metric by row and evaluation, as far as any row was measured, and the "step" of each evaluation."""
+        """Each metric, (rows, evaluations), and "step", (evaluations,); only evaluations at which any row was measured."""
         met = self.measured.any(0)
         return {"step": self.steps[met], **{name: values[:, met] for name, values in self.values.items()}}
 
@@ -85,7 +85,7 @@ def new_ledger(plan: Plan, metrics: Sequence[str], also: Sequence[int] = ()) -> 
     """The ledger before anything has trained.
 
     Args:
-      also: steps after which a stored sweep has measured.
+      also: further steps, at which a stored sweep has evaluated runs.
     """
     steps = np.array(sorted({*also, *(step for variant in plan.variants for step in plan.evaluations(variant.num_steps))}))
     rows, columns = len(plan.rows), len(steps)
@@ -111,7 +111,7 @@ def new_ledger(plan: Plan, metrics: Sequence[str], also: Sequence[int] = ()) -> 
 
 
 def _column(values: Sequence[float | int | None]) -> np.ndarray:
-    """Numbers in one array, whole ones as such."""
+    """Numbers as one array: int64 if all are ints, else float64, with NaN for None."""
     if all(isinstance(value, int) for value in values):
         return np.array(values, np.int64)
     return np.array([np.nan if value is None else value for value in values], np.float64)

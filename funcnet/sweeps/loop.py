@@ -1,4 +1,4 @@
-"""The loop of a sweep: it owns the cohorts on their way, hands out tasks, and notes what comes back."""
+"""The loop of a sweep: it owns the cohorts, hands out their tasks, and records the results."""
 
 import collections
 import contextlib
@@ -41,13 +41,13 @@ class Settings(NamedTuple):
     keep_best: bool
     rank: Rank
     raises: bool  # whether a run that diverges ends the sweep
-    deadline: float | None  # of time.monotonic, at which the sweep ends with what there is
-    callback: Callback | None  # told of every evaluation
-    evolves: bool  # whether poor variants take over from good ones
+    deadline: float | None  # on time.monotonic's clock: when the sweep ends with what it has
+    callback: Callback | None  # called with every evaluation
+    evolves: bool  # whether poor variants copy the states of good ones
 
 
 class Active(NamedTuple):
-    """A cohort that trains."""
+    """A cohort that is training, and its slot."""
 
     cohort: Cohort
     slot: Slot
@@ -56,8 +56,8 @@ class Active(NamedTuple):
 class Loop:
     """Carries out a plan.
 
-    A cohort is ready where its rows may train on, trains on a slot, and then is ready again, or waits for the judge, or has come
-    to its end. The judge is asked when a slot has nothing to do; one that decides by the order of results, after each of them.
+    A cohort is ready when its rows may train further. It trains on a slot; then it is ready again, or waits for the judge, or has
+    ended. The judge is asked when a slot is free, or after each result if its policy depends on the order of results (in_order).
     """
 
     def __init__(
@@ -76,27 +76,27 @@ class Loop:
         self.widths: dict[int, int] = {}  # by group
         self.kept = Kept(plan, ledger, settings.rank, settings.keep, settings.keep_best)
         self.ready: list[Cohort] = []
-        self.training: dict[Future[Done], Active] = {}  # in the order in which they began
-        self.waiting: list[Cohort] = []
-        self.trained: list[Cohort] = []  # to their goal, and to be noted once their slots have something to do
+        self.training: dict[Future[Done], Active] = {}  # in the order in which they started
+        self.waiting: list[Cohort] = []  # for the judge
+        self.trained: list[Cohort] = []  # to their goal; recorded once their slots are busy again
         self.requests: dict[int, Request] = {}  # by group, the programs that its chunks train with
-        self.restored: dict[int, Request] = {}  # of a stored sweep
-        self.resumed: list[Cohort] = []  # likewise, in the order in which they were to train
-        self.seconds_before = 0.0  # likewise, that it has taken
+        self.restored: dict[int, Request] = {}  # by group, the programs of a stored sweep
+        self.resumed: list[Cohort] = []  # a stored sweep's cohorts, in training order, until their programs are compiled
+        self.seconds_before = 0.0  # that a stored sweep had taken
         self.checkpoint: Callable[..., None] = lambda loop, **_: None
         self.halvings = 0  # of chunks that ran out of memory
         self.event: Teller = log
-        self._places: dict[int, int] = {}  # of the resumed cohorts, by their ids
+        self._places: dict[int, int] = {}  # by id, each resumed cohort's place in the order of training
         self._evaluations = functools.cache(plan.evaluations)
-        # What a policy has decided is not yet carried out; where decisions depend on order, anything is not yet done. Then nothing may
-        # be written down: it would be no moment of an undisturbed sweep.
+        # While a policy's decisions are being carried out (_deciding), and under an in_order policy while anything is in progress
+        # (_changing), nothing may be stored: an uninterrupted sweep is never in such a state.
         self._deciding = self._changing = False
         self._in_order = judge is not None and judge.policy.in_order
         self.steps_done = 0
 
     def run(self) -> None:
-        """Trains every row to its end, or as far as the time goes."""
-        if any(cohort.stand is not None for cohort in self.resumed):  # else nothing has begun, and there is no order yet
+        """Trains every row to its end, or until the deadline."""
+        if any(cohort.stand is not None for cohort in self.resumed):  # else nothing has started, and there is no order yet
             self._places = {id(cohort): i for i, cohort in enumerate(self.resumed)}
         to_lower = collections.deque(i for i, group in enumerate(self.plan.groups) if not self.ledger.ended[group.rows].all())
         compiling: list[Request] = []  # each group's first programs
@@ -105,7 +105,7 @@ class Loop:
             self.ledger.allowed[:] = 0
             self.judge.rule()
             self._deciding = False
-        self._write_down(must=True)  # what to go on from, should the next snapshot be damaged; and a full disk is found out now
+        self._write_down(must=True)  # a snapshot to fall back on should the next be damaged; and a full disk is noticed now
         while to_lower or compiling or self.ready or self.waiting or self.trained or self.training:
             self._changing = False
             if self._late():
@@ -145,7 +145,7 @@ class Loop:
                 slot, cohort = self._noted(future)
                 if cohort.at < cohort.goal and slot in self.executor.slots:
                     self._submit(cohort, slot)
-                elif cohort.at < cohort.goal:  # its device is used no more
+                elif cohort.at < cohort.goal:  # its device has been retired
                     self.ready.insert(0, cohort)
                 else:
                     self.trained.append(cohort)
@@ -159,22 +159,22 @@ class Loop:
         self._tell(0)
 
     def in_flight(self) -> list[Cohort]:
-        """Every cohort that has not come to its end, as it last stood; those that train first, in the order in which they began."""
+        """Every cohort that has not ended, as of its last result; training ones first, in the order in which they started."""
         training = [active.cohort for active in self.training.values()]
         found = [*training, *self.ready, *self.resumed, *self.waiting, *self.trained]
-        if self._in_order and self.resumed:  # of which the programs aren't compiled yet
+        if self._in_order and self.resumed:  # their programs aren't compiled yet
             found.sort(key=self._place)
         return found
 
     def seconds(self) -> float:
-        """How long the sweep has taken, before it was stored too."""
+        """Seconds that the sweep has taken, including earlier calls if it was stored."""
         return self.seconds_before + time.monotonic() - self.began
 
     def end_early(self) -> None:
-        """Notes what the tasks have come to that ended well, once no other is handed out, and writes it down.
+        """Records the finished tasks' results once no further task is handed out, and stores a snapshot.
 
-        Where decisions depend on the order of results, what is written down is what was before: each result is noted when its
-        turn has come, and the next decision made then.
+        Under an in_order policy the snapshot is stored first, without these results: there each result must be recorded in its
+        turn, with the policy's decision right after it.
         """
         if self._in_order:
             self._write_down(must=True)
@@ -182,7 +182,7 @@ class Loop:
             if not future.cancelled() and future.done() and future.exception() is None:
                 try:
                     _, cohort = self._noted(future)
-                except FloatingPointError:  # the first one has been said
+                except FloatingPointError:  # the first one is being raised already
                     continue
                 (self.trained if cohort.at == cohort.goal else self.ready).append(cohort)
         if not self._in_order:
@@ -190,17 +190,17 @@ class Loop:
             self._write_down(must=True)
 
     def _write_down(self, *, must: bool = False) -> None:
-        """Stores how far the sweep is. By a Ctrl-C in the middle of a decision it stays as it was before, from where that is made again."""
+        """Stores a snapshot; none while a decision is carried out: after a Ctrl-C there, the sweep continues from the last snapshot."""
         if not self._deciding and not self._changing:
             self.checkpoint(self, must=must)
 
     def give_up(self) -> None:
-        """Notes what the cohorts on their way have come to: their curves, and their states as they are."""
+        """Ends every cohort that has started, at its goal or as unfinished: records its curves and its current states."""
         self._finish_trained()
         for future, active in list(self.training.items()):
             cohort = active.cohort
             if not future.cancelled() and future.exception() is None:
-                with contextlib.suppress(FloatingPointError):  # the first one has been said
+                with contextlib.suppress(FloatingPointError):  # the first one is being raised already
                     _, cohort = self._noted(future)
             self._finish(cohort) if cohort.at == cohort.goal else self._note_unfinished(cohort)
         for cohort in [*self.waiting, *self.ready]:
@@ -231,14 +231,14 @@ class Loop:
         return None if self.settings.deadline is None else self.settings.deadline - time.monotonic()
 
     def _stop(self) -> None:
-        """The time is over: the tasks on their way end at their next stretch, and everything is as it stands."""
+        """Ends the sweep at its deadline: running tasks stop after their current stretch, and runs that have not ended are unfinished."""
         self.executor.finish(list(self.training))
         self.end_early()
         self.give_up()
         self.ready, self.waiting = [], []
 
     def _ask(self, group: int, width: int) -> Request:
-        """Has a group's programs compiled for chunks of a width."""
+        """Starts compiling a group's programs for chunks of a width."""
         if group in self.restored and self.restored[group].width == width:
             request = self.restored[group]
             self.executor.ask(request, self._lanes(request, self.plan.groups[group].rows[:1]))
@@ -248,7 +248,7 @@ class Loop:
         return request
 
     def _compiled(self, compiling: list[Request]) -> list[Request]:
-        """Those whose programs are there. Where a compiler runs out of memory, programs of half the width take their place."""
+        """The requests whose programs are compiled. If a compiler runs out of memory, half the width is requested instead."""
         found = []
         for i, request in enumerate(compiling):
             try:
@@ -267,11 +267,11 @@ class Loop:
         return found
 
     def _everywhere(self, request: Request) -> bool:
-        """Whether programs are compiled for the devices of all slots: where decisions depend on order, none begins before the others."""
+        """Whether programs are compiled for the devices of all slots; under an in_order policy no device may start before the others."""
         return all([self._is_ready(request, slot, asks=True) for slot in list(self.executor.slots)])
 
     def _half(self, request: Request, error: BaseException) -> Request:
-        """Half the width, since there was not memory enough: noted, and said."""
+        """The request with half the width after it ran out of memory; counts and logs that."""
         half = request._replace(width=request.width // 2)
         said = (str(error).splitlines() or [type(error).__name__])[0][:200]
         self.event("out of memory", group=request.group, lanes=request.width, now=half.width, error=said)
@@ -283,7 +283,7 @@ class Loop:
         return wanted_width(self.plan, group, self.ledger.allowed, step_bytes, slots, self.executor.platform, chunk_size)
 
     def _fitting(self, request: Request) -> int:
-        """How many lanes fit in the memory, as the compiled programs say."""
+        """How many lanes fit in the memory budget, by what the compiled programs need."""
         width, found = request.width, self.executor.compiled(request)
         if self.settings.chunk_size is None and found is not None:
             width = fitting(width, found.bytes_needed, self.executor.budget)
@@ -298,7 +298,7 @@ class Loop:
         )
 
     def _take_up(self, request: Request) -> None:
-        """A group's programs are compiled: its chunks may train, those of a stored sweep from where they stood."""
+        """Makes the chunks of a group whose programs are compiled ready to train; those of a stored sweep continue where they were."""
         group, goals = request.group, self.ledger.allowed
         self.event("compiled", group=group, lanes=request.width, of=len(self.plan.groups), bytes=self._bytes_needed(request))
         self.requests[group], self.widths[group] = request, request.width
@@ -310,12 +310,12 @@ class Loop:
         left = [row for row in self.plan.groups[group].rows if row not in begun and not self.ledger.ended[row]]
         chunks = chunks_of(self.plan, left, goals, request.width, request.shared)
         self.ready += [Cohort(request, rows, None, 0, int(goals[rows[0]])) for rows in chunks]
-        if self._in_order:  # as they were to train, whichever group was compiled first
+        if self._in_order:  # a fixed order, whichever group was compiled first
             self.ready.sort(key=self._place)
             self.trained.sort(key=self._place)
 
     def _place(self, cohort: Cohort) -> tuple[int, int]:
-        """Before whom a cohort trains, where decisions depend on it: as in the stored sweep, then by group."""
+        """Sort key for the order in which cohorts train under an in_order policy: as in the stored sweep, then by group."""
         return self._places.get(id(cohort), len(self._places)), cohort.request.group
 
     def _bytes_needed(self, request: Request) -> int:
@@ -328,7 +328,7 @@ class Loop:
             if not self.ready and self.judge is not None and not self._in_order and not self.resumed:
                 self._finish_trained()
                 self._judge()
-            asks = True  # for a device's first programs; the others wait for them
+            asks = True  # compile only the first cohort's programs for this device; the others wait for them
             for i, cohort in enumerate(self.ready):
                 if self._is_ready(cohort.request, slot, asks=asks):
                     self._submit(self.ready.pop(i), slot)
@@ -338,7 +338,7 @@ class Loop:
                 asks = False
 
     def _is_ready(self, request: Request, slot: Slot, *, asks: bool) -> bool:
-        """Whether a slot may begin; a device for which nothing can be compiled is used no more, if there is another."""
+        """Whether a slot may start a task of these programs; a device whose compiler fails is retired, if there is another device."""
         try:
             return slot in self.executor.slots and self.executor.ready(request, slot, asks=asks)
         except Exception as error:
@@ -356,7 +356,7 @@ class Loop:
         self.training[self.executor.submit(task, request.shared, slot, self._seconds_left())] = Active(cohort, slot)
 
     def _stops(self, cohort: Cohort) -> tuple[tuple[int, bool], ...]:
-        """Where the next task pauses, and whether it evaluates there."""
+        """The steps at which the next task stops, each with whether it evaluates there."""
         lengths = set(self.ledger.num_steps[[cohort.rows[lane] for lane in cohort.lanes]].tolist())
         evaluations = set().union(*map(self._evaluations, lengths))
         steps = max(lengths)
@@ -364,18 +364,21 @@ class Loop:
         end = min(cohort.goal, cohort.at + stride)
         ahead = sorted(step for step in evaluations if cohort.at < step <= end)
         if self.settings.keep_best and ahead:
-            end, ahead = ahead[0], ahead[:1]  # where it may be better than ever, and is looked at
+            end, ahead = ahead[0], ahead[:1]  # the task ends at its first evaluation, where a state may have to be kept
         return tuple((stop, stop in evaluations) for stop in sorted({end, *ahead}))
 
     def _done(self) -> list[Future[Done]]:
-        """The tasks that have come to their end; in the order in which they began, where decisions depend on it."""
+        """The tasks that are done; under an in_order policy only the one that started first."""
         if not self._in_order:
             return [future for future in self.training if future.done()]
         first = next(iter(self.training), None)
         return [first] if first is not None and first.done() else []
 
     def _halved(self, future: Future[Done]) -> bool:
-        """Where a task has run out of memory, its cohort and all that have not begun go on in chunks of half the width."""
+        """If a task ran out of memory, splits its cohort, and those that have not started, into chunks of half the width.
+
+        Returns whether it did.
+        """
         error = future.exception()
         if error is None or not is_out_of_memory(error):
             return False
@@ -396,9 +399,9 @@ class Loop:
         return True
 
     def _handed_on(self, future: Future[Done]) -> bool:
-        """Where a task has failed and there is another device, its cohort trains there, and the device that failed is used no more.
+        """If a task failed and there is another device, retires the device and makes the cohort ready again. Returns whether it did.
 
-        What fails on a second device too is not the device's fault.
+        A cohort that fails on a second device too is not handed on again: the device is not to blame.
         """
         error, (cohort, slot) = future.exception(), self.training[future]
         if not isinstance(error, Exception) or cohort.failed or not self.executor.retire(slot):
@@ -406,8 +409,8 @@ class Loop:
         stand, at = cohort.stand, cohort.at
         try:
             stand = None if stand is None else stand._replace(state=jax.device_get(stand.state))
-        except Exception:  # it was on the device that failed: from the start, then, which comes to the same
-            if self.judge is not None and self.judge.copies:  # but not where states come from others
+        except Exception:  # the state was lost with the device; training again from step 0 gives the same state
+            if self.judge is not None and self.judge.copies:  # but not if it was copied from another row
                 return False
             stand, at = None, 0
         del self.training[future]
@@ -421,7 +424,7 @@ class Loop:
         return said
 
     def _noted(self, future: Future[Done]) -> tuple[Slot, Cohort]:
-        """Notes what a task has measured; returns the cohort as it stands now, and its slot."""
+        """Records what a task has measured; returns its slot and its updated cohort."""
         done = future.result()
         slot, cohort = self.training[future].slot, self.training[future].cohort
         lanes = cohort.lanes
@@ -437,7 +440,7 @@ class Loop:
         cohort = cohort._replace(stand=done.stand, at=done.at, failed="")
         if self.settings.keep_best and done.measured:
             self._keep_best(cohort, max(done.measured))
-        self.steps_done += steps  # here, as what fails above is done again
+        self.steps_done += steps  # only here: what fails above is recorded again
         self.training.pop(future)
         if self.settings.raises:
             self._raise_for_diverged(cohort)
@@ -449,7 +452,7 @@ class Loop:
             self.settings.callback(Evaluation(step, np.array(rows), variants, replicates, metrics, folds))
 
     def _keep_best(self, cohort: Cohort, step: int) -> None:
-        """Puts aside the states that are better than ever."""
+        """Keeps the states of lanes whose row is better at this evaluation than at any before."""
         assert cohort.stand is not None
         better = [lane for lane in cohort.lanes if cohort.stand.diverged[lane] < 0 and self.kept.is_better(cohort.rows[lane], step)]
         if better:
@@ -458,7 +461,7 @@ class Loop:
                 self.kept.improve(cohort.rows[lane], step, one_lane(host, lane))
 
     def _raise_for_diverged(self, cohort: Cohort) -> None:
-        """Under jax_debug_nans a run that diverges ends the sweep, and the error says which."""
+        """Raises an error that names the run if one of the cohort's has diverged, as jax_debug_nans asks."""
         assert cohort.stand is not None
         for lane in cohort.lanes:
             if cohort.stand.diverged[lane] >= 0:
@@ -476,7 +479,7 @@ class Loop:
             self.trained.pop(0)
 
     def _finish(self, cohort: Cohort) -> None:
-        """Notes which rows of a cohort at its goal have ended; with the others it waits."""
+        """Ends those rows of a cohort at its goal that have completed or diverged; with any others the cohort waits for the judge."""
         assert cohort.stand is not None
         ends = [lane for lane in cohort.lanes if self.ledger.num_steps[cohort.rows[lane]] == cohort.at or cohort.stand.diverged[lane] >= 0]
         self._end(cohort, ends, COMPLETED)
@@ -488,7 +491,7 @@ class Loop:
             self.waiting.append(cohort if self.judge is not None and self.judge.copies else _on_host(cohort))
 
     def _end(self, cohort: Cohort, lanes: Sequence[int], status: int) -> None:
-        """These lanes' rows take no step more."""
+        """Ends the rows of these lanes: records their status and keeps their states."""
         assert cohort.stand is not None
         if lanes:
             rows = {lane: cohort.rows[lane] for lane in lanes if not self.ledger.ended[cohort.rows[lane]]}
@@ -499,17 +502,17 @@ class Loop:
         states = _states(cohort.stand, lanes)
         for lane in lanes:
             row = cohort.rows[lane]
-            if self.ledger.ended[row]:  # by a Ctrl-C in the middle of this it is done again
+            if self.ledger.ended[row]:  # after a Ctrl-C in the middle of this loop it runs again
                 continue
             self._note(row, cohort, lane, status)
             self.kept.add(row, states[lane])
             self.ledger.ended[row] = True
 
     def _judge(self, *, must: bool = False) -> None:
-        """Asks the judge, ends the rows that it stops, and packs those that it lets go on.
+        """Asks the judge, ends the rows that it stops, and packs into chunks those that may continue.
 
         Args:
-          must: whether nothing else can happen: then it has to decide something.
+          must: whether nothing else is left to do, so that the judge has to decide something.
         """
         assert self.judge is not None
         self._deciding = True
@@ -517,11 +520,11 @@ class Loop:
         self._deciding = False
 
     def _carry_out(self, judge: Judge, source: np.ndarray | None, must: bool) -> None:
-        """What a judge has decided.
+        """Carries out what the judge has decided.
 
         Args:
-          source: (rows,), the row whose state each takes over; None where nobody does.
-          must: as `_judge` has it.
+          source: (rows,), the row whose state each row copies; None if none does.
+          must: whether the judge has to have decided something.
         """
         ledger = self.ledger
         lanes = [(cohort, cohort.rows[lane]) for cohort in self.waiting for lane in cohort.lanes]
@@ -537,7 +540,7 @@ class Loop:
             left = tuple(NOBODY if lane in set(ends) else row for lane, row in enumerate(cohort.rows))
             if any(row != NOBODY for row in left):
                 waiting.append(cohort._replace(rows=left))
-        # Those that are ready, have begun and have lanes left over may be joined.
+        # Waiting rows may join cohorts that are ready, have started and have unused lanes.
         joinable = [cohort for cohort in self.ready if cohort.stand is not None and len(cohort.lanes) < cohort.request.width]
         own = {id(cohort) for cohort in joinable}
         ready = [cohort for cohort in self.ready if id(cohort) not in own]
@@ -549,9 +552,9 @@ class Loop:
             going, staying = packed(cohorts, ledger.allowed, lot_by(self.plan, request.shared), source, waiting)
             left_over += staying
             ready += going
-        # Full chunks go first, and those that have come far.
+        # Full chunks train first, then those at a later step.
         ready.sort(key=lambda cohort: (len(cohort.lanes) < cohort.request.width, -cohort.at))
-        self.waiting, self.ready = left_over, ready  # at once: by a Ctrl-C before, all of them stand where they stood
+        self.waiting, self.ready = left_over, ready  # in one statement: a Ctrl-C before it leaves both lists unchanged
 
     def _note_unfinished(self, cohort: Cohort) -> None:
         states = None if cohort.stand is None else _states(cohort.stand, cohort.lanes)
@@ -565,20 +568,20 @@ class Loop:
             self.ledger.ended[row] = True
 
     def _note(self, row: int, cohort: Cohort, lane: int, status: int) -> None:
-        """How a row ended: by divergence, or else so."""
+        """Records how a row ended: diverged if its lane has, else with this status."""
         diverged = -1 if cohort.stand is None else int(cohort.stand.diverged[lane])
         self.ledger.status[row] = status if diverged < 0 else DIVERGED
         self.ledger.at[row] = cohort.at if diverged < 0 else diverged
 
 
 def _states(stand: Stand, lanes: Sequence[int]) -> dict[int, list[Any]]:
-    """Leaves by lane, of the last state in which everything was finite."""
+    """The leaves of each lane's last finite state, by lane."""
     host = jax.device_get(stand.state) if lanes else []
     return {lane: stand.frozen[lane] if lane in stand.frozen else one_lane(host, lane) for lane in lanes}
 
 
 def _on_host(cohort: Cohort) -> Cohort:
-    """A cohort that waits leaves the memory of an accelerator to those that train."""
+    """The cohort with its state moved to the host, which frees an accelerator's memory while the cohort waits."""
     stand = cohort.stand
     if stand is None or all(not isinstance(leaf, jax.Array) or next(iter(leaf.devices())).platform == "cpu" for leaf in stand.state):
         return cohort

@@ -1,4 +1,4 @@
-"""How much memory a sweep may take, and how it is told that it took too much."""
+"""How much memory a sweep may take, and which errors say that it ran out."""
 
 import mmap
 import os
@@ -8,15 +8,15 @@ import jax
 
 from funcnet.folds import Folds
 
-MARGIN = 0.75  # of what is free, the rest being for results, the compiler and whatever else the process does
-_UNKNOWN = 8 * 2**30  # bytes, where nobody says
+MARGIN = 0.75  # share of the free memory to use; the rest is for results, the compiler and the process's other work
+_UNKNOWN = 8 * 2**30  # bytes to assume free if the system doesn't say
 
 
 def free_memory(device: jax.Device) -> int:
     """Bytes that training may take on a device: most of what is free.
 
-    Of a CPU that is what the system can give without swapping, or what the process's control group (a container's, a job's)
-    still allows, if that is less.
+    For a CPU, what is free is what the system can give without swapping, or, if that is less, what the limit of the process's control
+    group (a container's, a job's) still allows.
     """
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
@@ -26,7 +26,7 @@ def free_memory(device: jax.Device) -> int:
 
 
 def data_bytes(data: Folds) -> int:
-    """What the data takes on a device, whose chunks share it; what is mapped from a file takes nothing that the system can't have back."""
+    """Bytes of the data on a device, where chunks share it; arrays mapped from a file don't count, since the system can drop them."""
     return sum(part.nbytes for part in jax.tree.leaves(data) if not _is_mapped(part))
 
 
@@ -36,7 +36,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _is_mapped(array: object) -> bool:
-    """Whether an array's memory is a file's."""
+    """Whether an array is mapped from a file."""
     while array is not None:
         if isinstance(array, mmap.mmap):
             return True
@@ -56,7 +56,7 @@ def _available() -> int | None:
 
 
 def _group_allows(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes left of the limit of this process's control group and of those it lies in, of either version; None without one."""
+    """Bytes left under the limits of this process's control group (v1 or v2) and of the groups around it; None without a limit."""
     try:
         lines = [line.split(":", 2) for line in proc.read_text().splitlines()]
     except OSError:
@@ -70,10 +70,10 @@ def _group_allows(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sy
         else:
             continue
         parts = Path(path.lstrip("/")).parts
-        for depth in range(len(parts) + 1):  # inside a container its own group is the root of what can be seen
+        for depth in range(len(parts) + 1):  # in a container, the root that it sees is its own group
             folder = base.joinpath(*parts[:depth])
             most, now = (_number(folder / name) for name in (limit, used))
-            if most is not None and most < 2**60:  # as good as none
+            if most is not None and most < 2**60:  # a larger number means no limit
                 cache = _cached(folder / "memory.stat")
                 left.append(max(0, most - max(0, (now or 0) - cache)))
     return min(left, default=None)
@@ -87,7 +87,7 @@ def _number(path: Path) -> int | None:
 
 
 def _cached(path: Path) -> int:
-    """Bytes of files that a group holds in memory, which it gives back when it must."""
+    """Bytes of file cache that are charged to a group; the system frees them when memory is short."""
     try:
         found = dict(line.split() for line in path.read_text().splitlines())
         return int(found.get("inactive_file", found.get("total_inactive_file", 0)))

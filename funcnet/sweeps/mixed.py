@@ -1,12 +1,12 @@
-"""Mixed sizes: whole numbers that decide shapes, such as widths, as arguments of one program.
+"""Mixed sizes: one program for variants that differ in integers that decide shapes, such as widths.
 
-A recipe must have a width in Python, so each width would have a program of its own. Here variants of all widths have that of the
-largest. A state that is smaller is filled up with zeros; after each step whatever lies beyond its own size is set to zero again.
-A unit beyond the size then has no weights, in or out, and the others compute as without it: what is added to their sums is zero.
+A recipe needs a width as a Python int, so that each width would need its own program. Here, variants of all widths share the program
+of the largest. A smaller state is padded (filled up) with zeros, and after each step its padding is set to zero again. A padding
+unit then has no weights, in or out, and adds zero to the other units' sums, which are those of the smaller net.
 
-That holds for layers of units alike, such as dense ones, and not for one that takes a mean over its units, as `layer_norm` does. So it is
-not assumed but tried: a few steps both ways, before anything trains. Where the numbers differ, or where the largest net would take
-longer than a compilation for each size, each size has a program of its own.
+This is true of layers such as dense ones, but not of one that takes a mean over its units, such as `layer_norm`. So it is not assumed
+but tested before anything trains: a few steps with and without padding. If the numbers differ, or if training at the largest size
+is estimated to take longer than compiling a program for each size, each size gets its own program.
 """
 
 import functools
@@ -34,33 +34,33 @@ class Sizes(NamedTuple):
     """The sizes that share a program."""
 
     names: tuple[str, ...]  # the hyperparameters that decide shapes
-    settings: tuple[tuple[int, ...], ...]  # their values in the variants, upwards; each once
-    shapes: tuple[Shapes, ...]  # of each setting
+    settings: tuple[tuple[int, ...], ...]  # their distinct values in the variants, ascending
+    shapes: tuple[Shapes, ...]  # a state's shapes for each setting
     largest: tuple[int, ...]  # the largest value of each name
-    filled: Shapes  # with these
+    filled: Shapes  # a state's shapes for the largest values: those of every padded state
 
     def of(self, numbers: Mapping[str, float | int]) -> Shapes:
-        """The shapes of a variant's state."""
+        """The shapes of a variant's state without padding."""
         return self.shapes[self.settings.index(tuple(int(numbers[name]) for name in self.names))]
 
     def parts(self) -> list[float]:
-        """The numbers in a state of each setting, as parts of those in the largest."""
+        """For each setting, the count of numbers in its state as a fraction of that in the largest state."""
         most = sum(map(np.prod, self.filled))
         return [float(sum(map(np.prod, own)) / most) for own in self.shapes]
 
 
-ALIKE = Recent(64)  # sizes that are known to share a program, by what they compute together and alone
+ALIKE = Recent(64)  # sizes that passed `check_alike`, by what they compute with and without padding
 
 
 class Unlike(Exception):
-    """Why sizes can't share a program, in words."""
+    """Sizes can't share a program; the message says why."""
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """A recipe whose sizes may be traced: its trainings are those of the largest, filled up.
+    """A recipe whose sizes may be traced: its trainings are of the largest size, with padded states.
 
-    recipe(**hyperparameters) -> Training, as the recipe itself; the hyperparameters of `sizes.names` are whole numbers, shape ().
+    Called like the recipe itself, mixed(**hyperparameters) -> Training; those of `sizes.names` are integers, shape ().
     """
 
     recipe: Recipe
@@ -76,7 +76,7 @@ class Mixed:
         return whole._replace(init=init, step=step)
 
     def pieces(self, **hyperparameters: Any) -> tuple[Training, Callable[[jax.Array], PyTree], Callable[[PyTree], PyTree]]:
-        """The training of the largest, init of a state of the own size, filled up, and what sets a state to zero beyond that size."""
+        """The training of the largest size; init, which makes a padded state of the given size; and a function that zeroes its padding."""
         sizes = self.sizes
         own = jnp.stack([jnp.asarray(hyperparameters.pop(name), jnp.int32) for name in sizes.names])
         place = jnp.argmax((jnp.asarray(sizes.settings, jnp.int32) == own[None]).all(1))
@@ -88,7 +88,7 @@ class Mixed:
             states = [_filled_up(made(setting).init(key), sizes.filled) for setting in sizes.settings]
 
             def chosen(*leaves: jax.Array) -> jax.Array:
-                # One after the other, and not all at once: at most two of them are in memory.
+                # One by one, so that at most two of the states are in memory at a time.
                 return functools.reduce(lambda found, i: jnp.where(place == i, leaves[i], found), range(1, len(leaves)), leaves[0])
 
             return jax.tree.map(chosen, *states)
@@ -103,17 +103,17 @@ class Mixed:
 def sizes_of(
     training: Callable[..., Training], names: Sequence[str], settings: Sequence[tuple[int, ...]], arguments: Any, key: Any
 ) -> Sizes:
-    """The shapes of the states of all settings.
+    """Finds the shapes of the states for all settings.
 
     Args:
       training: (arguments, {name: value}) -> Training.
-      names: of the hyperparameters that decide shapes.
+      names: the hyperparameters that decide shapes.
       settings: their values in the variants.
-      arguments: shapes of the others.
+      arguments: shapes of the other hyperparameters.
       key: shape of a random key.
 
     Raises:
-      Unlike: the states differ in more than the lengths of their arrays.
+      Unlike: the states differ in more than the lengths of their arrays, or that of the largest values is not the largest.
     """
     settings = sorted(set(settings))
     largest = tuple(max(setting[i] for setting in settings) for i in range(len(names)))
@@ -131,7 +131,7 @@ def sizes_of(
 
 
 def cut(leaves: Sequence[Any], shapes: Shapes) -> list[Any]:
-    """A lane's leaves without what they were filled up with; copies, so that the rest is freed."""
+    """A lane's leaves without their padding; copies, so that the padded arrays can be freed."""
 
     def inside(leaf: Any, shape: tuple[int, ...]) -> Any:
         part = leaf[tuple(slice(length) for length in shape)]
@@ -149,20 +149,20 @@ def check_alike(
     limited: bool,
     key: jax.Array,
 ) -> None:
-    """Takes steps on a few examples, filled up and not, in float64 where the recipe lets JAX choose.
+    """Raises unless a few steps give the same numbers with and without padding; in float64 if the recipe allows it.
 
-    What fills up a state must be zero after a step by itself, not only because it is set to zero: else its gradients would count
-    wherever something is computed of all gradients, such as a norm to clip by, and that may happen long after this trial.
+    The padding must also stay zero in a step by itself, before it is set to zero. Otherwise its gradients would count wherever
+    all gradients are combined, such as in a norm to clip by, perhaps only long after this check.
 
     Args:
       hyperparameters: of a variant, as the recipe takes them, without the names.
-      names: all that each name may be, of which every combination is tried.
+      names: for each name, all its values; every combination is tried.
       data: concrete.
-      limited: whether lanes see only some of the examples.
-      key: the sweep's, of whose kind draws depend.
+      limited: whether lanes use only some of the examples.
+      key: the sweep's; the test's draws depend on it.
 
     Raises:
-      Unlike: the numbers differ by more than rounding.
+      Unlike: the numbers differ by more than rounding, or the padding doesn't stay zero.
     """
     sizes = mixed.sizes
     own_size = tuple(int(hyperparameters[name]) for name in sizes.names)
@@ -191,9 +191,9 @@ def check_alike(
         _compare(filled, own, every[own_size])
 
 
-_TRIED = 64  # examples at most
-_RELATIVE = 1e-5  # of what the steps change
-_LOUD = 1000.0  # by which the second step's inputs are larger, so that what is done to large gradients alone is done
+_TRIED = 64  # the most examples to use
+_RELATIVE = 1e-5  # tolerance, relative to what the steps change
+_LOUD = 1000.0  # factor on the second step's inputs, so that rules for large gradients, such as clipping, take effect
 
 
 class _Way(NamedTuple):
@@ -226,7 +226,7 @@ def _is_finite(state: PyTree) -> bool:
 def _both_ways(
     mixed: Mixed, hyperparameters: Mapping[str, Any], names: Mapping[str, tuple[str, ...]], key: jax.Array, part: Any
 ) -> list[tuple[_Way, _Way, Any]]:
-    """For every combination of names: the way filled up, the recipe's own, and what was beyond a size after the first's steps."""
+    """For every combination of names: the steps with padding, those without, and flags for leaves whose padding became nonzero."""
     loud = part._replace(x=jax.tree.map(lambda leaf: leaf * _LOUD if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, part.x))
 
     def taken(key: jax.Array, places: Mapping[str, jax.Array]) -> tuple[_Way, _Way, jax.Array]:
@@ -248,18 +248,18 @@ def _both_ways(
     lowered = jax.jit(taken).lower(key, {name: jnp.int32(0) for name in names})
     hints: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
     compiled = lowered.compile(hints)
-    with jax.debug_nans(False), jax.debug_infs(False):  # the second step may be too much for anyone
+    with jax.debug_nans(False), jax.debug_infs(False):  # the second step may diverge with or without padding
         return [compiled(key, {name: jnp.int32(place) for name, place in each.items()}) for each in places]
 
 
 def seconds_each_way(sizes: Sizes, counts: Sequence[tuple[int, int]], step_flops: float, lanes: int, cores: int) -> tuple[float, float]:
-    """About how long one program for all sizes takes, and one for each: compiling and training, in seconds.
+    """Estimates the seconds to compile and train with one program for all sizes, and with one for each size.
 
     Args:
-      counts: for each setting, its runs, and the steps of all of them together.
-      step_flops: of a step of one lane at the largest size.
+      counts: for each setting, its number of runs, and the sum of their steps.
+      step_flops: operations of one step of one lane at the largest size.
       lanes: of a chunk.
-      cores: how many programs compile at a time, and how many chunks train.
+      cores: how many programs compile, and how many chunks train, at a time.
     """
     runs, steps = (sum(column) for column in zip(*counts, strict=True))
     parts = sizes.parts()
@@ -271,12 +271,12 @@ def seconds_each_way(sizes: Sizes, counts: Sequence[tuple[int, int]], step_flops
     return together, apart
 
 
-# Seconds, as measured on two cores of an AMD EPYC; on a GPU a step costs less, and a program more.
-_COMPILE = 1.9  # of a program
-_INIT = 0.12  # of one more size's initial state, in a program
-_TRY = 2.0  # of a trial of one size
-_FLOPS = 2e10  # a second, of one core that trains
-_STEP = 5e-5  # of a chunk's step, whatever it computes
+# Seconds, as measured on two cores of an AMD EPYC; on a GPU a step costs less, and compiling a program more.
+_COMPILE = 1.9  # to compile a program
+_INIT = 0.12  # more to compile a program for each size, for its initial state
+_TRY = 2.0  # to check one size with `check_alike`
+_FLOPS = 2e10  # operations per second of one core that trains
+_STEP = 5e-5  # fixed cost of a chunk's step
 
 
 def _filled_up(state: PyTree, shapes: Shapes) -> PyTree:
@@ -290,13 +290,13 @@ def _filled_up(state: PyTree, shapes: Shapes) -> PyTree:
 
 
 def _along(sizes: Sizes, leaf: int) -> tuple[tuple[int, ...], list[list[int]]]:
-    """The axes along which a leaf's length differs, and for each its length in every setting."""
+    """The axes along which a leaf's length differs between settings, and for each of them the length in every setting."""
     axes = tuple(axis for axis, most in enumerate(sizes.filled[leaf]) if any(own[leaf][axis] != most for own in sizes.shapes))
     return axes, [[own[leaf][axis] for own in sizes.shapes] for axis in axes]
 
 
 def _cut(leaf: jax.Array, axes: Sequence[int], lengths: Sequence[Sequence[int]], place: jax.Array) -> jax.Array:
-    """Zero beyond the setting's own length of each axis."""
+    """The leaf with zeros beyond the lengths that the setting at index place has along these axes."""
     for axis, each in zip(axes, lengths, strict=True):
         inside = jax.lax.broadcasted_iota(jnp.int32, leaf.shape, axis) < jnp.asarray(each, jnp.int32)[place]
         leaf = jnp.where(inside, leaf, jnp.zeros((), leaf.dtype))
@@ -304,7 +304,7 @@ def _cut(leaf: jax.Array, axes: Sequence[int], lengths: Sequence[Sequence[int]],
 
 
 def _bare(leaf: Any) -> Any:
-    """A random key's numbers, which NumPy can hold."""
+    """The leaf as an array of numbers; of a random key its data."""
     return jax.random.key_data(leaf) if jnp.issubdtype(jnp.asarray(leaf).dtype, jax.dtypes.prng_key) else jnp.asarray(leaf)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a group, packed into chunks of one width: at the start, and again where some of a chunk's rows have ended."""
+"""Packs a group's rows into chunks of one width: at the start, and again when some of a chunk's rows have ended."""
 
 import itertools
 import math
@@ -15,36 +15,36 @@ from funcnet.sweeps.planning import Plan
 from funcnet.sweeps.task import Stand
 from funcnet.sweeps.width import core_lanes, lane_width
 
-NOBODY = -1  # in place of a row, for a lane whose row has ended
+NOBODY = -1  # in place of a row: its lane is unused since the row ended or moved to another cohort
 
 
 class Cohort(NamedTuple):
-    """A chunk: rows of a group that train together and stand at one step, in lanes 0, 1, ...; lanes left over repeat the first."""
+    """A chunk and its training state: rows of a group at one step, in lanes 0, 1, ...; unused lanes repeat the first."""
 
     request: Request  # the programs that train it
-    rows: tuple[int, ...]  # or NOBODY
+    rows: tuple[int, ...]  # by lane; NOBODY for a lane whose row has left; lanes beyond these are unused
     stand: Stand | None  # None before its first step
     at: int  # steps taken
     goal: int  # the step up to which its rows may train
-    told: LaneArrays | None = None  # what its lanes were told when it last trained, as long as that holds
+    told: LaneArrays | None = None  # the lanes' inputs in its last task, while they are still valid
     failed: str = ""  # on which device its last task failed, and how
 
     @property
     def lanes(self) -> list[int]:
-        """The lanes that are somebody's."""
+        """The lanes in use."""
         return [lane for lane, row in enumerate(self.rows) if row != NOBODY]
 
 
-Lot = Callable[[int], Hashable]  # row -> what the lanes of a chunk must have in common, but for where they stand
+Lot = Callable[[int], Hashable]  # row -> what all rows of a chunk must have in common, besides step and goal
 
 
 def lot_by(plan: Plan, shared: bool) -> Lot:
-    """The lanes of a chunk have the same names, the same fold of the data and, where they share it, one key."""
+    """The `Lot` of a plan: rows of a chunk have the same names and fold and, if lanes share one key, the same replicate."""
     return lambda row: (*plan.of_row(row).names.values(), plan.rows[row].replicate if shared else 0, plan.rows[row].fold)
 
 
 def lots_of(plan: Plan, rows: Sequence[int], goals: np.ndarray, shared: bool) -> list[list[int]]:
-    """Rows of a group by what the lanes of a chunk have in common.
+    """A group's rows, divided into lots; the rows of a lot have one goal.
 
     Args:
       goals: (rows,), the step up to which each row may train.
@@ -59,28 +59,28 @@ def lots_of(plan: Plan, rows: Sequence[int], goals: np.ndarray, shared: bool) ->
 
 
 def chunks_of(plan: Plan, rows: Sequence[int], goals: np.ndarray, width: int, shared: bool) -> list[tuple[int, ...]]:
-    """Rows of a group in chunks of at most so many."""
+    """A group's rows, divided into chunks of at most width rows of one lot."""
     lots = lots_of(plan, rows, goals, shared)
     chunks = [tuple(lot[i : i + width]) for lot in lots for i in range(0, len(lot), width)]
-    return sorted(chunks, key=lambda rows: plan.rows[rows[0]])  # a variant's replicates end near to each other
+    return sorted(chunks, key=lambda rows: plan.rows[rows[0]])  # so that a variant's replicates end at about the same time
 
 
 def packed(
     cohorts: Sequence[Cohort], goals: np.ndarray, lot: Lot, source: np.ndarray | None = None, everyone: Sequence[Cohort] = ()
 ) -> tuple[list[Cohort], list[Cohort]]:
-    """Cohorts that wait, by whether they may go on: in as few chunks as hold all rows whose goal has moved.
+    """Repacks waiting cohorts: the rows that may now continue go into as few chunks as possible.
 
-    A cohort all of whose lanes go on together stays as it is where nothing is won by packing it anew.
+    A cohort whose rows all continue together is left as it is if it is full or repacking would not reduce the number of chunks.
 
     Args:
-      cohorts: of one program.
+      cohorts: with the same program.
       goals: (rows,), the step up to which each row may train now.
-      lot: what the lanes of a chunk must have in common.
-      source: (rows,), the row whose state each row goes on with; None for its own.
-      everyone: cohorts in which such rows may be, beside these.
+      lot: what all rows of a chunk must have in common.
+      source: (rows,), the row whose state each row continues from; None if each continues from its own.
+      everyone: further cohorts that may hold rows of source.
 
     Returns:
-      Those that go on, and those that wait.
+      The cohorts that continue, and those that still wait.
     """
     width = cohorts[0].request.width
     places = {row: (cohort, lane) for cohort in (*everyone, *cohorts) for lane, row in enumerate(cohort.rows) if row != NOBODY}
@@ -116,7 +116,7 @@ def packed(
 
 
 def halved(cohort: Cohort, request: Request) -> list[Cohort]:
-    """A cohort in chunks of a smaller width."""
+    """Splits a cohort into chunks of the request's smaller width."""
     lanes, width = cohort.lanes, request.width
     parts = [lanes[i : i + width] for i in range(0, len(lanes), width)]
     return [
@@ -131,7 +131,7 @@ def halved(cohort: Cohort, request: Request) -> list[Cohort]:
 
 
 def _gathered(picks: Sequence[tuple[Cohort, int]], width: int) -> Stand | None:
-    """Where the lanes stand that are taken from these, filled up with the first."""
+    """The `Stand` of a new chunk of these lanes, (cohort, lane) each; unused lanes repeat the first."""
     picks = [*picks, *[picks[0]] * (width - len(picks))]
     stands = list({id(cohort): cohort.stand for cohort, _ in picks}.values())
     if any(stand is None for stand in stands):
@@ -148,7 +148,7 @@ def _gathered(picks: Sequence[tuple[Cohort, int]], width: int) -> Stand | None:
 
 
 def _taken(leaves: Sequence[Any], index: np.ndarray) -> Any:
-    """Entries of several arrays laid end to end; on an accelerator they stay there."""
+    """The entries at index of the concatenated arrays; arrays on an accelerator stay there."""
     on_device = [isinstance(leaf, jax.Array) and next(iter(leaf.devices())).platform != "cpu" for leaf in leaves]
     if all(on_device) or any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves):
         return jnp.concatenate(leaves)[index]
@@ -156,9 +156,9 @@ def _taken(leaves: Sequence[Any], index: np.ndarray) -> Any:
 
 
 def shares_keys(plan: Plan, rows: Sequence[int], goals: np.ndarray, width: int, randomness: str, *, must: bool = False) -> bool:
-    """Whether each of a group's chunks keeps to one replicate, so that its lanes share one key and draw once.
+    """Whether each of a group's chunks holds one replicate only, so that its lanes share one key and draw once.
 
-    They do not where that would leave many lanes empty, as with one variant in a hundred replicates, unless they must.
+    False if that would leave many lanes unused, such as with one variant in a hundred replicates; True in any case if `must`.
     """
     if must or randomness == "independent":
         return must
@@ -167,14 +167,14 @@ def shares_keys(plan: Plan, rows: Sequence[int], goals: np.ndarray, width: int, 
 
 
 def wanted_width(plan: Plan, group: int, goals: np.ndarray, step_bytes: int, slots: int, platform: str, chunk_size: int | None) -> int:
-    """How many lanes a group's chunks have before anything is known of their memory.
+    """How many lanes to ask for in a group's chunks, before the memory that they need is known.
 
     Args:
       goals: (rows,), the step up to which each row may train.
-      step_bytes: what one step of a lane writes.
+      step_bytes: bytes that one step of one lane writes.
       slots: how many chunks train at a time.
       platform: of their devices, "cpu" or another.
-      chunk_size: as the user has it; None for as many as suit the slots.
+      chunk_size: the user's; None for as many as suit the slots.
     """
     if chunk_size is not None:
         return chunk_size
@@ -184,7 +184,7 @@ def wanted_width(plan: Plan, group: int, goals: np.ndarray, step_bytes: int, slo
 
 
 def request_of(plan: Plan, group: int, goals: np.ndarray, width: int, randomness: str, key: jax.Array) -> Request:
-    """The programs that train a group's chunks of a width; goals and key are the sweep's."""
+    """The request for the programs that train a group's chunks of this width; goals and key are the sweep's."""
     shared = shares_keys(plan, plan.groups[group].rows, goals, width, randomness, must=one_key_for_all(key))
     return Request(group, width, shared)
 
@@ -195,5 +195,5 @@ def key_kind(key: jax.Array) -> str:
 
 
 def one_key_for_all(key: jax.Array) -> bool:
-    """Whether the lanes of a chunk must share one key: under jax.vmap the rbg generators draw from the first key alone."""
+    """Whether the lanes of a chunk must share one key: under jax.vmap the rbg generators use only the first key."""
     return "rbg" in key_kind(key)

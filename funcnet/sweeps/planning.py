@@ -1,4 +1,4 @@
-"""The plan of a sweep: its variants, the rows of its table, and which of them share a program.
+"""The plan of a sweep: its variants, the rows of its table, and which rows share a program.
 
 Nothing here is traced, compiled or trained.
 """
@@ -16,7 +16,7 @@ from funcnet.sweeps.assignment import RESERVED, Variant, assign, brief, program_
 from funcnet.sweeps.mixed import Mixed, Sizes
 from funcnet.train import Training, evaluation_steps
 
-# Names that the tables of the result have for themselves.
+# Columns of the result's tables that are not hyperparameters.
 _COLUMNS = ("variant", "replicate", "fold", "status", "steps", "best_step", "pruned_by", "completed", "pruned", "diverged", "unfinished")
 Recipe = Callable[..., Training]
 
@@ -34,14 +34,14 @@ class Group(NamedTuple):
 
     static: dict[str, Any]
     batch_size: int | None
-    limits_examples: bool  # whether its rows see only their first so many examples
+    limits_examples: bool  # whether its rows use only their first num_examples examples
     rows: list[int]
-    names: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # of each hyperparameter that is a name, all that its variants have
-    sizes: Sizes | None = None  # where some of its numbers decide shapes
+    names: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # for each hyperparameter that is a name, every value in the group
+    sizes: Sizes | None = None  # if some of its numbers decide shapes
 
 
 class Plan(NamedTuple):
-    """What is to be trained."""
+    """What a sweep trains."""
 
     recipe: Recipe
     variants: list[Variant]
@@ -50,12 +50,12 @@ class Plan(NamedTuple):
     eval_every: int | None
     replicates: int
     group_of: list[int]  # by row
-    examples: tuple[int, ...]  # by fold: how many there are to train on
-    has_folds: bool  # or else one split of the data, which counts as fold 0
-    looks: tuple[int, ...] = ()  # steps at which every run is evaluated, beside its own evaluations
+    examples: tuple[int, ...]  # by fold: the number of training examples
+    has_folds: bool  # False for a single split, which counts as fold 0
+    looks: tuple[int, ...] = ()  # steps at which every run is evaluated, in addition to its own evaluations
 
     def recipe_of(self, group: Group) -> Recipe:
-        """The recipe as a group's program has it."""
+        """The recipe that a group's program is made from: wrapped in `Mixed` if its sizes share the program."""
         return self.recipe if group.sizes is None else Mixed(self.recipe, group.sizes)
 
     def of_row(self, row: int) -> Variant:
@@ -64,21 +64,21 @@ class Plan(NamedTuple):
 
     @property
     def runs(self) -> int:
-        """How many rows each variant has, which lie side by side."""
+        """Rows of each variant: replicates * folds; they are consecutive."""
         return self.replicates * len(self.examples)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The columns of the table that say which run each row is, (rows,), int, each."""
+        """The table's columns "variant", "replicate" and, if there are folds, "fold": (rows,) each, int."""
         columns = dict(zip(Row._fields, np.array(self.rows).T, strict=True))
         return columns if self.has_folds else {name: columns[name] for name in ("variant", "replicate")}
 
     def seen(self, row: int) -> int:
-        """How many examples a row trains on."""
+        """The number of examples a row trains on."""
         own = self.of_row(row).num_examples
         return self.examples[self.rows[row].fold] if own is None else own
 
     def evaluations(self, num_steps: int) -> list[int]:
-        """After which steps a run of so many is evaluated."""
+        """The steps after which a run of num_steps steps is evaluated, ascending."""
         return sorted({*evaluation_steps(num_steps, self.eval_every or num_steps), *(step for step in self.looks if step < num_steps)})
 
 
@@ -97,11 +97,11 @@ def make_plan(
     """Assigns each variant's values, and groups the variants by program.
 
     Args:
-      examples: by fold, how many there are to train on; batches and epochs are of the smallest.
-      has_folds: whether the data has been given in folds.
+      examples: by fold, the number of training examples; the smallest limits batch_size and num_examples, and decides an epoch's length.
+      has_folds: whether the data was given in folds.
 
     Raises:
-      ValueError, TypeError: the recipe lacks a hyperparameter, or a value can't be one; the message names the variant.
+      ValueError, TypeError: the recipe lacks a hyperparameter, or a value is invalid; the message names the variant.
     """
     if not variants:
         raise ValueError(check.message("sweep", "needs at least one variant", "none", "such as grid(learning_rate=[0.1, 0.01])"))
@@ -118,7 +118,7 @@ def make_plan(
 
 
 def with_static(plan: Plan, group: Group, names: Sequence[str]) -> Plan:
-    """The plan in which these numbers of a group's variants pick a program each."""
+    """The plan, regrouped, with these numbers of a group's variants static: each value picks a program."""
     variants = list(plan.variants)
     for i in {plan.rows[row].variant for row in group.rows}:
         own = variants[i]
@@ -148,7 +148,7 @@ def _grouped(plan: Plan) -> Plan:
 
 
 def _check_signature(recipe: Recipe, variants: Variants) -> tuple[set[str], set[str]]:
-    """The hyperparameters that go to the recipe, and the sweep's own names that it declares; a name that it lacks is an error."""
+    """Which hyperparameters the recipe takes, and which of the sweep's `RESERVED` names; one that it doesn't take is an error."""
     if not callable(recipe):
         raise TypeError(check.message("sweep", "recipe must be a function of hyperparameters", repr(recipe)))
     parameters = inspect.signature(recipe).parameters.values()

@@ -1,9 +1,9 @@
-"""A group's programs: the pieces of a training run, mapped over lanes and compiled ahead of time.
+"""A group's programs: the parts of a training run, mapped over lanes (vmap) and compiled ahead of time.
 
-`init` makes states, `draw` the minibatches and keys of a stretch of steps, `advance` takes steps of one stretch, and `evaluate`
-measures. Step numbers, hyperparameters and data are arguments, so that no number is compiled in: one compilation serves a
-group's every chunk and every stretch, and another sweep of the same recipe and shapes. What is the same for several groups,
-as `draw` is where they differ in the net alone, is compiled once for all of them.
+`init` makes states, `draw` draws the minibatches and keys of a stretch, `advance` takes steps within one stretch, and `evaluate`
+measures. Step numbers, hyperparameters and data are arguments, not constants: one compilation serves every chunk and stretch
+of a group, and other sweeps of the same recipe and shapes. A part that is the same in several groups is compiled once for
+all of them, such as `draw` if they differ only in the net.
 """
 
 import functools
@@ -35,57 +35,57 @@ class Executable(NamedTuple):
 
     program: Any
     bytes_needed: int
-    seconds: float  # of lowering and compiling it
+    seconds: float  # spent lowering and compiling it
 
 
-Compiling: TypeAlias = Future[tuple[Executable, bool, float]]  # the program, whether it was made for this, and when it was done
+Compiling: TypeAlias = Future[tuple[Executable, bool, float]]  # the program, whether this request compiled it, time.perf_counter at its end
 
-STRETCH = 64  # steps whose minibatches and keys are drawn together, in a few large operations, and after which lanes are looked at
+STRETCH = 64  # steps whose minibatches and keys are drawn together, in a few large operations; after each stretch lanes are checked
 State: TypeAlias = list[jax.Array]  # the leaves of a state, each with a leading axis of lanes
 
 
 class Programs(NamedTuple):
-    """A group's programs. Constants are what the recipe closed over."""
+    """A group's programs. Constants are the arrays that the recipe closed over; key is the sweep's."""
 
-    init: Callable[..., State]  # (constants, lanes, key) -> state, of the sweep's key
-    draw: Callable[..., Draws]  # (key, replicate, variant, num_examples, first) -> what is random about the STRETCH steps from first on
+    init: Callable[..., State]  # (constants, lanes, key) -> state
+    draw: Callable[..., Draws]  # (key, replicate, variant, num_examples, first) -> minibatches and keys of the STRETCH steps from first on
     advance: Callable[..., tuple[State, jax.Array]]  # (constants, lanes, state, data, draws, begin, end) -> state, fine
     evaluate: Callable[..., Metrics]  # (constants, lanes, state, data) -> metrics, each (lanes,)
-    finite: Callable[[State], Any]  # state -> (lanes, leaves), bool: which leaves hold finite numbers alone
+    finite: Callable[[State], Any]  # state -> (lanes, leaves), bool: which leaves are finite throughout
 
 
 class Compiled(NamedTuple):
     """Programs, and what they cost."""
 
     programs: Programs
-    seconds: float  # of lowering and compiling
+    seconds: float  # spent lowering and compiling
     new: int  # how many had not been compiled before
-    bytes_needed: int  # memory one chunk takes while it trains: the state, and what a step makes on its way
-    executables: tuple[Executable, ...]  # init, draw, advance, evaluate, and finite where the device finds that
+    bytes_needed: int  # memory one chunk takes while it trains: its state and a step's intermediate values
+    executables: tuple[Executable, ...]  # init, draw, advance, evaluate, and (except on a CPU) finite
 
 
 class Kind(NamedTuple):
-    """What a group's programs depend on beside what its recipe computes."""
+    """What a group's programs depend on besides what its recipe computes."""
 
-    lanes: Lanes  # an example of them, or their shapes
-    key: jax.Array  # likewise, of a sweep's key
-    data: Split  # likewise
+    lanes: Lanes  # example arrays, or their shapes
+    key: jax.Array  # example of a sweep's key, or its shape
+    data: Split  # example arrays, or their shapes
     shared: bool  # whether the lanes share one key
     device: jax.Device
 
 
 class ProgramKey(NamedTuple):
-    """What a group's programs depend on; two groups of which it is equal share them."""
+    """Everything that a group's programs depend on; groups with equal keys share their programs."""
 
     trial: tuple[Any, ...]  # what the recipe computes
     batch_size: int | None
     limits_examples: bool
     lanes: Any  # structure, shapes and dtypes
-    key: Any  # likewise
-    data: Any  # likewise
+    key: Any  # structure, shapes and dtypes
+    data: Any  # structure, shapes and dtypes
     shared: bool
     device: jax.Device
-    context: tuple[Any, ...]  # all of JAX's configuration that decides a trace
+    context: tuple[Any, ...]  # every JAX setting that affects tracing
 
 
 def program_key(trial: Trial, kind: Kind) -> ProgramKey:
@@ -93,16 +93,16 @@ def program_key(trial: Trial, kind: Kind) -> ProgramKey:
     return ProgramKey(trial.key, trial.batch_size, trial.limits_examples, *shapes, kind.shared, kind.device, inner.trace_context())
 
 
-_programs = Recent(256)  # by what they depend on: a second sweep compiles nothing
-_executables = Recent(512)  # by the program's own text: groups that differ elsewhere share what is the same
+_programs = Recent(256)  # by ProgramKey: a second sweep compiles nothing
+_executables = Recent(512)  # by the lowered program's text: groups share the parts that are the same
 
 
 def clear_caches() -> None:
-    """Forgets every program that sweeps have compiled, and everything that JAX itself remembers (`jax.clear_caches`).
+    """Empties the cache of the programs that sweeps have compiled, and JAX's own caches (`jax.clear_caches`).
 
-    A sweep sees by itself that its recipe computes something else than before. What it can't see is what JAX doesn't look
-    at again: a function under `jax.jit` reads globals, attributes and closures when it is first traced, and never after.
-    Programs are freed once no sweep runs them; without this, those of the last 256 groups stay.
+    Needed if a function under `jax.jit` inside a recipe depends on a global, an attribute or a closure that has changed: JAX
+    reads these only when it first traces the function. Any other change in what a recipe computes, a sweep notices itself.
+    Programs are freed once no sweep runs them; without this call, those of the last 256 groups stay in memory.
 
     Example:
       >>> clear_caches()
@@ -114,7 +114,7 @@ def clear_caches() -> None:
 
 
 class Pending:
-    """A group's programs while they are compiled."""
+    """A group's programs while they are being compiled."""
 
     def __init__(self, key: ProgramKey, futures: list[Compiling], began: float, new: bool):
         self._key, self.futures, self._began, self._new = key, futures, began, new
@@ -136,7 +136,7 @@ class Pending:
 
 
 def compile_programs(trial: Trial, kind: Kind) -> Pending:
-    """Lowers a group's programs now, in the caller's thread and configuration, and has them compiled on other threads."""
+    """Lowers a group's programs in the caller's thread, under its JAX settings, and starts compiling them in other threads."""
     key = program_key(trial, kind)
     began = time.perf_counter()
     with uncollected():
@@ -148,11 +148,11 @@ def lane_functions(trial: Trial, examples: int, shared: bool, *, limits_each: bo
     """A group's programs as plain functions, to be compiled for any device.
 
     Args:
-      examples: how many there are to train on.
+      examples: number of training examples.
       shared: whether the lanes share one key.
-      limits_each: whether each lane sees only so many examples of its own; as the trial has it unless given.
+      limits_each: whether each lane has its own num_examples; None for trial.limits_examples.
     """
-    # What is remembered holds nobody's arrays and functions: the whole trial may not be closed over.
+    # These functions are cached, so they must not close over the user's arrays and functions: not over the whole trial.
     bare = trial._replace(constants=Constants((), (), ()), structure=None)
     batch_size, limits_each = trial.batch_size, trial.limits_examples if limits_each is None else limits_each
     axes = Lanes(0, 0, None, 0 if limits_each else None, None, None)  # type: ignore[arg-type]
@@ -174,7 +174,7 @@ def lane_functions(trial: Trial, examples: int, shared: bool, *, limits_each: bo
     def evaluate(constants: Constants, lane: Lanes, state: State, data: Split) -> Metrics:
         return metrics_of(training(constants, lane), state, data, lane.num_examples)
 
-    # Lanes that share their keys and see the same examples share their draws, which then have no axis of lanes.
+    # Lanes that share their key and their examples share their draws, which then have no axis of lanes.
     separate = not shared or (limits_each and batch_size is not None)
     own = Draws(None if batch_size is None else 1, None if shared else 1)  # type: ignore[arg-type]
     each = (None if shared else 0, 0 if limits_each else None, None)
@@ -209,7 +209,7 @@ def _advance(
     begin: jax.Array,
     end: jax.Array,
 ) -> tuple[State, jax.Array]:
-    """Steps begin .. end - 1 of all lanes, which lie in one stretch, and which lanes met nothing but finite losses."""
+    """Takes steps begin .. end - 1, all within one stretch, in all lanes; also returns which lanes had only finite losses."""
 
     def one_step(step: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
         state, fine = carry
@@ -221,20 +221,20 @@ def _advance(
 
 
 def _finite_on_host(state: State) -> np.ndarray:
-    """`finite_leaves` of each lane, on a CPU, whose memory NumPy reads as it is: there is nothing to compile."""
+    """`finite_leaves` of each lane in NumPy, which reads a CPU device's memory directly: nothing to compile."""
 
     found = np.ones((len(state[0]) if state else 0, len(state)), bool)
     with np.errstate(all="ignore"):
         for i, leaf in enumerate(state):
             if jnp.issubdtype(leaf.dtype, jnp.inexact):
                 host = np.asarray(leaf)
-                if not np.isfinite(np.add.reduce(host, axis=None)):  # a finite sum is one of finite numbers: most often one look will do
+                if not np.isfinite(np.add.reduce(host, axis=None)):  # a finite sum has finite terms only: mostly one check is enough
                     found[:, i] = np.isfinite(host).reshape(len(host), -1).all(1)
     return found
 
 
 def _compile(trial: Trial, kind: Kind) -> list[Compiling]:
-    """Traces each program and has it compiled meanwhile: its executable, whether it was made for this, and when it was done."""
+    """Traces each program in turn while those already traced compile: futures of init, draw, advance, evaluate and maybe finite."""
     device = kind.device
 
     def shapes(tree: Any) -> Any:
@@ -242,8 +242,8 @@ def _compile(trial: Trial, kind: Kind) -> list[Compiling]:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
 
     def start(function: Callable[..., Any], computes: Any, options: Options, *arguments: Any) -> Compiling:
-        # No argument is left out, used or not: programs of one text and one signature are then the same program, but for the
-        # Python functions that they call back, which the text only numbers.
+        # keep_unused: programs with equal text and signature are then the same program, except for Python callbacks, which the
+        # text only numbers; hence `computes` in the key.
         began = time.perf_counter()
         lowered = jax.jit(function, keep_unused=True).lower(*arguments)
         key = computes, *_text_key(lowered, device, options)
@@ -258,7 +258,7 @@ def _compile(trial: Trial, kind: Kind) -> list[Compiling]:
     state = shapes(jax.eval_shape(functions.init, constants, lanes, key))
     draws = shapes(jax.eval_shape(functions.draw, *drawn_by))
     init_options, draw_options, evaluate_options = _quick(device, state, draws)
-    # The first takes the longest.
+    # The one that compiles longest is started first.
     advance = start(functions.advance, of_step, (), constants, lanes, state, data, draws, step, step)
     evaluate = start(functions.evaluate, tuple(of_evaluate), evaluate_options, constants, lanes, state, data)
     draw = start(functions.draw, None, draw_options, *drawn_by)
@@ -270,14 +270,14 @@ def _compile(trial: Trial, kind: Kind) -> list[Compiling]:
 
 @functools.cache
 def _compilers() -> ThreadPoolExecutor:
-    """Threads to compile on, one a core: XLA compiles one program on one."""
+    """Threads to compile on, one per core: XLA compiles a program on one thread."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="funcnet-compile")
 
 
 def _quick(device: jax.Device, state: State, draws: Draws) -> tuple[Options, Options, Options]:
-    """The compiler's options for `init`, `draw` and `evaluate`, which on a CPU would take longer to make fast than they run.
+    """The compiler's options for `init`, `draw` and `evaluate`; on a CPU, optimizing these fully takes longer than they run.
 
-    What runs now and then needs no last optimization; what runs once needs none at all, unless it is large.
+    `evaluate` and small draws, which run now and then, are optimized less; `init`, which runs once, not at all unless it is large.
     """
     if device.platform != "cpu":
         return (), (), ()
@@ -288,8 +288,8 @@ def _quick(device: jax.Device, state: State, draws: Draws) -> tuple[Options, Opt
     return init, (*plain, (level, 1)) if draws_size < _LARGE_DRAWS else (), ((level, 1),)
 
 
-_LARGE_STATE = 2**22  # numbers, some ten milliseconds of them
-_LARGE_DRAWS = 2**15  # numbers, a millisecond of them: where lanes draw alike, those of a stretch of 512 examples a step
+_LARGE_STATE = 2**22  # numbers, which take about ten milliseconds
+_LARGE_DRAWS = 2**15  # numbers, which take about a millisecond: if lanes share draws, those of a stretch with batch_size 512
 
 
 def _executable(lowered: Any, key: tuple[Any, ...], platform: str, options: Options, lowering: float) -> tuple[Executable, bool, float]:
@@ -302,17 +302,17 @@ def _executable(lowered: Any, key: tuple[Any, ...], platform: str, options: Opti
     return executable, made, time.perf_counter()
 
 
-_unknown: set[tuple[str, str]] = set()  # (platform, option): what a backend has said it doesn't know
+_unknown: set[tuple[str, str]] = set()  # (platform, option) pairs that a backend has rejected as unknown
 
 
 def _compile_with_hints(lowered: Any, platform: str, options: Options) -> Any:
-    """The program, compiled with as many of the options as the backend knows: they are hints, and change with XLA."""
+    """Compiles the program with those of the options that the backend knows; options come and go with XLA versions."""
     hints = {name: value for name, value in options if (platform, name) not in _unknown}
     while True:
         try:
             return lowered.compile(hints)
         except Exception as error:
-            # XLA names the first option it doesn't know; anything else that goes wrong is not about the options.
+            # XLA names the first option it doesn't know; any other error is not about the options.
             refused = [name for name in hints if f"No such compile option: '{name}'" in str(error)]
             if not refused:
                 raise

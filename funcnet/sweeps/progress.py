@@ -1,4 +1,4 @@
-"""What a running sweep tells: a bar in a terminal, plain lines where there is none, or a call of your own."""
+"""How a running sweep reports its progress: a bar in a terminal, plain lines elsewhere, or the user's function."""
 
 import math
 import sys
@@ -19,23 +19,23 @@ class Progress(NamedTuple):
     diverged: int
     best: float | None  # of the metric, among the runs done
     metric: str
-    compiling: int  # programs still to compile
+    compiling: int  # groups whose programs are still to be compiled
     seconds: float  # since the sweep began
     pruned: int = 0
 
     @property
     def share(self) -> float:
-        """Share of all steps that are done, in [0, 1]."""
+        """The share of all steps that is done, in [0, 1]."""
         return self.steps_done / self.steps
 
     @property
     def runs_per_second(self) -> float:
-        """Runs' worth of steps a second, compilation included."""
+        """Steps per second in units of a whole run's steps, with compilation in the time."""
         return self.runs * self.share / max(self.seconds, 1e-9)
 
     @property
     def seconds_left(self) -> float:
-        """At the pace so far; infinite before the first steps are done."""
+        """Seconds left at the pace so far; infinite before the first steps are done."""
         return self.seconds * (1 - self.share) / self.share if self.share else math.inf
 
     def __str__(self) -> str:
@@ -53,11 +53,11 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def reporter(progress: bool | Callable[[Progress], None] | None) -> tuple[Reporter, Callable[[], None]]:
-    """How to tell, and what to call at the end.
+    """The function to call with each `Progress`, and one to call at the end.
 
     Args:
-      progress: None or True for a bar by tqdm where standard error is a terminal and tqdm is installed, plain lines
-        elsewhere; False for silence; or a function of a `Progress`.
+      progress: None or True for a tqdm bar if standard error is a terminal and tqdm is installed, else plain lines;
+        False for silence; or the user's function of a `Progress`.
     """
     if progress is False:
         return lambda now: None, lambda: None

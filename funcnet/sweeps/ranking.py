@@ -1,4 +1,4 @@
-"""Which variant is best: by the mean over its replicates, where every one of them has ended with a finite number."""
+"""Ranks variants by the mean over their runs; a variant is ranked only if every one of its runs has a finite value to compare."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,40 +8,40 @@ import numpy as np
 from funcnet.metrics import MODES, mode_of
 
 STATUSES = ("completed", "diverged", "unfinished")
-_BEST = "best_step"  # the column of a table that shows each run at its best evaluation
+_BEST = "best_step"  # a table has this column if it shows each run at its best evaluation (keep_best)
 Table = Mapping[str, np.ndarray]
 
 
 class Statistics(NamedTuple):
-    """What the replicates of each variant have in common, an entry for each variant."""
+    """Statistics over the runs of each variant; arrays with one entry per variant."""
 
-    variants: np.ndarray  # upwards
-    mean: dict[str, np.ndarray]  # of the completed runs, by metric; NaN where none has completed
-    std: dict[str, np.ndarray]  # with a divisor of runs - 1; NaN for fewer than two
-    completed: np.ndarray  # runs
-    statuses: dict[str, np.ndarray]  # runs of each status
+    variants: np.ndarray  # ascending
+    mean: dict[str, np.ndarray]  # by metric, over the `rankable` runs; NaN if there are none
+    std: dict[str, np.ndarray]  # by metric, with a divisor of runs - 1; NaN for fewer than two
+    completed: np.ndarray  # number of `rankable` runs
+    statuses: dict[str, np.ndarray]  # by status, number of runs
 
 
 def default_metric(metrics: Sequence[str]) -> str:
-    """What variants are ranked by unless said otherwise: the loss, or else what is reported first, of the validation part where there is one."""
+    """The default metric to rank by: the validation loss, else the training loss, else the first metric (of validation if there is any)."""
     wanted = [name for name in ("validation/loss", "train/loss") if name in metrics]
     wanted += [name for name in metrics if name.startswith("validation/")]
     return [*wanted, *metrics, "validation/loss"][0]
 
 
 def own_name(metric: str) -> str:
-    """A metric's name as evaluate reports it, without the part of the data it was taken on."""
+    """A metric's name as evaluate reports it, without the part of the data: "loss" for "validation/loss"."""
     return metric.partition("/")[2] or metric
 
 
 def known_mode(metric: str, modes: Mapping[str, str]) -> str | None:
-    """Which way a metric is better: as the modes say by its whole name, its own or the last part, else as that is known for."""
+    """A metric's mode: from modes, by its full name, its own name or the last part of it; else from `MODES` by the last part."""
     last = metric.rpartition("/")[2]
     return next((modes[name] for name in (metric, own_name(metric), last) if name in modes), MODES.get(last))
 
 
 def wanted_mode(where: str, metric: str, mode: str | None, modes: Mapping[str, str]) -> str:
-    """The mode that was given, else the one that is known.
+    """The given mode, or if there is none the known one.
 
     Raises:
       ValueError: the mode is unknown.
@@ -50,13 +50,13 @@ def wanted_mode(where: str, metric: str, mode: str | None, modes: Mapping[str, s
 
 
 def rankable(table: Table) -> np.ndarray:
-    """Which runs can be compared, (rows,): those that completed; of runs shown at their best all but those that diverged."""
+    """Which runs can be compared, (rows,), bool: those that completed; with keep_best, those that have a best and did not diverge."""
     fine: np.ndarray = (table["status"] != "diverged") & (table[_BEST] >= 0) if _BEST in table else table["status"] == "completed"
     return fine
 
 
 def statistics(table: Table, metrics: Sequence[str]) -> Statistics:
-    """Means and standard deviations over each variant's replicates."""
+    """Means, standard deviations and counts over each variant's runs."""
     variants, place = np.unique(table["variant"], return_inverse=True)
     completed = rankable(table)
     place_completed = place[completed]
@@ -74,7 +74,7 @@ def statistics(table: Table, metrics: Sequence[str]) -> Statistics:
 
 
 def ranked(table: Table, metric: str, mode: str) -> list[tuple[int, list[int]]]:
-    """The variants from best to worst by their mean, each with its rows from best to worst; of equals the first is first."""
+    """The variants that can be ranked, best mean first, each with its rows, best first; ties keep the table's order."""
     fine = rankable(table) & np.isfinite(table[metric].astype(float))
     spoilt = set(table["variant"][~fine].tolist())
     rows: dict[int, list[int]] = {}
@@ -89,7 +89,7 @@ def ranked(table: Table, metric: str, mode: str) -> list[tuple[int, list[int]]]:
 
 
 def hindrances(table: Table, metric: str) -> tuple[str, str]:
-    """Why runs can't be ranked: how many of each kind there are, and what may be done."""
+    """Why runs can't be ranked, in words: how many there are for each reason, and what to do about it."""
     status, steps = table["status"], table["steps"]
     values = table[metric].astype(float) if metric in table else np.full(len(status), np.nan)
     completed, diverged, pruned = rankable(table), status == "diverged", status == "pruned"
@@ -108,7 +108,7 @@ def hindrances(table: Table, metric: str) -> tuple[str, str]:
 
 
 def why_none(table: Table, metric: str) -> tuple[str, str]:
-    """As `hindrances`, in words for a result of which no variant can be ranked."""
+    """Why no variant of a result can be ranked: what was got, and a fix, for an error message."""
     variants = len(np.unique(table["variant"]))
     counts, fix = hindrances(table, metric)
     runs = f"{len(table['variant'])} run{'s' if len(table['variant']) > 1 else ''}"

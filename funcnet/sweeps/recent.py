@@ -1,4 +1,4 @@
-"""Results remembered by what they depend on, so that a second sweep makes nothing anew."""
+"""A thread-safe LRU cache, with which a second sweep reuses the programs of the first."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 class _Key:
-    """A key whose hash is found once: what a program computes is a long one."""
+    """A key that computes its hash only once: hashing what a program computes takes long."""
 
     def __init__(self, value: Any):
         self._value, self._hash = value, hash(value)
@@ -25,13 +25,13 @@ class _Key:
 
 
 class Recent:
-    """The last so many results by key, for threads; each is made once even if several ask for it at a time."""
+    """Thread-safe LRU cache of size results; concurrent callers of one key compute it once."""
 
     def __init__(self, size: int):
         self._size, self._lock, self._futures = size, threading.Lock(), OrderedDict[_Key, tuple[_Key, Future[Any]]]()
 
     def get(self, key: Any, make: Callable[[], Any]) -> tuple[Any, bool]:
-        """The result, and whether it was made for this call, as it always is for a key without a hash."""
+        """The result of make() for a key, and whether this call computed it. Results for unhashable keys are not cached."""
         try:
             key = _Key(key)
         except TypeError:
@@ -41,7 +41,7 @@ class Recent:
             mine = found is None
             if found is None:
                 found = self._futures[key] = key, Future()
-            key, future = found  # the key that is there, which is found again at a glance
+            key, future = found  # the stored key object: comparing it again is fast, since it is identical
             self._futures.move_to_end(key)
             while len(self._futures) > self._size:
                 self._futures.popitem(last=False)
@@ -54,17 +54,17 @@ class Recent:
         return future.result(), mine
 
     def __contains__(self, key: Any) -> bool:
-        """Whether a result is there now, or being made."""
+        """Whether a result is cached, or being computed."""
         with self._lock:
             return _Key(key) in self._futures
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Empties the cache."""
         with self._lock:
             self._futures.clear()
 
     def forget(self, key: Any) -> None:
-        with contextlib.suppress(TypeError):  # a key without a hash was never remembered
+        with contextlib.suppress(TypeError):  # an unhashable key was never cached
             self._forget(_Key(key))
 
     def _forget(self, key: _Key) -> None:
@@ -73,6 +73,6 @@ class Recent:
 
 
 def signature(tree: Any) -> Any:
-    """What of a pytree of arrays decides how a program on it is traced: structure, shapes and dtypes."""
+    """Structure, shapes and dtypes of a pytree of arrays: what the trace of a function of it depends on."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, tuple((jnp.shape(leaf), str(leaf.dtype)) for leaf in leaves)

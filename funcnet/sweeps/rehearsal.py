@@ -1,4 +1,4 @@
-"""What is checked before anything trains: the recipe is called with every variant's values, and each group is traced once."""
+"""Rehearses a sweep before it trains: calls the recipe with every variant's values, and traces each group's functions once."""
 
 import functools
 import operator
@@ -24,25 +24,25 @@ from funcnet.train import Training, as_training, check_data
 
 
 class Rehearsal(NamedTuple):
-    """What is known of a plan before it is carried out."""
+    """What the rehearsal has found out about a plan."""
 
-    trials: list[Trial]  # one a group
-    metrics: tuple[str, ...]  # the names of what is measured, as "validation/loss"
-    modes: dict[str, str]  # "min" or "max" by the last part of a metric's name, where that is known
-    notes: tuple[str, ...] = ()  # of each group whose traced numbers decide shapes: what became of them, and why
+    trials: list[Trial]  # one per group
+    metrics: tuple[str, ...]  # the names of all metrics, such as "validation/loss"
+    modes: dict[str, str]  # "min" or "max" by a metric's name without the part of the data, if a training gives it
+    notes: tuple[str, ...] = ()  # for each group whose traced numbers decide shapes: whether its sizes share a program, and why
 
 
 def rehearse(plan: Plan, variants: Variants, data: Folds, key: jax.Array, *, apart: str = "") -> tuple[Plan, Rehearsal]:
-    """Calls the recipe with each variant's concrete values, and traces what each group of them computes.
+    """Calls the recipe with each variant's concrete values, and traces the functions of each group.
 
     Args:
-      apart: why traced numbers that decide shapes must have a program each; empty where they may share one.
+      apart: the reason why sizes (traced numbers that decide shapes) must not share a program; empty if they may.
 
     Returns:
-      The plan, in which such numbers pick a program where they share none; and what is known of it.
+      The plan, in which sizes that share no program have become static; and the rehearsal's findings.
 
     Raises:
-      ValueError, TypeError: the recipe objects to a value or gives no training, or the data doesn't fit it; the message
+      ValueError, TypeError: the recipe rejects a value or returns no training, or the data doesn't fit it; the message
         names the variant.
     """
     firsts = [plan.rows[group.rows[0]].variant for group in plan.groups]
@@ -60,7 +60,11 @@ def rehearse(plan: Plan, variants: Variants, data: Folds, key: jax.Array, *, apa
 
 
 def _with_sizes(plan: Plan, data: Split, key: jax.Array, apart: str) -> tuple[Plan, tuple[str, ...]]:
-    """The plan in which traced numbers that a recipe must have in Python, as a width, share a program or pick one each; and why."""
+    """Decides for each group's sizes (traced integers that the recipe needs as Python ints) whether they share a program.
+
+    Returns:
+      The plan, changed accordingly, and the reasons as notes.
+    """
     notes, sharing = [], {}
     for group in plan.groups:
         first = plan.of_row(group.rows[0])
@@ -77,7 +81,7 @@ def _with_sizes(plan: Plan, data: Split, key: jax.Array, apart: str) -> tuple[Pl
 
 
 def _shared(plan: Plan, group: Group, names: list[str], data: Split, key: jax.Array, apart: str) -> tuple[Sizes | None, str]:
-    """The sizes of a group if they are to share a program, else None; and why, in words."""
+    """A group's `Sizes` if they are to share a program, else None; and the reason, as a note."""
     kind = jax.ShapeDtypeStruct((), key.dtype)
     rows: dict[tuple[int, ...], list[int]] = {}
     for row in group.rows:
@@ -111,13 +115,13 @@ def _shared(plan: Plan, group: Group, names: list[str], data: Split, key: jax.Ar
             ALIKE.get(remembered, functools.partial(check_alike, mixed, *tried))
     except Unlike as reason:
         return None, f"{what}: {each}, since {reason}"
-    except Exception as error:  # what is wrong with the recipe itself is found by the trials of its own sizes
+    except Exception as error:  # an error of the recipe itself also shows in the trials without padding
         return None, f"{what}: {each}, since filled up to the largest it fails: {type(error).__name__}: {error}"
     return sizes, f"{what}: one program, filled up to the largest, about {one:.2g} s where {each} would take {many:.2g} s"
 
 
 def _shaping(recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> list[str]:
-    """The whole numbers that a recipe must have in Python, as a width; none where it needs others too, or fails all the same."""
+    """The traced integers that the recipe needs as Python ints, such as a width; none if it needs floats too, or fails anyway."""
     trial, works = _tries(recipe, group, first, data, key)
     try:
         trial(())
@@ -128,19 +132,20 @@ def _shaping(recipe: Recipe, group: Group, first: Variant, data: Split, key: jax
 
 
 def _call_each(plan: Plan, variants: Variants, which: Sequence[int], firsts: set[int]) -> dict[int, Training]:
-    """Calls the recipe with concrete values of these variants, so that every factory's own checks see them.
+    """Calls the recipe with the concrete values of these variants, so that every factory's own checks see them.
 
     Args:
+      which: the variants to call it for.
       firsts: the first variant of each group.
 
     Returns:
-      Their trainings.
+      The trainings of firsts, by variant.
     """
     trainings: dict[int, Training] = {}
 
     def call(i: int) -> None:
         variant = plan.variants[i]
-        with np.errstate(over="ignore"):  # of a number beyond float32, which is infinite there: its run diverges
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, and its run diverges
             training = as_training("sweep", plan.recipe(**variant.static, **variant.numbers, **variant.names))
         if i in firsts:
             trainings[i] = training
@@ -151,7 +156,7 @@ def _call_each(plan: Plan, variants: Variants, which: Sequence[int], firsts: set
 
 
 def _try_group(recipe: Recipe, training: Training, group: Group, first: Variant, data: Folds, key: jax.Array) -> Trial:
-    """The trial of a group, whose first variant's training has a look at the data itself; what it objects to goes first."""
+    """The trial of a group; its first variant's training also checks the data, and an error of that check comes before the trial's."""
     failed = None
     try:
         trial = _trial_or_reason(recipe, group, first, data[0], key)
@@ -165,7 +170,10 @@ def _try_group(recipe: Recipe, training: Training, group: Group, first: Variant,
 
 
 def _for_its_weights(error: Exception, recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> Exception:
-    """What a trial has failed by, or that it takes no weights, if it would do without those that tell which examples count."""
+    """The error to raise for a failed trial: if the trial works without weights, one that says the recipe must accept them.
+
+    The weights mark which examples count, with num_examples or folds of several sizes.
+    """
     validation = data.validation
     if not group.limits_examples and not isinstance(validation, FirstExamples):
         return error
@@ -179,7 +187,7 @@ def _for_its_weights(error: Exception, recipe: Recipe, group: Group, first: Vari
 
 
 def _trial_or_reason(recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array) -> Trial:
-    """The trial of a group; where the recipe looks at a number that its lanes differ in, the error names that number."""
+    """The trial of a group; if the recipe needs the Python value of a number in which lanes differ, the error names that number."""
     trial, works = _tries(recipe, group, first, data, key)
     try:
         return trial(())
@@ -190,7 +198,7 @@ def _trial_or_reason(recipe: Recipe, group: Group, first: Variant, data: Split, 
     except Exception as error:
         guilty = _looked_at(works, first)
         if not guilty:
-            trial(list(first.numbers))  # what fails with plain numbers too is told of these
+            trial(list(first.numbers))  # if it fails with Python numbers too, that error is clearer
             raise
         names = " and ".join(map(repr, guilty))
         rule = f"the recipe must not look at {names} in Python, since variants that differ in it share a program"
@@ -202,7 +210,7 @@ def _trial_or_reason(recipe: Recipe, group: Group, first: Variant, data: Split, 
 def _tries(
     recipe: Recipe, group: Group, first: Variant, data: Split, key: jax.Array
 ) -> tuple[Callable[[Collection[str]], Trial], Callable[[Collection[str]], bool]]:
-    """Two functions of some of a group's numbers, which the recipe then has in Python: its trial, and whether that works."""
+    """Two functions of a collection of a group's numbers, which are then Python numbers: the trial, and whether it succeeds."""
     kind = jax.ShapeDtypeStruct((), key.dtype)
 
     def trial(concrete: Collection[str]) -> Trial:
@@ -221,7 +229,7 @@ def _tries(
 
 
 def _looked_at(works: Callable[[Collection[str]], bool], first: Variant) -> list[str]:
-    """The fewest of a group's numbers that its recipe must have in Python to work; none where it fails all the same."""
+    """A minimal list of a group's numbers that the recipe needs as Python numbers to work; empty if it fails even with all."""
     guilty = list(first.numbers)
     if not guilty or not works(guilty):
         return []
@@ -233,14 +241,14 @@ def _looked_at(works: Callable[[Collection[str]], bool], first: Variant) -> list
 
 
 def _named_after(variants: Variants, i: int, call: Callable[[], Any]) -> Any:
-    """What the call gives; whatever it raises says of which variant."""
+    """The result of call(); an error that it raises gets the variant into its message."""
     try:
         return call()
     except Exception as error:
         said = f"sweep: variant {i} {brief(variants[i])}: {error}"
         try:
             named = type(error)(said)
-        except Exception:  # some can't be made from a text
+        except Exception:  # some errors can't be made from a text
             named = None
         if named is None or said not in str(named):
             kind = next((kind for kind in (TypeError, ValueError) if isinstance(error, kind)), None)
@@ -252,7 +260,7 @@ def _named_after(variants: Variants, i: int, call: Callable[[], Any]) -> Any:
 
 
 def _metric_names(trials: list[Trial], data: Split) -> tuple[str, ...]:
-    """The names of everything that any group measures, in the order of the table."""
+    """The names of all metrics of all groups, in the order of the table's columns."""
     parts = [name for name, part in zip(("train", "validation"), data[:2], strict=True) if part is not None]
     found: dict[str, None] = {}
     for trial in trials:

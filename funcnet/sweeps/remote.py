@@ -1,7 +1,10 @@
-"""Tasks on other processes and machines, by any `concurrent.futures.Executor`: funcnet starts no process and opens no port.
+"""Runs tasks in other processes and on other machines, with any `concurrent.futures.Executor`.
 
-Each task is sent by itself, with whatever its worker may not have yet: the brief of its programs, and the data. A worker that lacks one
-says so, and the task is sent again with it. A task whose worker has died, or that has failed, is done again by another.
+funcnet itself opens no port, and starts processes only to replace a `ProcessPoolExecutor` that broke.
+
+Each task is sent by itself, together with what its worker may not have yet: the brief, from which its programs are made, and the data.
+A worker that lacks one of them replies so, and the task is sent again with it. If a worker dies or a task fails, another worker repeats
+the task.
 """
 
 import contextlib
@@ -34,39 +37,39 @@ from funcnet.sweeps.worker import Answer, Brief, Order, Reply, Worker, introduce
 
 _WHERE = "sweep: executor"
 _MOST_TRIES = 3  # of a task whose workers die
-_PATIENCE = 30.0  # seconds without any worker, after which a word is said
-_COUNTED = 2.0  # seconds between two looks at how many workers there are
-_SECONDS = 4.0  # that a task is to last at the least, by the estimate
+_PATIENCE = 30.0  # seconds without any worker, after which there is a warning
+_COUNTED = 2.0  # seconds between two counts of the workers
+_SECONDS = 4.0  # the shortest time that a task should take, by estimate
 _BYTES_A_SECOND = 4e9  # that one core writes, roughly
-_digests = Recent(256)  # of what recipes compute, which take longer to find than a small task takes to send
+_digests = Recent(256)  # of trials' keys; computing one takes longer than sending a small task
 
 
 class ExecutorLost(RuntimeError):
-    """The executor can carry out no more tasks."""
+    """The executor can't run tasks any more."""
 
 
 class WorkerRefused(RuntimeError):
-    """A worker has other versions, or another recipe, than the process that sends it tasks."""
+    """A worker can't be used: its versions or its recipe differ from those of the process that sends tasks, or a module is missing."""
 
 
 class _Sent(NamedTuple):
-    """A task on its way."""
+    """A task that has been sent."""
 
     task: Task
     shared: bool
-    deadline: float | None  # of time.monotonic
-    own: "Future[Done]"
-    theirs: "Future[Reply]"
-    attach: frozenset[str] = frozenset()  # which of "brief" and "data" a worker that had it lacked; the next may lack what that one had
-    deaths: int = 0  # of workers that had it
+    deadline: float | None  # on time.monotonic's clock
+    own: "Future[Done]"  # the loop's
+    theirs: "Future[Reply]"  # the executor's
+    attach: frozenset[str] = frozenset()  # which of "brief" and "data" to attach, since some worker that got the task lacked it
+    deaths: int = 0  # of workers that had the task
     failed: str = ""  # on which worker it has failed, and how
 
 
 class Remote:
-    """Trains chunks by an executor's workers.
+    """Trains chunks on an executor's workers.
 
-    Programs are compiled by each worker when it is first given a task of theirs. A slot is a task on its way: there are as many as
-    the executor has workers, also when it gets more of them meanwhile.
+    Each worker compiles a program when it first gets a task that needs it. A slot stands for one task in progress, not for a particular
+    worker: there are as many slots as the executor has workers, and more when it gets more workers.
     """
 
     def __init__(
@@ -81,26 +84,26 @@ class Remote:
         *,
         fits: bool,
     ):
-        """Waits for a first worker, which says what it is.
+        """Waits for a first worker, which reports its platform, cores and free memory.
 
         Args:
           executor: any `concurrent.futures.Executor`.
-          memory_budget: bytes that the data and all chunks of one worker may take; by default most of what is free there.
-          event: takes note of workers that come and go.
-          fits: whether chunks are to fit in the budget.
+          memory_budget: bytes that the data and all chunks of one worker may take; None for most of what is free there.
+          event: records events, such as a new worker or one that died.
+          fits: whether workers refuse chunks that need more than the budget.
         """
         self._pool = _pool_of(executor)
         self._plan, self._trials, self._fits = plan, trials, fits
-        self._data = tuple(fold._replace(test=None) for fold in data)  # nobody there looks at it
+        self._data = tuple(fold._replace(test=None) for fold in data)  # workers don't use the test part
         self._key = np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
         self._settings, self._versions = inner.settings(), own_versions()
         self.seconds, self.made, self._event = 0.0, 0, event
         self.workers: set[str] = set()  # the names of those that have trained
         self._digest = " ".join(str(part_digest(part)) for fold in self._data for part in fold)
         self._briefs: dict[int, tuple[str, bytes]] = {}  # digest and bytes, by group
-        self._by_value: set[str] = set()  # modules that workers haven't, and that go along
-        self._blobs: dict[str, Any] = {}  # data and briefs as the pool takes them, by digest
-        self._given: dict[str, int] = {}  # how often each was sent along, by digest
+        self._by_value: set[str] = set()  # modules that workers lack, and that are therefore sent with the recipe
+        self._blobs: dict[str, Any] = {}  # data and briefs, pickled, by digest
+        self._given: dict[str, int] = {}  # how often each was sent, by digest
         self._numbers = itertools.count()
         self._sent: list[_Sent] = []
         first = self._first()
@@ -108,18 +111,18 @@ class Remote:
         self.slots = [Slot(None, i) for i in range(self._pool.workers())]
         self._free, self._counted = list(self.slots), time.monotonic()
         sharing = min(first.cores, len(self.slots)) if first.platform == "cpu" else 1
-        self.budget = 2.0**62  # each worker sees for itself
+        self.budget = 2.0**62  # no limit for the loop: each worker checks its chunks
         self._budget = max(0.0, (memory_budget or first.free) - data_bytes(self._data)) / sharing
 
     def ask(self, request: Request, example: LaneArrays) -> None:
-        """Nothing: workers compile what they are given."""
+        """Does nothing: workers compile what their tasks need."""
 
     def compiled(self, request: Request) -> "_NotHere":
-        """What is known before a worker has compiled them."""
+        """A placeholder, at once: only workers compile the programs."""
         return _NotHere(0)
 
     def free(self) -> list[Slot]:
-        """The slots that have nothing to do; new ones where there are more workers than before."""
+        """The slots without a task; adds slots if there are more workers than before."""
         if time.monotonic() - self._counted > _COUNTED:
             self._counted = time.monotonic()
             new = [Slot(None, i) for i in range(len(self.slots), self._pool.workers())]
@@ -128,20 +131,20 @@ class Remote:
         return list(self._free)
 
     def ready(self, request: Request, slot: Slot, *, asks: bool) -> bool:
-        """Any task may start on any slot."""
+        """True: any task may start on any slot."""
         return True
 
     def pauses(self, request: Request, steps: int) -> int:
-        """Into how many tasks a chunk's way of so many steps is cut: few where it is short, as its states travel with each."""
+        """Into how many tasks to cut a chunk's training of so many steps: few if it is short, since each task sends the states."""
         seconds = self._trials[request.group].step_bytes * request.width * steps / _BYTES_A_SECOND
         return max(1, min(8, int(seconds / _SECONDS)))
 
     def submit(self, task: Task, shared: bool, slot: Slot, seconds: float | None = None) -> "Future[Done]":
-        """Sends a task on a free slot, which is free again once `release` says so.
+        """Sends a task, for a free slot, which stays taken until `release`.
 
         Args:
           shared: whether the task's lanes share one key.
-          seconds: as `run_task` takes them.
+          seconds: after these the task stops early, at the end of a stretch; None for no limit.
         """
         if slot in self._free:
             self._free.remove(slot)
@@ -152,15 +155,15 @@ class Remote:
         return own
 
     def release(self, slot: Slot) -> None:
-        """The slot's task is done, and no other follows at once."""
+        """Frees a slot whose task is done."""
         self._free.append(slot)
 
     def retire(self, slot: Slot) -> bool:
-        """A slot is no worker's: what fails has been tried twice here."""
+        """False: a slot is not tied to a worker, and a failed task has already been tried on a second worker."""
         return False
 
     def awaited(self) -> list[Future[Any]]:
-        """What has been sent, once what has come back is seen to."""
+        """Handles replies that have arrived; returns the futures of the tasks still in progress."""
         self._collect()
         return [sent.theirs for sent in self._sent]
 
@@ -171,7 +174,7 @@ class Remote:
             self._collect()
 
     def close(self, *, cancel: bool = False) -> None:
-        """Nobody waits for what is on its way any more. The executor is the user's, and stays."""
+        """Cancels the tasks in progress. The user's executor is not shut down."""
         with contextlib.suppress(Exception):
             self._collect()
         for sent in self._sent:
@@ -203,7 +206,7 @@ class Remote:
     # Sending
 
     def _send(self, sent: _Sent) -> None:
-        """Sends a task with what its worker may lack."""
+        """Sends a task, with brief and data if its worker may lack them."""
         task, (brief, _) = sent.task, self._brief(sent.task.group)
         left = None if sent.deadline is None else max(0.0, sent.deadline - time.monotonic())
         key, kind = self._key
@@ -228,7 +231,7 @@ class Remote:
         return theirs
 
     def _attached(self, name: str, digest: str, is_missing: bool) -> Any:
-        """A brief or the data, where the worker may lack it: each goes along as often as there are workers, and when it is asked for."""
+        """The brief or the data to send with a task, or None: each is sent as often as there are slots, and when a worker lacks it."""
         if (there := self._pool.kept(digest)) is not None:
             return there
         given = self._given.get(digest, 0)
@@ -265,15 +268,15 @@ class Remote:
             shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(self._data)]
             found, blob = hashlib.sha256(repr((told, shapes)).encode()), _pickled(brief, self._by_value)
             functions = (trial.init, trial.step, *trial.evaluate.values())
-            if any(inner.calls_python(function.jaxpr.jaxpr) for function in functions):  # what they close over is in the bytes alone
+            if any(inner.calls_python(function.jaxpr.jaxpr) for function in functions):  # their closures are only in the bytes
                 found.update(blob)
             self._briefs[index] = found.hexdigest(), blob
         return self._briefs[index]
 
-    # What comes back
+    # Replies
 
     def _collect(self) -> None:
-        """Sees to what has come back."""
+        """Handles the replies that have arrived."""
         back: list[_Sent] = []
         left: list[_Sent] = []
         for sent in self._sent:
@@ -282,7 +285,7 @@ class Remote:
         for sent in back:
             try:
                 self._came(sent)
-            except Exception as error:  # the task's, for whoever waits for it
+            except Exception as error:  # raised where the task's result is asked for
                 sent.own.set_exception(error)
 
     def _came(self, sent: _Sent) -> None:
@@ -313,7 +316,7 @@ class Remote:
             raise self._refused(worker, own)
 
     def _goes_along(self, module: str) -> bool:
-        """Whether a module that a worker hasn't can be sent with the recipe, by value."""
+        """Whether a module that a worker lacks can be sent with the recipe, by value; if so, later briefs include it."""
         if module in self._by_value:
             return True  # another worker has asked for it before
         if module not in sys.modules or importlib.util.find_spec("cloudpickle") is None:
@@ -338,16 +341,16 @@ class Remote:
         sent.own.set_result(answer.done._replace(stand=clothed_stand(answer.done.stand, dtypes)))
 
     def _failed(self, sent: _Sent, worker: str, error: Exception) -> None:
-        """Another worker may do it; but a chunk that is too wide is so everywhere, and what fails twice has failed."""
+        """Sends a failed task to be tried once more; raises if it has failed before, or ran out of memory, as it would anywhere."""
         if sent.failed or isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise error
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]  # the last one says what, of a traceback
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]  # of a traceback the last line names the error
         said = f"{worker}: {type(error).__name__}: {' ... '.join(dict.fromkeys((lines[0][:200], lines[-1][:200])))}"
         self._event("worker failed", error=said)
         self._send(sent._replace(failed=said))
 
     def _died(self, sent: _Sent, error: BaseException) -> None:
-        """The worker is gone, or the pool with all of its workers, or the executor."""
+        """Sends a task again after its worker, or the whole pool, has died; raises if too many have, or the executor is lost."""
         self._event("worker died", error=f"{type(error).__name__}: {error}"[:300])
         if sent.deaths + 1 >= _MOST_TRIES or self._pool.gives_up(error):
             rule = "a task's workers must live; too many have died with this one"
@@ -369,7 +372,7 @@ class Remote:
 
 
 class _NotHere(NamedTuple):
-    """Programs that workers compile, of which nothing is known here."""
+    """Stands for programs that workers compile, whose memory is not known here."""
 
     bytes_needed: int
 
@@ -379,10 +382,10 @@ def _said(error: BaseException) -> str:
 
 
 def _pickled(brief: Brief, by_value: Iterable[str]) -> bytes:
-    """By cloudpickle where it is installed, which takes functions of the script and local ones along; else by reference.
+    """A pickled brief. With cloudpickle, if installed, it contains the script's and local functions; else functions by reference.
 
     Args:
-      by_value: modules that are to be taken along too.
+      by_value: modules whose contents to include too.
     """
     try:
         import cloudpickle
@@ -403,11 +406,11 @@ def _pickled(brief: Brief, by_value: Iterable[str]) -> bytes:
     return blob
 
 
-# What executors differ in
+# Adapters for kinds of executors
 
 
 class _Pool:
-    """An executor of `concurrent.futures`, or one that is like it."""
+    """An executor of `concurrent.futures`, or a similar one."""
 
     def __init__(self, executor: Any):
         self._executor, self._own = executor, False
@@ -417,19 +420,19 @@ class _Pool:
 
     def workers(self) -> int:
         """How many tasks run at a time."""
-        found = getattr(self._executor, "_max_workers", None)  # of all that I know of; an adapter may have it too
+        found = getattr(self._executor, "_max_workers", None)  # an attribute of the known executors; an adapter may have it too
         return max(1, int(found)) if isinstance(found, int) else 1
 
     def put(self, digest: str, blob: bytes) -> Any:
-        """What is given to `submit` so that the worker gets these bytes."""
+        """The argument for `submit` by which the worker gets these bytes."""
         return blob
 
     def kept(self, digest: str) -> Any:
-        """What is given to `submit` of bytes that were put before, where workers get at them by themselves; else None."""
+        """The argument for `submit` by which a worker gets bytes that were put before; None if they must be sent again."""
         return None
 
     def forget(self, digest: str) -> None:
-        """What was put is another now."""
+        """Drops bytes that were put, since they have changed."""
 
     def is_death(self, error: Exception) -> bool:
         """Whether an error says that a worker has died."""
@@ -440,11 +443,11 @@ class _Pool:
         return False
 
     def goes_on(self, error: BaseException) -> bool:
-        """Whether tasks may be sent again after such an error."""
+        """Whether tasks can be sent again after this error."""
         return self.remade() if isinstance(error, BrokenExecutor) else False
 
     def remade(self) -> bool:
-        """Makes a pool of processes anew that one of them has broken by its death."""
+        """Replaces a process pool that the death of a process has broken; returns whether tasks can be sent again."""
         old = self._executor
         if not isinstance(old, ProcessPoolExecutor):
             return False
@@ -460,7 +463,7 @@ class _Pool:
 
 
 class _Dask(_Pool):
-    """A `Client.get_executor()` of Dask's, which brings data to its workers by itself, once each."""
+    """Dask's `Client.get_executor()`; Dask itself brings data to each worker once."""
 
     def __init__(self, executor: Any):
         super().__init__(executor)
@@ -470,7 +473,7 @@ class _Dask(_Pool):
     def submit(self, function: Callable[..., Reply], *arguments: Any) -> Any:
         import dask
 
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):  # states go with their tasks
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):  # tasks contain their states
             return self._executor.submit(function, *arguments, pure=False)
 
     def workers(self) -> int:
@@ -482,7 +485,7 @@ class _Dask(_Pool):
     def put(self, digest: str, blob: bytes) -> Any:
         try:
             self._put[digest] = self._client.scatter(blob, broadcast=True, hash=False)
-        except TimeoutError:  # no worker is there to hold it: it waits with its task for one
+        except TimeoutError:  # there is no worker yet: the bytes are sent with the task
             return blob
         return self._put[digest]
 
@@ -500,7 +503,7 @@ class _Dask(_Pool):
         return type(error).__name__ == "KilledWorker"
 
     def goes_on(self, error: BaseException) -> bool:
-        """Not without its scheduler."""
+        """Whether tasks can be sent again: as long as the client is connected to its scheduler."""
         return bool(self._client.status == "running")
 
     def close(self) -> None:

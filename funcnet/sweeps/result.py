@@ -1,4 +1,4 @@
-"""What a sweep leaves: a table, curves, and the states that were kept; it can be saved and loaded safely."""
+"""The result of a sweep: a table, curves, and the kept states; how it is saved, and loaded safely."""
 
 import copy
 import functools
@@ -36,14 +36,14 @@ _DAMAGES = (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFErro
 
 
 class Best(NamedTuple):
-    """The variant that is best by one metric, and its best run."""
+    """The best variant by one metric, and that variant's best run."""
 
     row: int  # the variant's best run
     hyperparameters: dict[str, Any]
-    metrics: dict[str, float]  # that run's
-    state: PyTree  # that run's
+    metrics: dict[str, float]  # the best run's
+    state: PyTree  # the best run's
     variant: int
-    rows: tuple[int, ...]  # the variant's runs, one a replicate and fold, in the table's order
+    rows: tuple[int, ...]  # the variant's runs, one per replicate and fold, in the table's order
     mean: dict[str, float]  # of each metric over those runs
     std: dict[str, float]  # with a divisor of runs - 1; NaN for one run
 
@@ -64,10 +64,10 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class Steps:
-    """A schedule, step -> value, that is constant between some steps; it has a hash, so that it can be a hyperparameter."""
+    """A piecewise constant schedule, step -> value; it is hashable, so that it can be a hyperparameter."""
 
-    steps: tuple[int, ...]  # upwards
-    values: tuple[float, ...]  # before the first, and from each on
+    steps: tuple[int, ...]  # where the value changes, ascending
+    values: tuple[float, ...]  # before the first of the steps, and from each of them on
 
     def __call__(self, step: Scalar) -> jax.Array:
         place = jnp.sum(jnp.asarray(step) >= jnp.asarray(self.steps, jnp.int32)) if self.steps else 0
@@ -75,14 +75,14 @@ class Steps:
 
 
 class Lineage(NamedTuple):
-    """Who took over from whom in a population, and the numbers of each run over time."""
+    """Which run of a population copied which, and the numbers of each run over time."""
 
-    step: np.ndarray  # (generations,), int: after which steps
-    parent: np.ndarray  # (rows, generations), int: the row whose state each took over there, or itself
-    numbers: dict[str, np.ndarray]  # (rows, generations + 1) each: a run's own, before the first generation and from each on
+    step: np.ndarray  # (generations,), int: the step after which each generation begins
+    parent: np.ndarray  # (rows, generations), int: the row whose state each row copied there, or the row itself
+    numbers: dict[str, np.ndarray]  # (rows, generations + 1) each: a run's values before the first generation and from each on
 
     def along(self, row: int, name: str) -> np.ndarray:
-        """The numbers that a row's state was trained with, (generations + 1,): its own since it last took over, before that its parent's."""
+        """The values that a row's state was trained with, (generations + 1,): its own since it last copied, before that its parent's."""
         values, own = [], row
         for generation in range(len(self.step), 0, -1):
             values.append(self.numbers[name][own, generation])
@@ -91,22 +91,22 @@ class Lineage(NamedTuple):
 
 
 class SweepResult:
-    """A sweep's outcome, one row a variant and replicate, in the order given; printing it shows the ten best variants.
+    """A sweep's outcome, one row per variant, replicate and fold, in the order given; printing it shows the ten best variants.
 
     Attributes:
-      table: dict of NumPy arrays of one length: "variant", "replicate", "fold" where the data was given in folds, each hyperparameter, the final metrics
-        ("train/loss", "validation/loss", ...; NaN where a run diverged), "status" ("completed", "pruned", "diverged"
-        or, where the sweep ended before it, "unfinished") and "steps", the steps completed with everything finite; "best_step"
-        and "pruned_by" where `keep_best` and `prune` were given.
+      table: dict of NumPy arrays of one length: "variant"; "replicate"; "fold" if the data was given in folds; each
+        hyperparameter; the final metrics ("train/loss", "validation/loss", ...; NaN if a run diverged); "status" ("completed",
+        "pruned", "diverged", or "unfinished" if the sweep ended before the run did); "steps", the steps completed with everything
+        finite; "best_step" with `keep_best` and "pruned_by" with `prune`.
       curves: dict of NumPy arrays, rows x evaluations, NaN where a row was not evaluated; "step", of shape
-        (evaluations,), says after how many steps each was made.
+        (evaluations,), is the step after which each evaluation was made.
       timing: seconds and counts of the sweep itself: "seconds", "compile_seconds" (summed over the threads that
-        compiled), "programs" (how many were compiled), "lane_widths" (one a group), "halved" (chunks that ran out of memory) and
-        "store_seconds" (spent writing the store); "workers", the names of those that trained, where it had an executor.
-      lineage: a `Lineage` where `sweep(..., evolve=)` made the result, else None.
-      metric: the final metric that variants are ranked by unless another is named.
-      modes: whether a small ("min") or a large ("max") value of a metric is good, where that was said, by its name without
-        the part of the data.
+        compiled), "programs" (how many were compiled), "lane_widths" (one per group), "halved" (how often chunks were halved since
+        memory ran out), "store_seconds" (spent writing the store) and, with an executor, "workers" (names of those that trained).
+      lineage: a `Lineage` if `sweep(..., evolve=)` made the result, else None.
+      metric: the final metric by which variants are ranked by default.
+      modes: by metric name, without the part of the data: whether a small ("min") or a large ("max") value is good; only
+        metrics whose mode was given.
     """
 
     def __init__(
@@ -126,21 +126,21 @@ class SweepResult:
         options: Sequence[Mapping[str, Sequence[str]]] | None = None,
         lineage: Lineage | None = None,
     ):
-        """Made by `sweep` and `load_result`.
+        """Called by `sweep` and `load_result`.
 
         Args:
           hyperparameters: of every variant.
-          outcome: "variant", "replicate", "fold" if there are folds, the metrics, "status" and "steps", a row each.
+          outcome: "variant", "replicate", "fold" if there are folds, the metrics, "status" and "steps"; each with an entry per row.
           curves: as the attribute.
           states: the kept states by row.
           recipe: makes the training of a variant; None for a result that was loaded without one.
           arguments: which hyperparameters the recipe takes.
           timing: as the attribute.
           metric: as the attribute; None for the validation loss, or the training loss without validation.
-          mode: whether a small ("min") or a large ("max") value of that metric is good; None where its name says so.
-          modes: the same of the metrics, by the names that a training's evaluate reports.
-          settings: for every variant, what the sweep itself passed to the recipe beside these hyperparameters.
-          options: for every variant, the names that each traced name could be, of which the state's structure depends.
+          mode: whether a small ("min") or a large ("max") value of that metric is good; None if its name says so.
+          modes: "min" or "max" of further metrics, by the names that a training's evaluate reports.
+          settings: for every variant, the values that the sweep itself passed to the recipe, besides the hyperparameters.
+          options: for every variant, all values that each traced name can take; the state's structure depends on them.
           lineage: as the attribute.
         """
         self.lineage = lineage
@@ -155,7 +155,7 @@ class SweepResult:
             else [{} for _ in self._hyperparameters]
         )
         self._states, self._recipe, self._arguments = dict(states), recipe, tuple(arguments)
-        self._lost: str | None = None  # the recipe's name where pickle couldn't hold it
+        self._lost: str | None = None  # the recipe's name if pickle couldn't hold the recipe
         self._mode, self._modes = mode, dict(modes or {})
         self.modes = self._modes | ({} if mode is None else {own_name(self.metric): mode})
         index = [name for name in ("variant", "replicate", "fold") if name in outcome]
@@ -170,7 +170,7 @@ class SweepResult:
 
     @property
     def hyperparameter_names(self) -> list[str]:
-        """The names of the hyperparameters, those among them that not all variants have; each is a column of the table."""
+        """The names of all hyperparameters, including those that only some variants have; each is a column of the table."""
         return list(self._hyperparameters[0])
 
     @property
@@ -180,19 +180,19 @@ class SweepResult:
 
     @property
     def folds(self) -> int:
-        """How many folds the data was given in; 1 where it was given whole."""
+        """The number of folds that the data was given in; 1 for a single split."""
         return int(self.table["fold"].max()) + 1 if "fold" in self.table else 1
 
     def __len__(self) -> int:
         return len(self.table["variant"])
 
     def __add__(self, other: "SweepResult") -> "SweepResult":
-        """The runs of two sweeps in one result, this one's first; the other's variants are numbered on.
+        """The runs of two sweeps in one result: this one's first; the other's variants get the numbers after this one's.
 
-        Both must have the same hyperparameters and metrics. What is ranked by is as in this one.
+        Both must have the same hyperparameters, metrics, folds and recipe. Variants are ranked by this result's metric and mode.
 
         Raises:
-          ValueError: their hyperparameters, metrics or recipes differ.
+          ValueError: their hyperparameters, metrics, numbers of folds or recipes differ.
 
         Example:
           >>> import funcnet as fn
@@ -239,7 +239,7 @@ class SweepResult:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """What can be pickled; what can't (a lambda) is left as its name, and `training` says so."""
+        """The attributes for pickle; a function that can't be pickled (a lambda) is replaced by its name, and `training` then raises."""
         whole = {"_hyperparameters": self._hyperparameters, "_settings": self._settings}
         settings = {name: [{key: self._pickled(value) for key, value in own.items()} for own in each] for name, each in whole.items()}
         states = {row: state if _is_plain(state) else self._saved(state) for row, state in self._states.items()}
@@ -247,7 +247,7 @@ class SweepResult:
         return {**self.__dict__, **settings, **recipe, "_states": states, "_names": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A new table of names, and each hyperparameter that wasn't pickled read from what was written of it."""
+        """Restores the attributes; reads each hyperparameter that couldn't be pickled from its written form."""
         read = Reader({}).read
         self.__dict__.update(state)
         for each in (self._hyperparameters, self._settings):
@@ -263,19 +263,20 @@ class SweepResult:
 
     @property
     def mode(self) -> str | None:
-        """Whether a small ("min") or a large ("max") value of `metric` is good; None where that isn't known."""
+        """Whether a small ("min") or a large ("max") value of `metric` is good; None if that isn't known."""
         return known_mode(self.metric, self.modes)
 
     def ranking(self, metric: str | None = None, mode: str | None = None) -> np.ndarray:
         """The rows of the variants that can be ranked: the best variant's first, its best run first.
 
-        A variant is as good as the mean over its replicates and folds. One of which a run diverged, is unfinished or has a metric
-        that isn't finite is left out with all its rows.
+        Variants are compared by the mean over their replicates and folds. A variant is left out, with all its rows, if one of its
+        runs can't be compared: it diverged, is unfinished or was pruned (the last two only without `keep_best`), or its metric is
+        not finite.
 
         Args:
           metric: such as "validation/loss"; None for the result's own, `metric`.
-          mode: whether a small ("min") or a large ("max") value is good; may be left out for losses, `METRICS` and what
-            the sweep was told of.
+          mode: whether a small ("min") or a large ("max") value is good; may be left out for losses, `METRICS` and metrics
+            whose mode the sweep knows.
 
         Raises:
           ValueError: the metric or the mode is unknown, or the mode is left out for a metric of your own.
@@ -296,21 +297,20 @@ class SweepResult:
     def best(self, metric: str | None = None, mode: str | None = None) -> Best:
         """The variant with the best mean over its replicates and folds, and its best run.
 
-        A variant of which a run diverged, is unfinished or has a metric that isn't finite is never best; of equals the
-        first is.
+        Only variants that `ranking` includes can be best; of equal ones the first is.
 
         Args:
           metric: such as "validation/loss"; None for the result's own, `metric`.
-          mode: whether a small ("min") or a large ("max") value is good; may be left out for losses, `METRICS` and what
-            the sweep was told of.
+          mode: whether a small ("min") or a large ("max") value is good; may be left out for losses, `METRICS` and metrics
+            whose mode the sweep knows.
 
         Returns:
           `Best(row, hyperparameters, metrics, state, variant, rows, mean, std)`: the row, metrics and state are
           those of the variant's best run, mean and std are over all of its runs.
 
         Raises:
-          ValueError: the metric or mode is unknown, no variant can be ranked (the message counts the runs that diverged,
-            have a NaN or infinite metric, or are unfinished), or the best row's state was not kept.
+          ValueError: the metric or mode is unknown, no variant can be ranked (the message counts the reasons), or the best
+            row's state was not kept.
         """
         ranked = self._ranked("best", metric, mode)
         if not ranked:
@@ -332,18 +332,18 @@ class SweepResult:
         )
 
     def by_variant(self, metric: str | None = None, mode: str | None = None) -> dict[str, np.ndarray]:
-        """A table with one entry for each variant, the best first, and last those that can't be ranked, in the order given.
+        """A table with one entry per variant: the ranked ones, best first, then those that can't be ranked, in the order given.
 
         Args:
           metric: to order by, such as "validation/loss"; None for the result's own, `metric`.
-          mode: whether a small ("min") or a large ("max") value is good; may be left out for losses, `METRICS` and what
-            the sweep was told of.
+          mode: whether a small ("min") or a large ("max") value is good; may be left out for losses, `METRICS` and metrics
+            whose mode the sweep knows.
 
         Returns:
-          A dict of NumPy arrays of one length: "variant"; each hyperparameter; each metric's mean over the variant's
-          completed runs under the metric's name, their standard deviation (with a divisor of runs - 1; NaN for one run) under
-          "<metric>/std" and their number under "<metric>/count"; and "completed", "diverged" and "unfinished", how many
-          runs have that status.
+          A dict of NumPy arrays of one length: "variant"; each hyperparameter; for each metric, under its name, the mean over
+          the variant's completed runs (with `keep_best`: over all that were evaluated and did not diverge), "<metric>/std", their
+          standard deviation (with a divisor of runs - 1; NaN for one run), and "<metric>/count", their number; and "completed",
+          "diverged", "unfinished" and, if there are any, "pruned": how many runs have that status.
 
         Raises:
           ValueError: the metric or the mode is unknown, or the mode is left out for a metric of your own.
@@ -359,15 +359,15 @@ class SweepResult:
         return {name: values[order] for name, values in {"variant": found.variants, **columns, **metrics, **found.statuses}.items()}
 
     def hyperparameters(self, row: int) -> dict[str, Any]:
-        """The hyperparameters of a row, as they were given, without those that it doesn't have: what its recipe was called with."""
+        """The hyperparameters that a row's variant has, as they were given."""
         return plain(self._hyperparameters[int(self.table["variant"][self._row("hyperparameters", row)])])
 
     def state(self, row: int) -> PyTree:
-        """A row's last finite state, in NumPy arrays.
+        """A row's kept state, in NumPy arrays: its last finite one or, with `keep_best`, that of its best evaluation.
 
         Raises:
-          ValueError: there is no such row, or its state was not kept; or it was loaded, and isn't of the structure that the
-            recipe makes, or of one that only the recipe makes.
+          ValueError: there is no such row, or its state was not kept; or the result was loaded, and the state differs from what
+            the recipe makes, or needs the recipe, which wasn't given.
         """
         return self._stated("state", row)
 
@@ -395,14 +395,14 @@ class SweepResult:
         return training._replace(step=step, evaluate=evaluate, predict=predict)
 
     def evaluate(self, row: int, dataset: Any) -> dict[str, float]:
-        """What a row's training measures on a dataset, such as `data.test`.
+        """Evaluates a row's kept state on a dataset, such as `data.test`.
 
         Args:
           row: one whose state was kept.
-          dataset: a `Dataset`, or what else the training's evaluate takes.
+          dataset: a `Dataset`, or anything else that the training's evaluate takes.
 
         Returns:
-          The metrics by name; of a `WeightedDataset` they are weighted, beside the "unweighted_loss".
+          The metrics by name; for a `WeightedDataset` they are weighted, with the "unweighted_loss" in addition.
 
         Raises:
           ValueError: there is no such row, its state was not kept, or the result was loaded without its recipe.
@@ -411,7 +411,7 @@ class SweepResult:
         return {name: float(value) for name, value in measured(self.training(row), state, dataset).items()}
 
     def predict(self, row: int, x: Any) -> jax.Array:
-        """What a row's model says of these examples.
+        """The predictions of a row's model for these examples.
 
         Args:
           row: one whose state was kept.
@@ -431,14 +431,14 @@ class SweepResult:
         return predict(state, jax.tree.map(jnp.asarray, x) if is_several(x) else jnp.asarray(x))
 
     def schedule(self, row: int, name: str) -> Schedule:
-        """A numeric hyperparameter over time as a population found it, along the row's ancestry, to train with anew.
+        """The schedule of a numeric hyperparameter that a population found: its values along the row's ancestry.
 
         Args:
-          row: whose ancestry.
+          row: the row whose ancestry to follow.
           name: such as "learning_rate".
 
         Returns:
-          A schedule, step -> value, constant between two generations.
+          A schedule, step -> value, constant between two generations, to train another run with.
 
         Raises:
           ValueError: the result has no lineage, or there is no such row or number.
@@ -465,15 +465,15 @@ class SweepResult:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the result to a folder: arrays in an npz file without pickle, the rest in JSON.
 
-        Hyperparameters come back as they are: numbers, text, None, tuples and other containers, Enums, NamedTuples and
-        dataclasses whose class stands at the top of a module, and the functions of funcnet and jax.nn. Any other function
-        is written by its name.
+        These hyperparameters are read back unchanged: numbers, text, None, tuples and other containers, Enums, NamedTuples and
+        dataclasses whose class is defined at the top of a module, and the functions of funcnet and jax.nn. Of any other
+        function only the name is written.
 
         Args:
           path: a folder, made if need be; a result saved there before is replaced.
 
         Raises:
-          TypeError: a hyperparameter or a state holds what couldn't be read back; the message says which and where.
+          TypeError: a hyperparameter or a state holds something that couldn't be read back; the message says what and where.
         """
         rows = sorted(self._states)
         variants = range(len(self._hyperparameters))
@@ -494,7 +494,7 @@ class SweepResult:
             arrays |= {f"states/{i}": np.stack(same) for i, same in enumerate(zip(*leaves, strict=True))}
         else:
             arrays |= {f"state/{row}/{i}": leaf for row, own in zip(rows, leaves, strict=True) for i, leaf in enumerate(own)}
-        foreign = {name: str(array.dtype) for name, array in arrays.items() if array.dtype.kind == "V"}  # bfloat16 and its kind
+        foreign = {name: str(array.dtype) for name, array in arrays.items() if array.dtype.kind == "V"}  # bfloat16 and similar
         arrays |= {name: arrays[name][..., None].view(np.uint8) for name in foreign}
         rest = {
             "format": _FORMAT,
@@ -531,7 +531,7 @@ class SweepResult:
         return f"<p>{html.escape(summary)}</p><table><thead>{line('th', headers)}</thead><tbody>{body}</tbody></table>"
 
     def _ten_best(self) -> tuple[str, list[str], list[list[str]]]:
-        """What is printed: a summary, headers, and a line for each run or, where there are replicates, for each variant."""
+        """What is printed: a summary, headers, and a line per run or, if there are replicates or folds, per variant."""
         try:
             best, why = [variant for variant, _ in self._ranked("ranking", None, None)], ""
         except ValueError as error:
@@ -602,7 +602,7 @@ class SweepResult:
         return self._restored(where, row)
 
     def _restored(self, where: str, row: int) -> PyTree:
-        """A row's state; where it stands as a file holds it, in the structure that the recipe makes."""
+        """A row's state; one that was loaded is first rebuilt in the structure that the recipe makes."""
         saved = self._states[row]
         if isinstance(saved, Saved):
             if self._recipe is None and not isinstance(told := _as_told(saved), Saved):
@@ -633,17 +633,17 @@ def load_result(
 
     Args:
       path: the folder.
-      recipe: the function that was swept, which makes the states' structure; without it the result has no `training(row)`,
-        and states of registered classes only where these are imported.
-      functions: the functions, and classes, that were hyperparameters, by the names that the table shows; but for those of
-        funcnet and jax.nn, and for classes that are imported.
+      recipe: the function that was swept, which makes the states' structure. Without it the result has no `training(row)`,
+        and a state that is a registered class (pytree node) can be read only if that class is imported.
+      functions: functions and classes that were hyperparameters, by the names that the table shows. Those of funcnet and
+        jax.nn, and classes that are imported, need not be given.
 
     Returns:
-      A `SweepResult`. Without a recipe, a function that isn't given has become its name.
+      A `SweepResult`. Without a recipe, a function that isn't given is replaced by its name.
 
     Raises:
-      ValueError: the folder holds no result, or one that is damaged or of another format; with a recipe, a function is
-        missing, or the states are not as the recipe makes them.
+      ValueError: the folder holds no result, or one that is damaged or of another format; with a recipe: a function is
+        missing, or a state differs from what the recipe makes.
     """
     folder, reader = Path(path), Reader(functions or {})
     try:
@@ -661,7 +661,7 @@ def load_result(
         )
         ranking = {name: rest.get(name) for name in ("metric", "mode", "modes")}
         saved = _read_states(rest, arrays)
-        told = {row: _as_told(state) for row, state in saved.items()}  # a damaged one is met here
+        told = {row: _as_told(state) for row, state in saved.items()}  # raises for a damaged one
         result = SweepResult(
             hyperparameters,
             outcome,
@@ -699,7 +699,7 @@ def _read_lineage(arrays: Mapping[str, np.ndarray]) -> Lineage | None:
 
 
 def _check_found(reader: Reader) -> None:
-    """A recipe must have the hyperparameters themselves."""
+    """Raises if a function or class is missing: a recipe needs the hyperparameters themselves, not their names."""
     if reader.missing:
         where = " and ".join(f"{name!r} ({hyperparameter})" for name, hyperparameter in reader.missing.items())
         given = ", ".join(f"{name!r}: ..." for name in reader.missing)
@@ -709,7 +709,7 @@ def _check_found(reader: Reader) -> None:
 
 
 def _on_device(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of a training that takes a state of the host's too: NumPy arrays lack what JAX's can do, such as `at`."""
+    """The function, wrapped so that a state of NumPy arrays is converted to JAX arrays first; NumPy's lack methods such as `at`."""
 
     @functools.wraps(fn)
     def wrapped(state: PyTree, *args: Any, **kwargs: Any) -> Any:
@@ -723,12 +723,12 @@ def _on_device(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_plain(state: PyTree) -> bool:
-    """Whether pickle takes a state: it has no random keys, which NumPy can't hold, and no class made in a function."""
+    """Whether a state can be pickled: it has no random keys, which NumPy can't hold, and no class that pickle can't find."""
     return isinstance(state, Saved) or (not has_keys(state) and can_pickle(jax.tree.map(lambda leaf: 0, state)))
 
 
 def _native(array: np.ndarray, dtype: str | None) -> np.ndarray:
-    """An array that was written as bytes, in its own dtype, such as bfloat16."""
+    """The array in its own dtype, such as bfloat16, if it was written as bytes; a dtype of None leaves it unchanged."""
     if dtype is None:
         return array
     own = np.dtype(dtype)
@@ -763,7 +763,7 @@ def _replace(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def _joined(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Curves over the steps of both, NaN where one wasn't evaluated."""
+    """Both curves over the steps of either, NaN where one wasn't evaluated."""
     steps = np.union1d(first["step"], second["step"])
 
     def spread(curves: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -779,7 +779,7 @@ def _names_of(hyperparameters: Sequence[Mapping[str, Any]]) -> Names:
 
 
 def _column(values: Sequence[Any], names: Names) -> np.ndarray:
-    """A column of the table: numbers and text as such, None among them, as where a variant has no such; anything else by its name."""
+    """A column of the table: numbers, text and None as they are, None too for variants without it; anything else as its name."""
     values = [None if value is MISSING else value for value in values]
     entries = [value if value is None or type(value) in (bool, int, float, str) else names.of(value) for value in values]
     kinds = {type(entry) for entry in entries}

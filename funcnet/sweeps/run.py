@@ -1,4 +1,4 @@
-"""A sweep: every variant of a recipe trained, many at once."""
+"""`sweep`: trains every variant of a recipe, many at once."""
 
 import os
 import time
@@ -33,10 +33,10 @@ from funcnet.tree import examples_of
 
 
 class SweepInterrupted(BaseException):
-    """A sweep that ended early; `result` holds what there is, rows that didn't end with the status "unfinished".
+    """A sweep ended early; `result` holds its rows so far, those that had not ended with the status "unfinished".
 
-    It is also an error of the kind that ended it: a RuntimeError (`SweepFailed`), a KeyboardInterrupt (`SweepStopped`, which
-    `except Exception` lets through), or, under `jax_debug_nans`, a FloatingPointError (`SweepNotFinite`).
+    Each subclass is also a built-in error, by what ended the sweep: a RuntimeError (`SweepFailed`), a KeyboardInterrupt
+    (`SweepStopped`, which `except Exception` doesn't catch), or, under `jax_debug_nans`, a FloatingPointError (`SweepNotFinite`).
     """
 
     def __init__(self, message: str, result: SweepResult):
@@ -48,11 +48,11 @@ class SweepInterrupted(BaseException):
 
 
 class SweepFailed(SweepInterrupted, RuntimeError):
-    """Something went wrong on the way."""
+    """An error ended the sweep while it trained."""
 
 
 class SweepStopped(SweepInterrupted, KeyboardInterrupt):
-    """The user stopped the sweep, as by Ctrl-C."""
+    """The user stopped the sweep, such as by Ctrl-C."""
 
 
 class SweepNotFinite(SweepInterrupted, FloatingPointError):
@@ -87,61 +87,62 @@ def sweep(
 ) -> SweepResult:
     """Trains every variant of a recipe, many at once.
 
-    Variants that differ in floats alone share a program and train in its lanes; any other hyperparameter (int, bool, str,
-    tuple, function) picks a program, unless `static` or `traced` says otherwise (widths may share one: see `traced`). Before anything is compiled, the recipe
-    is called once with each variant's values, so that its own checks see them. `plan`, called alike, says what it will take.
+    Variants that differ only in floats share a program and train in its lanes. Each value of any other hyperparameter (int, bool,
+    str, tuple, function) picks a program. `static` and `traced` change this (with `traced`, widths may share a program). Before
+    anything is compiled, the recipe is called once with each variant's values, so that the recipe's own checks see them. `plan`, called
+    with the same arguments, estimates what the sweep will take.
 
     Args:
       recipe: recipe(**hyperparameters) -> `Training`, or any triple of functions of its form.
-      variants: `grid(...)`, `space(...).sample(...)`, or a list of dicts. Three names belong to the sweep and may stand
-        among the hyperparameters: batch_size and num_steps, and num_examples, which lets a variant see only the first so
-        many of the training examples. A recipe that declares one of these gets it too.
-      data: a `Split`, or a `Dataset` or `WeightedDataset` to train on with nothing to validate by; or a list of splits, such as
-        `k_fold` gives: each variant has a run on each of these folds, in the same programs whatever their sizes, and is as good as
-        the mean over them. The table then has a column "fold". The smallest fold decides how long an epoch is.
-        A run is, to rounding, its fold's alone; but if folds differ in size and batch_size is None, dropout draws otherwise.
+      variants: `grid(...)`, `space(...).sample(...)`, or a list of dicts. Three hyperparameters have a meaning for the sweep itself:
+        batch_size, num_steps, and num_examples, which limits a variant to that many training examples, the first ones.
+        A recipe that declares one of these as an argument gets it too.
+      data: a `Split`; or a `Dataset` or `WeightedDataset` to train on without validation; or a list of splits, such as `k_fold`
+        gives: each variant then has a run on each of these folds, in the same programs even if fold sizes differ, and is ranked by
+        the mean over them. The table then has a column "fold". The smallest fold decides how long an epoch is. A run's numbers are,
+        to rounding, those of training on its fold alone; only dropout masks differ, if fold sizes differ and batch_size is None.
       key: decides everything random. Replicate r of a variant gets fold_in(key, r).
-      num_steps: steps each run takes, at least 1; either this or num_epochs.
-      num_epochs: how often each run goes through its training examples, at least 1: num_epochs * (examples // batch_size) steps,
-        by the variant's own batch_size and num_examples, or one step an epoch where batch_size is None. eval_every counts steps.
-      batch_size: examples a step, at most as many as there are to train on; None takes all of them.
-      eval_every: steps between evaluations, which the curves show; None evaluates once, after the last step.
+      num_steps: steps each run takes, at least 1; give either this or num_epochs.
+      num_epochs: passes of each run over its training examples, at least 1: num_epochs * (examples // batch_size) steps, with the
+        variant's own batch_size and num_examples; one step an epoch if batch_size is None. eval_every still counts steps.
+      batch_size: examples in a step's minibatch, at most the number of training examples; None takes all of them.
+      eval_every: steps between the evaluations that the curves show; None evaluates once, after the last step.
       replicates: runs of each variant, each with its own key.
-      progress: None or True for a bar in a terminal (by tqdm, where it is installed) and plain lines elsewhere; False for
+      progress: None or True for a bar in a terminal (if tqdm is installed) and plain lines elsewhere; False for
         silence; or a function that is called with a `Progress`.
       chunk_size: how many runs train together; by default as many as keep every core busy within the memory budget.
-      memory_budget: bytes that training may take, the data and all threads together; by default three quarters of what is free:
-        of a CPU's memory, or what a container or a job is allowed, or of a GPU's or TPU's. Where a chunk needs more after all,
-        it is halved. Data that is mapped from a file (`np.load(path, mmap_mode="r")`) may be larger.
-      randomness: "shared" gives the variants of one replicate the same key, hence the same initial draws, minibatches and
-        dropout draws: they are compared under common random numbers. "independent" folds the variant's index in as well.
-      keep: how many final states to keep, those of the best variants (with replicates, of each one's best run); None keeps all.
-      keep_best: of each run keep the state at its best evaluation rather than the last, show the metrics there (and the column
-        "best_step"), and rank by them; runs that were pruned or not finished are then ranked too.
-      metric: what variants are ranked by, shown and kept; by default the validation loss (training loss without validation), or what a
-        training that reports no loss reports first.
-      mode: whether a small ("min") or a large ("max") value of it is good; may be left out where that is known: for losses,
-        `METRICS`, and what a training says of its own metrics.
-      prune: a rule that stops poor variants early, such as `funcnet.prune.successive_halving(100)`; a variant's replicates go
-        on or stop together. The runs that it stops have the status "pruned", and the column "pruned_by" says by what.
-      evolve: `population()`, at whose evaluations poor variants take over the states of good ones, and go on with other numbers: the
-        result's `lineage` has who took over from whom, and each run's numbers over time. Not together with `prune`.
-      max_seconds: the sweep ends after so many seconds, with what there is: runs on their way have the status "unfinished".
-      callback: a function that is called with an `Evaluation` whenever rows have been measured, as to hand on to TensorBoard.
-      store: a folder, made if need be, in which the sweep is kept while it trains. Called again it goes on from there, after
-        a crash too; once finished it returns the result. More variants, after those of before, or more steps join it, unless a rule
-        has compared variants.
+      memory_budget: bytes that training may take, the data and all threads together. The default is three quarters of the memory that
+        is free on a GPU or TPU, or for a CPU of what the system, container or job still allows. A chunk that runs out of memory
+        all the same is halved. Data that is mapped from a file (`np.load(path, mmap_mode="r")`) doesn't count and may be larger.
+      randomness: "shared" gives the variants of one replicate the same key, hence the same initial weights, minibatches and
+        dropout masks: they are compared under common random numbers. "independent" folds the variant's index in as well.
+      keep: how many variants, the best ones, to keep a final state of (that of the variant's best run); None keeps every run's.
+      keep_best: keep each run's state at its best evaluation rather than the last one, show its metrics there (and a column
+        "best_step"), and rank by them; runs that were pruned or are unfinished are then ranked too.
+      metric: the metric that variants are ranked, printed and kept by; the default is the validation loss (without validation data the
+        training loss), or, if the training reports no loss, the first metric that it reports.
+      mode: whether a small ("min") or a large ("max") value of the metric is good; may be left out if that is known: for losses,
+        `METRICS`, and metrics whose mode the training gives.
+      prune: a rule that stops poor variants early, such as `funcnet.prune.successive_halving(100)`. All runs of a variant continue
+        or stop together. Stopped runs have the status "pruned", and the column "pruned_by" names the rule.
+      evolve: `population()`: at its evaluations poor variants copy the states of good ones and continue with changed numbers. The
+        result's `lineage` says which run copied which, and each run's numbers over time. Not together with `prune`.
+      max_seconds: after this many seconds the sweep ends and returns what it has; runs that have not ended are "unfinished".
+      callback: a function that is called with an `Evaluation` whenever rows have been measured, such as one that logs to TensorBoard.
+      store: a folder, made if need be, in which the sweep saves itself while it trains. The same call continues from there, also after
+        a crash; once the sweep has finished it returns the result. A later call may add variants, after the first ones, or steps,
+        unless a rule has compared variants.
       executor: any `concurrent.futures.Executor`, whose workers train the chunks: a `ProcessPoolExecutor` (of spawned processes), Dask's
-        `Client.get_executor()`, `mpi4py.futures.MPIPoolExecutor`. It stays the caller's. The result is, bit for bit, that of the same
-        lane width (`chunk_size`) here, on machines of one kind. The recipe travels by cloudpickle where it is installed, else by
-        reference; the data goes with the first tasks, and then to workers that ask for it. `memory_budget` is one worker's.
+        `Client.get_executor()`, `mpi4py.futures.MPIPoolExecutor`. The sweep doesn't shut it down. With the same `chunk_size` the
+        result is bit for bit the one computed here, on machines of the same kind. The recipe is sent by cloudpickle if that is
+        installed, else by reference; the data is sent with the first tasks, then to workers that ask. `memory_budget` is per worker.
 
     Returns:
-      A `SweepResult`. A run that becomes non-finite is frozen, marked "diverged", and changes nothing for the others.
+      A `SweepResult`. A run that becomes non-finite is frozen and marked "diverged"; the other runs are unaffected.
 
     Raises:
-      ValueError, TypeError: an argument, a hyperparameter or the data will not do; nothing has been trained.
-      SweepInterrupted: something failed on the way, or the user stopped it; its `result` holds whatever there is.
+      ValueError, TypeError: an argument, a hyperparameter or the data is invalid; nothing has been trained.
+      SweepInterrupted: something failed during training, or the user stopped it; its `result` holds the runs so far.
 
     Example:
       >>> import numpy as np
@@ -205,7 +206,7 @@ def sweep(
 
 
 class Prepared(NamedTuple):
-    """What a sweep begins with: its arguments, checked, and its recipe, rehearsed."""
+    """A sweep's checked arguments, and the outcome of rehearsing its recipe."""
 
     key: jax.Array
     data: Folds
@@ -240,7 +241,7 @@ def prepare(
     store: str | os.PathLike[str] | None,
     callback: Callback | None,
 ) -> Prepared:
-    """Checks the arguments of `sweep`, and rehearses its recipe; nothing is compiled or trained."""
+    """Checks the arguments of `sweep` and rehearses its recipe; no program of the sweep is compiled and nothing is trained."""
     key = _as_key(key)
     _check_arguments(key, num_steps, num_epochs, chunk_size, memory_budget, randomness, keep)
     if max_seconds is not None:
@@ -294,7 +295,7 @@ def _carried_out(
         loop.run()
     except BaseException as error:
         executor.close(cancel=True)
-        loop.settings = loop.settings._replace(callback=None)  # it may be what failed, and what it was told of is noted once more
+        loop.settings = loop.settings._replace(callback=None)  # it may be what failed, and noting its evaluation again would call it again
         loop.event("failed" if isinstance(error, Exception) else "stopped", error=f"{type(error).__name__}: {error}")
         if store is not None:
             goes_on = _stored_to_go_on(loop, store)
@@ -313,7 +314,7 @@ def _carried_out(
 
 
 def _stored_to_go_on(loop: Loop, store: Store) -> str:
-    """Writes down what an interrupted sweep has come to; returns how to go on."""
+    """Stores how far an interrupted sweep has come; returns advice on how to continue it."""
     try:
         loop.end_early()
     except Exception as error:
@@ -322,7 +323,7 @@ def _stored_to_go_on(loop: Loop, store: Store) -> str:
 
 
 def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResult:
-    """What there is, as the user gets it."""
+    """The `SweepResult` of everything that has been trained so far."""
     plan, ledger = loop.plan, loop.ledger
     policy = None if loop.judge is None or loop.judge.copies else loop.judge.policy.name
     outcome = ledger.outcome(plan.columns(), best=loop.settings.keep_best, rule=policy)
@@ -358,20 +359,20 @@ def _result(loop: Loop, rehearsal: Rehearsal, store: Store | None) -> SweepResul
 
 
 def _of_its_size(plan: Plan, row: int, leaves: list[Any]) -> list[Any]:
-    """A row's state without what it was filled up with, if it shared a program with larger ones."""
+    """A row's state without its padding, if it shared a program with larger sizes."""
     sizes = plan.groups[plan.group_of[row]].sizes
     return leaves if sizes is None else cut(leaves, sizes.of(plan.of_row(row).numbers))
 
 
 def interruption_of(error: BaseException) -> type[SweepInterrupted]:
-    """The class of an error that hands out rows, by what went wrong."""
+    """The subclass of `SweepInterrupted` for an error."""
     if isinstance(error, KeyboardInterrupt):
         return SweepStopped
     return SweepNotFinite if isinstance(error, FloatingPointError) else SweepFailed
 
 
 def _as_key(key: Any) -> jax.Array:
-    """One random key, of the new make."""
+    """The key as a typed one (`jax.random.key`), checked to be a single random key."""
     check.random_key("sweep", key)
     typed: jax.Array = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(jnp.asarray(key))
     return typed
@@ -397,7 +398,7 @@ def _check_arguments(
 
 
 def _with_looks(plan: Plan, policy: Policy, argument: str) -> Plan:
-    """The plan in which every run is measured wherever any is, and where the policy looks."""
+    """The plan with an evaluation of every run at each step where any run is evaluated or the policy looks."""
     check_policy(f"sweep: {argument}", policy)
     lengths = {variant.num_steps for variant in plan.variants}
     looks = {step for length in lengths for step in plan.evaluations(length)}
@@ -418,7 +419,7 @@ def judge_of(policy: Policy, ledger: Ledger, plan: Plan, rehearsal: Rehearsal, r
 
 
 def _rank(rehearsal: Rehearsal, metric: str | None, mode: str | None, *, needed: bool) -> Rank:
-    """What variants are ranked by; which way is better must be known where that is needed."""
+    """The metric and mode that variants are ranked by; an unknown mode is an error if the user gave either, or `needed`."""
     if metric is not None:
         check.one_of("sweep", "metric", metric, rehearsal.metrics)
     name = default_metric(rehearsal.metrics) if metric is None else metric

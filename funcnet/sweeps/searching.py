@@ -1,4 +1,4 @@
-"""Search: a strategy says what to sweep next, round after round, from what came of the rounds before."""
+"""`search`: sweeps in rounds; a strategy chooses each round's variants from the results of the rounds before."""
 
 import copy
 import inspect
@@ -22,7 +22,7 @@ from funcnet.train import Training, check_length
 
 
 class _OtherWay(SweepFailed, ValueError):
-    """The strategy wants large values where small ones are good, or the other way round, which only the first round showed."""
+    """The strategy's mode doesn't match the metric's, which only the first round has shown."""
 
 
 def search(
@@ -34,37 +34,38 @@ def search(
     per_round: int,
     **options: Any,
 ) -> SweepResult:
-    """Sweeps in rounds, of which a strategy chooses each one's variants by what came of the others.
+    """Sweeps in rounds; a strategy chooses each round's variants from the results of the rounds before.
 
     In each round: variants = strategy.ask(per_round); they are swept; strategy.tell(variants, values), where a variant's
-    value is the mean over its replicates of the metric that is ranked by, in its own sign; NaN where a replicate diverged, or
-    the mean is not finite. As the rounds have the same shapes, a later one compiles nothing, unless it has values that pick a
-    program and none before had.
+    value is the mean over its runs of the metric that is ranked by, with its own sign; NaN if one of its runs can't be ranked or
+    the mean is not finite. Since all rounds have the same shapes, later ones compile nothing, unless they have a new value of
+    a hyperparameter that picks a program.
 
     Args:
       recipe: recipe(**hyperparameters) -> `Training`, as for `sweep`.
       strategy: such as `fn.suggest.random`, `fn.suggest.quasi_random` or `fn.suggest.optuna`; or any object with
-        ask(n) -> n variants, all with the same names, and tell(variants, values) -> None. One with an attribute `mode` ("min"
-        or "max") must look the same way as the metric.
-      data: a `Split`, or a `Dataset` or `WeightedDataset` to train on with nothing to validate by.
+        ask(n) -> n variants, all with the same names, and tell(variants, values) -> None. If it has an attribute `mode` ("min"
+        or "max"), that must be the metric's mode.
+      data: a `Split`; a `Dataset` or `WeightedDataset` to train on without validation; or a list of splits, as for `sweep`.
       rounds: at least 1.
-      per_round: variants in each, at least 1.
-      **options: what else `sweep` takes: key, num_steps or num_epochs, batch_size, ... All rounds use the same key, so that their
-        variants too are compared under common random numbers; with randomness="independent" round r, from 0, gets
-        fold_in(key, r). `keep` counts over all rounds. `max_seconds` is the whole search's: the round that it ends in is the
-        last one. `store` is a folder with a folder for each round, round-1, round-2, ...: called again with the strategy as it
-        was at first, not the one that has been told already, the search goes on where it was; of the rounds that are done
-        nothing is trained. A strategy must then ask the same when it is told the same, as one with a seed does.
+      per_round: variants in each round, at least 1.
+      **options: the other arguments of `sweep`: key, num_steps or num_epochs, batch_size, ... All rounds use the same key, so that
+        variants of different rounds too are compared under common random numbers; with randomness="independent" round r, from 0,
+        gets fold_in(key, r). `keep` counts over all rounds. `max_seconds` is for the whole search, which ends with the round in which
+        the time runs out. `store` is a folder that gets a folder for each round, round-1, round-2, ...: the same call, with a new
+        strategy made like the first (not the one that was told results), continues the search without training finished rounds
+        again. For this, the strategy must ask for the same variants when it is told the same values, as one with a seed does.
 
     Returns:
-      A `SweepResult` of all rounds, or of those up to where the time was over. The variants are numbered on: `table["variant"] // per_round` is the round.
+      A `SweepResult` of all rounds, or of those begun within `max_seconds`. Variants are numbered through all rounds:
+      `table["variant"] // per_round` is the round, from 0.
 
     Raises:
       ValueError: rounds or per_round is below 1, the strategy gives another number of variants, or its mode is not the metric's.
       TypeError: the strategy has no ask or tell, or an option isn't one of sweep's.
-      SweepInterrupted: something failed on the way, in a sweep or in the strategy, or the user stopped it; its `result`
+      SweepInterrupted: something failed during a round or in the strategy, or the user stopped the search; its `result`
         holds the rows of all rounds. The strategy is not told of a round that didn't end.
-      ValueError: the store holds another search, or the strategy asked something else than before.
+      ValueError: the store holds another search, or the strategy asked for other variants than before.
 
     Example:
       >>> import funcnet as fn
@@ -85,12 +86,12 @@ def search(
     check.random_key("search", key)
     metric, mode = options.get("metric"), options.get("mode")
     known = known_mode(metric, {}) if mode is None and isinstance(metric, str) else mode
-    if known is not None:  # else the first round shows what is ranked by, and which way that is good
+    if known is not None:  # else they are known only after the first round
         _check_mode(strategy, "the metric" if metric is None else repr(metric), known)
     folder, seconds = options.pop("store", None), options.pop("max_seconds", None)
     if folder is not None and not isinstance(folder, str | os.PathLike):
         raise TypeError(check.message("search", "store must be the path of a folder", repr(folder)))
-    folder = None if folder is None else os.path.abspath(folder)  # wherever the process goes between two rounds
+    folder = None if folder is None else os.path.abspath(folder)  # absolute: the process may change its folder between two rounds
     if seconds is not None:
         check.in_range("search", "max_seconds", seconds, 0, ends="()", fix="None for as long as it takes")
     deadline = None if seconds is None else time.monotonic() + float(seconds)
@@ -102,7 +103,7 @@ def search(
             left = deadline - time.monotonic()
             if left <= 0 and found is not None and not _is_stored(options.get("store")):
                 break
-            options["max_seconds"] = max(left, 1e-9)  # a round that is stored is read, whatever the time
+            options["max_seconds"] = max(left, 1e-9)  # a stored round is read even after the deadline
         try:
             given = strategy.ask(per_round)
             variants = _checked(given, per_round, found)
@@ -110,7 +111,7 @@ def search(
             found = _kept(result if found is None else found + result, keep)
             if number == 0:
                 _check_first(strategy, result)
-            if "unfinished" in result.table["status"]:  # the time is over
+            if "unfinished" in result.table["status"]:  # out of time
                 break
             strategy.tell(given if isinstance(given, Sequence) else variants, _values(result))
         except _OtherWay:
@@ -128,12 +129,12 @@ def search(
 
 
 def _is_stored(folder: str | None) -> bool:
-    """Whether a round has been begun."""
+    """Whether a round's folder exists, so that it has been started."""
     return folder is not None and os.path.isdir(folder)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """A misspelt option, or one that is missing, is found before anything is asked or trained."""
+    """Raises for a misspelt or missing option before the strategy is asked or anything is trained."""
     parameters = {name: each for name, each in inspect.signature(sweep).parameters.items() if name not in ("recipe", "variants", "data")}
     for name in options:
         if name not in parameters:
@@ -157,7 +158,7 @@ def _check_mode(strategy: Strategy, metric: str, mode: str) -> None:
 
 
 def _check_first(strategy: Strategy, result: SweepResult) -> None:
-    """As `_check_mode`, by what the first round was ranked by. Its rows aren't lost."""
+    """Raises if the strategy's mode is not that of the first round's metric; the error holds the round's result."""
     try:
         if result.mode is not None:
             _check_mode(strategy, repr(result.metric), result.mode)
@@ -169,7 +170,7 @@ def _check_first(strategy: Strategy, result: SweepResult) -> None:
 
 
 def _checked(given: Any, per_round: int, found: SweepResult | None) -> Variants:
-    """What a strategy gave, as variants that can stand in one result with those of the rounds before."""
+    """The strategy's variants, checked: per_round of them, with the hyperparameters of the rounds before."""
     variants = as_variants("search: strategy.ask", given)
     if len(variants) != per_round:
         fix = "a strategy gives as many as it is asked for"
@@ -182,7 +183,7 @@ def _checked(given: Any, per_round: int, found: SweepResult | None) -> Variants:
 
 
 def _values(result: SweepResult) -> list[float]:
-    """How good each variant of a round is: the mean over its replicates; NaN where it can't be ranked."""
+    """The value of each variant of a round: the metric's mean over its runs; NaN if it can't be ranked."""
     own = statistics(result.table, [result.metric])
     mean, whole = own.mean[result.metric], own.completed == sum(own.statuses.values())
     values: list[float] = np.where(whole & np.isfinite(mean), mean, np.nan).tolist()
@@ -190,7 +191,7 @@ def _values(result: SweepResult) -> list[float]:
 
 
 def _kept(result: SweepResult, keep: int | None) -> SweepResult:
-    """The result with the states of its best variants alone: as many as one sweep of them all keeps, which each round did for its own."""
+    """The result with only the states of the keep best variants of all rounds; until now each round's best were kept."""
     if keep is None:
         return result
     table, sign = result.table, 1 if result.mode == "min" else -1
@@ -199,7 +200,7 @@ def _kept(result: SweepResult, keep: int | None) -> SweepResult:
     for variant, value in zip(table["variant"].tolist(), np.where(fine, sign * table[result.metric], math.inf).tolist(), strict=True):
         values.setdefault(variant, []).append(value)
     best = sorted(values, key=lambda variant: (float(np.mean(values[variant])), variant))[:keep]
-    unfinished = table["variant"][table["status"] == "unfinished"].tolist()  # of an interrupted round: a sweep hands them out too
+    unfinished = table["variant"][table["status"] == "unfinished"].tolist()  # of an interrupted round: a sweep keeps these too
     wanted = {*best, *unfinished}
     kept = copy.copy(result)
     kept._states = {row: state for row, state in result._states.items() if int(table["variant"][row]) in wanted}

@@ -1,4 +1,4 @@
-"""A stored sweep in words, and its events as they come: what `python -m funcnet show` prints."""
+"""What `python -m funcnet show` prints: a description of a stored sweep, and its new events."""
 
 import itertools
 import json
@@ -15,27 +15,27 @@ from funcnet.sweeps.shown import Rule, Stored, read_stored
 
 _WHERE = "show"
 ENDS = ("finished", "out of time", "failed", "stopped")  # the events with which a call of sweep ends
-GONE = "gone"  # it ended without a word
-_SECONDS = 0.5  # between two looks at the event log
+GONE = "gone"  # the call ended without such an event
+_SECONDS = 0.5  # between two reads of the event log
 _MOST_ENTRIES = 6  # of a list in an event
 _MOST_RUNGS = 20
 _MOST_LETTERS = 160  # of a list of names
 
 
 class View(NamedTuple):
-    """What is seen of a stored sweep at one moment."""
+    """A stored sweep as read at one moment."""
 
     path: str
-    stored: Stored | None  # None where nothing has been stored yet
+    stored: Stored | None  # None if nothing has been stored yet
     last: dict[str, Any] | None  # the last event
     after: int  # bytes of the event log that have been read
     owner: Owner | None  # who has the folder open, or died with it open
-    written: float | None  # when the newest snapshot was: seconds since 1970
-    now: float  # likewise
+    written: float | None  # when the newest snapshot was written, in seconds since 1970
+    now: float  # when all this was read, in seconds since 1970
 
     @property
     def state(self) -> str:
-        """Finished, running or what else, in a few words."""
+        """Whether the sweep is running, finished or something else, in a few words."""
         if self.owner is not None and self.owner.alive:
             return "running"
         if self.stored is not None and self.stored.finished:
@@ -48,12 +48,12 @@ class View(NamedTuple):
 
     @property
     def over(self) -> bool:
-        """Whether there will be no more events, unless the sweep is called again."""
+        """Whether the sweep has finished, so that no events follow unless it is called again."""
         return self.state == "finished"
 
 
 def look(path: str | os.PathLike[str]) -> View:
-    """What is seen of the sweep in a folder now; nothing is changed.
+    """Reads the sweep in a folder, and changes nothing.
 
     Raises:
       ValueError: the folder holds no sweep, nothing but damaged snapshots, or one that a newer version of funcnet wrote.
@@ -70,9 +70,9 @@ def look(path: str | os.PathLike[str]) -> View:
 
 
 def read_events(path: str | os.PathLike[str], after: int) -> tuple[list[dict[str, Any]], int]:
-    """The events that a store's log has beyond so many bytes, and how many bytes they end at.
+    """The events in a store's log after that many bytes, and the number of bytes read by now.
 
-    A line without its end is still being written, and left for the next call. Lines that are no events are passed over.
+    A line without its end is still being written and is left for the next call. Lines that are no events are skipped.
 
     Example:
       >>> import tempfile
@@ -84,11 +84,11 @@ def read_events(path: str | os.PathLike[str], after: int) -> tuple[list[dict[str
     """
     try:
         with open(os.path.join(os.fsdecode(path), EVENTS), "rb") as file:
-            if after > os.fstat(file.fileno()).st_size:  # another log has taken its place
+            if after > os.fstat(file.fileno()).st_size:  # the log has been replaced by another
                 after = 0
             file.seek(after)
             whole = file.read()
-    except OSError:  # a sweep goes on without its log, and so does who looks on
+    except OSError:  # a sweep goes on without its log, so this does too
         return [], after
     whole = whole[: whole.rfind(b"\n") + 1]
     events = []
@@ -103,7 +103,7 @@ def read_events(path: str | os.PathLike[str], after: int) -> tuple[list[dict[str
 
 
 def facts(view: View) -> list[tuple[str, str]]:
-    """How a sweep stands: names and what to say of each."""
+    """The facts of a sweep to show: names, each with a text."""
     found = [("state", view.state)]
     stored = view.stored
     if stored is None:
@@ -135,7 +135,7 @@ def facts(view: View) -> list[tuple[str, str]]:
 
 
 def rule_words(rule: Rule) -> str:
-    """A rule as it was called, and what it decides by."""
+    """A rule with its arguments, and the metric that it decides by."""
     mode = {"min": ", the smaller the better", "max": ", the larger the better"}.get(str(rule.mode), "")
     return f"{rule.name}({rule.settings}) decides by {rule.metric}{mode}"
 
@@ -155,7 +155,7 @@ def rung_lines(rule: Rule) -> tuple[list[str], list[list[str]]]:
 
 
 def described(view: View) -> str:
-    """A sweep in words: how it stands, what has been pruned, and its best variants."""
+    """A sweep as text: its facts, what was pruned, and its best variants."""
     pairs = facts(view)
     width = max(len(name) for name, _ in pairs)
     lines = [f"sweep in {view.path}", *(f"  {name.ljust(width)}  {words}" for name, words in pairs)]
@@ -185,20 +185,20 @@ def event_line(event: dict[str, Any]) -> str:
 
 
 def follow(path: str | os.PathLike[str], after: int, tell: Callable[[str], None], *, wait: Callable[[float], None] = time.sleep) -> str:
-    """Tells each new event of a sweep, until its call ends.
+    """Passes on each new event of a sweep, until the call of `sweep` ends.
 
     Args:
       path: the folder.
-      after: bytes of the event log that are known.
-      tell: is given each event in a line.
-      wait: is called with seconds between two looks.
+      after: bytes of the event log to skip.
+      tell: is called with each event as a line of text.
+      wait: is called between two reads of the log, with seconds to wait.
 
     Returns:
-      The event with which the sweep ended, one of `ENDS`; `GONE` where its process let go of the folder, or died, without a word.
+      The event with which the sweep ended, one of `ENDS`; `GONE` if its process closed the folder, or died, without one.
     """
     lived = False
     while True:
-        owner = read_owner(path)  # before the events: a process that ends says so before it lets go
+        owner = read_owner(path)  # before the events: a process logs its end before it closes the folder
         events, after = read_events(path, after)
         for event in events:
             tell(event_line(event))
@@ -211,7 +211,7 @@ def follow(path: str | os.PathLike[str], after: int, tell: Callable[[str], None]
 
 
 def printable(words: str) -> str:
-    """Text that can't steer a terminal: what isn't printable, lines' ends aside, stands as its escape.
+    """Text that is safe in a terminal: unprintable characters, except line ends, are shown as escape sequences.
 
     Example:
       >>> print(printable("a" + chr(27) + "[2J"))
@@ -228,7 +228,7 @@ def _aligned(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first of these names, and how many more there are."""
+    """The first of these names, about `_MOST_LETTERS` letters, and how many more there are."""
     count = max(1, sum(length <= _MOST_LETTERS for length in itertools.accumulate(len(name) + 2 for name in names)))
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return f"{', '.join(names[:count])}{more}"
@@ -249,7 +249,7 @@ def _opener(owner: Owner | None) -> str:
 
 
 def _ago(seconds: float) -> str:
-    """How long ago something was; what a clock elsewhere says of the future is now.
+    """How long ago something was, as text; a negative time, by another machine's clock, counts as now.
 
     Example:
       >>> _ago(0.4), _ago(75), _ago(-3)
@@ -259,7 +259,7 @@ def _ago(seconds: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds in the two units that say most of them.
+    """Seconds as text in their two largest units.
 
     Example:
       >>> _duration(2.34), _duration(3725), _duration(200_000)

@@ -1,4 +1,4 @@
-"""A stored sweep seen from outside: its result without its recipe, and how far it and the rule that prunes it have come."""
+"""Reads a stored sweep without its recipe: its result so far, its progress, and what the rule that prunes it has decided."""
 
 import os
 import re
@@ -13,44 +13,44 @@ from funcnet.sweeps.ledger import COMPLETED, DIVERGED, PRUNED, STATUSES, UNFINIS
 from funcnet.sweeps.result import SweepResult
 from funcnet.sweeps.written import Reader
 
-_PARTS = ("ledger", "cohorts", "policy")  # the rest are states
+_PARTS = ("ledger", "cohorts", "policy")  # the other parts are states
 _HALVING = ("successive_halving", "hyperband", "asha")
 _RUNGS = re.compile(r"first=([0-9]{1,18}), eta=([0-9.e+]{1,30})")
-_WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, StopIteration)  # what reading other content raises
+_WRONG = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, StopIteration)  # what other content raises
 
 
 class Rung(NamedTuple):
-    """A step at which a rule looks, and what became of the variants that came to it."""
+    """A step at which a rule decides, and what became of the variants that reached it; counts of variants."""
 
-    bracket: int | None  # of hyperband, its s; None for other rules
+    bracket: int | None  # hyperband's s; None for other rules
     step: int
-    came: int  # variants all of whose runs came so far, everything finite, and whose end it isn't
+    came: int  # all of whose runs reached this step, everything finite, and end later
     went_on: int
     stopped: int
-    waiting: int  # of which nothing is decided
+    waiting: int  # for a decision
 
 
 class Rule(NamedTuple):
-    """What prunes a sweep."""
+    """The rule that prunes a sweep."""
 
     name: str
     settings: str
     metric: str
     mode: str | None
-    rungs: tuple[Rung, ...]  # of a rule without rungs the steps at which it stopped any
+    rungs: tuple[Rung, ...]  # for a rule without rungs, the steps at which it stopped variants
 
 
 class Stored(NamedTuple):
-    """What a snapshot holds of a sweep."""
+    """A sweep as its newest good snapshot holds it."""
 
     result: SweepResult  # without states and recipe
     rule: Rule | None
     runs: int  # of each variant
-    steps: np.ndarray  # (rows,), int: at which each run would end, were it not stopped
+    steps: np.ndarray  # (rows,), int: the step at which each run ends unless it is stopped
     steps_done: int  # summed over the runs
     seconds: float
     versions: dict[str, str]  # by package
-    damaged: tuple[str, ...]  # sentences on newer snapshots that are damaged
+    damaged: tuple[str, ...]  # sentences about newer snapshots that are damaged
 
     @property
     def finished(self) -> bool:
@@ -59,17 +59,17 @@ class Stored(NamedTuple):
 
 
 def load_store(path: str | os.PathLike[str]) -> SweepResult:
-    """The result of a stored sweep so far, also while it trains: `sweep(..., store=path)` of before, without its recipe and states.
+    """Reads the result so far of a sweep with `store=path`, even while it trains, without its recipe and states.
 
-    Nothing in the folder is changed, and the process that has it open is left alone. What is shown is the newest good snapshot. A
-    run that has not ended has the status "unfinished", and as many "steps" as the snapshot has of it.
+    It reads the newest good snapshot, changes nothing in the folder and doesn't disturb the process that trains. A run that has
+    not ended has the status "unfinished" and, as "steps", those that it had taken in the snapshot.
 
     Args:
       path: the folder.
 
     Returns:
-      A `SweepResult` without states, and without `training(row)`. Functions that were hyperparameters are known by their names; those
-      of funcnet and jax.nn are themselves.
+      A `SweepResult` without states, and without `training(row)`. Functions that were hyperparameters are replaced by their names,
+      except those of funcnet and jax.nn.
 
     Raises:
       ValueError: the folder holds no sweep, nothing but damaged snapshots, or one that a newer version of funcnet wrote.
@@ -98,14 +98,14 @@ def load_store(path: str | os.PathLike[str]) -> SweepResult:
 
 
 def read_stored(path: str | os.PathLike[str], *, where: str) -> Stored | None:
-    """What the newest good snapshot in a folder holds of a sweep; None where there is no snapshot.
+    """Reads a sweep from the newest good snapshot in a folder; None if there is no snapshot.
 
     Args:
       path: the folder.
       where: the name that error messages begin with.
 
     Raises:
-      ValueError: there are snapshots and none is good, or it is none of a sweep, or a newer version of funcnet wrote it.
+      ValueError: there are snapshots but none is good, or it is not a sweep's, or a newer version of funcnet wrote it.
       OSError: there is no such folder, or it can't be read.
     """
     snapshot, damaged = read_snapshot(path, where=where, only=_PARTS)
@@ -157,7 +157,7 @@ def _stored(snapshot: Snapshot, damaged: tuple[str, ...]) -> Stored:
 
 
 def _ledger(stored: Mapping[str, np.ndarray], metrics: list[str], num_steps: np.ndarray) -> Ledger:
-    """The ledger of a snapshot, once it is known to be one."""
+    """The ledger of a snapshot; raises if its arrays are not a ledger's."""
     rows, columns = len(num_steps), len(stored["steps"])
     values = {str(name): stored[f"values/{name}"] for name in metrics}
     shapes = {
@@ -189,7 +189,7 @@ def _ledger(stored: Mapping[str, np.ndarray], metrics: list[str], num_steps: np.
 
 
 def _note_cohorts(ledger: Ledger, cohorts: list[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> None:
-    """How far the runs on their way have come: those that are lost, or at their end, go on nowhere."""
+    """Records in the ledger how far the runs in cohorts are: diverged, completed or unfinished, and their steps."""
     for i, own in enumerate(cohorts):
         at, lost = int(own["at"]), arrays[f"{i}/diverged"] if own["stand"] else np.full(len(own["rows"]), -1)
         for lane, row in enumerate(own["rows"]):
@@ -220,8 +220,8 @@ def _rule(
     everybody = np.ones(len(pruned) // runs, bool)
     lots: list[tuple[int | None, list[int], np.ndarray]] = []
     if name == "hyperband" and looks is not None and content["policy"] is not None:
-        ((_, array),) = content["policy"]["dict"]  # as its policy's state is written: {"bracket": an array}
-        left_out = parts["policy"][array["array"]]  # how many of the first rungs each variant passes by
+        ((_, array),) = content["policy"]["dict"]  # the policy's state as it is stored: {"bracket": an array}
+        left_out = parts["policy"][array["array"]]  # how many of the first rungs each variant skips
         s_max = len(looks(last + 1)) - 1
         lots += [(s_max - first, steps[first:], everybody & (left_out == first)) for first in range(s_max + 1)]
     else:
@@ -231,7 +231,7 @@ def _rule(
 
 
 def _looks(name: str, settings: str) -> Callable[[int], list[int]] | None:
-    """Where a rule of successive halving looks, by the most steps of a run; None for another rule."""
+    """For a rule of successive halving: the function num_steps -> steps at which it decides; None for another rule."""
     found = _RUNGS.fullmatch(settings)
     if name not in _HALVING or not found:
         return None

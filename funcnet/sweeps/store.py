@@ -1,4 +1,4 @@
-"""What a sweep needs to go on where it was: what it computes, how far it came, and the states of its runs, in a folder."""
+"""Stores a sweep in a folder so that it can be resumed: what it computes, how far it has come, and the states of its runs."""
 
 import os
 import time
@@ -26,29 +26,29 @@ from funcnet.sweeps.rehearsal import Rehearsal
 from funcnet.sweeps.task import Stand, bare, clothed
 from funcnet.sweeps.written import Names, written
 
-_SHARE = 0.02  # of the time, that writing may take
-_LEAST = 1.0  # seconds between two snapshots
-_MOST_PARTS = 64  # of states, before they are written anew as one
-_BEST = "best"  # the part of the states of runs on their way, which each snapshot has anew
+_SHARE = 0.02  # the largest share of the time that writing may take
+_LEAST = 1.0  # the fewest seconds between two snapshots
+_MOST_PARTS = 64  # of states, before they are rewritten as one part
+_BEST = "best"  # the part with the best states of runs that have not ended; every snapshot writes it again
 _WHERE = "sweep: store"
 
 
 class _Known(NamedTuple):
-    """Which states are in the folder."""
+    """Which states are already in the folder."""
 
-    parts: dict[str, list[int]]  # the rows of each part
-    number: int  # of the newest part
+    parts: dict[str, list[int]]  # the rows of each part of states
+    number: int  # of the newest part of states
 
 
 class Store:
-    """Keeps a sweep in a folder, and brings it back."""
+    """Saves a sweep in a folder, and restores it."""
 
     def __init__(self, path: Any, plan: Plan, rehearsal: Rehearsal, data: Folds, settings: Settings, policy: Policy | None):
         """Opens the folder.
 
         Raises:
-          ValueError: it holds another sweep; the message says what differs.
-          StoreDamaged: it held a sweep, and no snapshot of it can be read.
+          ValueError: it holds a different sweep; the message says what differs.
+          StoreDamaged: it held a sweep, but no snapshot of it can be read.
           StoreInUse: another process has it open.
         """
         self._plan, self._rehearsal, self._policy = plan, rehearsal, policy
@@ -57,11 +57,11 @@ class Store:
         self._known = _Known({}, 0)
         self._said, self._cost = time.monotonic(), 0.0
         self.seconds = 0.0  # spent writing
-        self._written: tuple[int, int, int] | None = None  # how far the loop was
+        self._written: tuple[int, int, int] | None = None  # how far the loop was at the last snapshot
         try:
             found = self.folder.snapshot
             self.found, self.resumed = found, found is not None
-            self.event = to_file(os.path.abspath(os.fsdecode(path)))  # wherever the process goes later
+            self.event = to_file(os.path.abspath(os.fsdecode(path)))  # absolute: the process may change its folder later
             for sentence in self.folder.damaged:
                 self.event("damaged", what=sentence)
             if found is not None:
@@ -80,11 +80,11 @@ class Store:
 
     @property
     def steps(self) -> list[int]:
-        """After which steps the stored sweep has measured."""
+        """The steps after which the stored sweep has evaluated runs."""
         return [] if self.found is None else self.found.parts["ledger"]["steps"].tolist()
 
     def restore(self, loop: Loop) -> None:
-        """Brings a loop to where the stored sweep was, with room for what has been added."""
+        """Restores the stored sweep's progress in a loop, which may have more variants or more steps."""
         if self.found is None:
             return
         content, parts = self.found
@@ -116,7 +116,7 @@ class Store:
             loop.restored[int(group)] = Request(int(group), width, shared)
             loop.widths[int(group)] = width
         loop.resumed = [self._cohort(own, parts["cohorts"], i) for i, own in enumerate(content["cohorts"])]
-        if self._policy is None:  # the rows of a chunk have one length, which may have grown
+        if self._policy is None:  # the rows of a chunk have one number of steps, which may have grown
             loop.resumed = [cohort._replace(goal=int(ledger.num_steps[cohort.rows[cohort.lanes[0]]])) for cohort in loop.resumed]
         longer = np.flatnonzero((ledger.status == COMPLETED) & (ledger.at < ledger.num_steps)).tolist()
         if longer:
@@ -125,13 +125,13 @@ class Store:
             loop.judge.resume(_read_tree(content["policy"], parts["policy"]), old // self._plan.runs)
         loop.kept.recount()
         self._written = self._place(loop)
-        self.found = None  # its memory
+        self.found = None  # frees its memory
 
     def save(self, loop: Loop, *, must: bool = False) -> None:
-        """Writes how far the loop is, where it's time to.
+        """Writes a snapshot of the loop if the last one is old enough and something has happened since.
 
         Args:
-          must: whether or not it is.
+          must: whether to write however new the last one is.
         """
         began = time.monotonic()
         if not must and began - self._said < max(_LEAST, self._cost / _SHARE):
@@ -174,7 +174,7 @@ class Store:
         }
         try:
             self._write(loop, content, arrays)
-        except StoreDamaged:  # a file of states, which are all here still
+        except StoreDamaged:  # a file of states is damaged, but all states are still in memory
             self._known = _Known({}, self._known.number)
             self._write(loop, content, arrays)
         self.event("stored", runs_done=int(ledger.ended.sum()), steps_done=loop.steps_done, seconds=round(loop.seconds(), 3))
@@ -187,18 +187,18 @@ class Store:
         own = dict(arrays)
         states, known = self._states(loop, own)
         self.folder.write({**content, "number": known.number, "states": states}, own, keep=[part for part in states if part not in own])
-        self._known = known  # only now: a write may fail, and another succeed
+        self._known = known  # only now, since the write may fail and be tried again
 
     @staticmethod
     def _place(loop: Loop) -> tuple[int, int, int]:
         return loop.steps_done, int(loop.ledger.ended.sum()), len(loop.restored | loop.requests)
 
     def close(self) -> None:
-        """Lets others open the folder."""
+        """Unlocks the folder, so that others can open it."""
         self.folder.close()
 
     def _states(self, loop: Loop, arrays: dict[str, dict[str, np.ndarray]]) -> tuple[dict[str, dict[str, list[int]]], _Known]:
-        """The parts that the kept states are in, with their rows by group; those that aren't written yet are added to the arrays."""
+        """The parts that hold the kept states, with their rows by group; adds to arrays the states that aren't written yet."""
         ended, kept = loop.ledger.ended & (loop.ledger.status != UNFINISHED), loop.kept.states
         parts, number = self._known
         if len(parts) >= _MOST_PARTS:
@@ -237,7 +237,7 @@ class Store:
             loop.kept.states[row] = [leaf[place] if isinstance(leaf, jax.Array) else leaf[place, ...].copy() for leaf in leaves]
 
     def _leaves(self, group: int, get: Any) -> list[Any]:
-        """Leaves with an axis of lanes or rows, those that are random keys as such."""
+        """A state's leaves, with a leading axis of lanes or rows; random keys are turned from data into keys again."""
         avals = inner.outputs(self._rehearsal.trials[group].init.jaxpr)
         return [clothed(get(i), aval.dtype) for i, aval in enumerate(avals)]
 
@@ -260,7 +260,7 @@ class Store:
         return self._leaves(group, lambda j: arrays[f"{prefix}/{j}"])
 
     def _prolonged(self, loop: Loop, rows: Sequence[int]) -> list[Cohort]:
-        """Rows that had come to their end, and now have steps to go."""
+        """Cohorts of rows that had completed and now have more steps to train."""
         missing = [row for row in rows if row not in loop.kept.states or loop.ledger.best[row] >= 0]
         if missing:
             rule = "runs must have kept their last states to go on for more steps"
@@ -270,7 +270,7 @@ class Store:
         lots: dict[Any, list[int]] = {}
         for row in rows:
             request = loop.restored[self._plan.group_of[row]]
-            goal = loop.ledger.num_steps if self._policy is None else loop.ledger.at  # a policy says how far they go
+            goal = loop.ledger.num_steps if self._policy is None else loop.ledger.at  # a policy decides how far they train
             lot = request, int(loop.ledger.at[row]), int(goal[row]), lot_by(self._plan, request.shared)(row)
             lots.setdefault(lot, []).append(row)
         for (request, at, goal, *_), own in lots.items():
@@ -295,7 +295,7 @@ def _warn_of(damaged: Sequence[str], steps: int) -> None:
 
 
 def _set_aside(path: Any) -> list[str]:
-    """Manifests that were found damaged when the folder was opened before: it must not begin anew without a word."""
+    """Manifests that an earlier call renamed as damaged: in such a folder a sweep must not silently start from the beginning."""
     return sorted(name for name in map(os.fsdecode, os.listdir(path)) if name.startswith("snapshot-") and ".json.damaged" in name)
 
 
@@ -320,7 +320,7 @@ def _written_cohort(cohort: Cohort, arrays: dict[str, np.ndarray], i: int) -> di
 
 
 def _written_tree(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """A policy's state in JSON, its arrays beside it."""
+    """A policy's state as JSON; its arrays are added to arrays."""
     if isinstance(tree, np.ndarray | np.generic | jax.Array):
         arrays[str(len(arrays))] = np.asarray(tree)
         return {"array": str(len(arrays) - 1)}
@@ -360,7 +360,7 @@ class _Difference(NamedTuple):
 
 
 def _identity(plan: Plan, rehearsal: Rehearsal, data: Folds, settings: Settings, policy: Policy | None) -> dict[str, Any]:
-    """What must be the same for a stored sweep to go on, in JSON."""
+    """Everything that must be the same for a stored sweep to continue, as JSON."""
     names = Names(value for variant in plan.variants for value in variant.hyperparameters.values() if type(value) is str)
     groups = [
         {
@@ -377,7 +377,7 @@ def _identity(plan: Plan, rehearsal: Rehearsal, data: Folds, settings: Settings,
             "hyperparameters": {
                 name: written(value, names, f"{name} of variant {i}")
                 for name, value in variant.hyperparameters.items()
-                if name != "num_steps" or name in variant.static or name in variant.numbers  # else it stands below, and may grow
+                if name != "num_steps" or name in variant.static or name in variant.numbers  # else it is stored below, and may grow
             },
             "num_steps": int(variant.num_steps),
             "batch_size": None if variant.batch_size is None else int(variant.batch_size),
@@ -408,9 +408,9 @@ def _identity(plan: Plan, rehearsal: Rehearsal, data: Folds, settings: Settings,
 
 
 def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, versions: Mapping[str, str]) -> None:
-    """Another sweep is refused, unless it is the stored one with more variants or more steps.
+    """Raises unless the given sweep is the stored one, perhaps with more variants or more steps.
 
-    What a recipe computes can be compared under one version of JAX alone; under another, only the shapes of its state are.
+    What a recipe computes can only be compared under the same JAX version; under another, only the shapes of its state are.
     """
     now = _versions()
     skipped: tuple[str, ...] = ()
@@ -450,7 +450,7 @@ def _check_same(stored: Mapping[str, Any], given: Mapping[str, Any], path: str, 
 
 
 def _check_grows(policy: Policy, plan: Plan, ledger: Mapping[str, np.ndarray], got: str) -> None:
-    """A policy must decide the same as if what is new had been there from the start."""
+    """Raises unless the policy decides the same as if the new variants or steps had been there from the start."""
     fix = "give another folder"
     if not policy.alone:
         raise ValueError(check.message(_WHERE, f"a sweep that prunes can't grow: {policy.name} has decided without what is new", got, fix))

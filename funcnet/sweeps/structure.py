@@ -1,4 +1,4 @@
-"""The structure of a state in JSON and back: as the recipe makes it, or else as far as the file says."""
+"""Converts a state's structure to JSON and back: with the recipe that makes it, or from the file alone as far as possible."""
 
 import functools
 from collections import namedtuple
@@ -16,23 +16,23 @@ from funcnet.tree import PyTree
 
 _NAMED: dict[str, Any] = {
     kind.__name__: kind for kind in [TrainState, *vars(optimizers).values()] if hasattr(kind, "_fields")
-}  # states by name
+}  # funcnet's own states, by class name
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A state as a file holds it."""
+    """A state as read from a file: its described structure and its leaves."""
 
     described: Any
     leaves: Sequence[np.ndarray]
 
 
 class UnknownState(Exception):
-    """A state of a kind that is known to its recipe alone."""
+    """A state of a class that only its recipe can make."""
 
 
 def described(tree: PyTree, names: Names) -> Any:
-    """A pytree's structure in JSON: {"leaf": i} in the order of jax.tree.leaves."""
+    """A pytree's structure as JSON; its leaves are {"leaf": i}, or {"key": i} for random keys, in the order of jax.tree.leaves."""
     if isinstance(tree, Saved):
         return tree.described
     count = iter(range(10**9))
@@ -63,14 +63,14 @@ def described(tree: PyTree, names: Names) -> Any:
 
 
 def leaves(tree: PyTree) -> list[np.ndarray]:
-    """Its leaves in NumPy arrays, random keys as their data."""
+    """A pytree's leaves as NumPy arrays, random keys as their data."""
     if isinstance(tree, Saved):
         return list(tree.leaves)
     return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def unwritable(tree: PyTree) -> str | None:
-    """The first leaf that isn't made of numbers, in words."""
+    """The first leaf that doesn't hold numbers, in words; None if all do."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if not is_key(leaf) and np.asarray(leaf).dtype.kind in "OSU":
             return f"{type(leaf).__name__} at {jax.tree_util.keystr(path) or 'its root'}"
@@ -78,10 +78,10 @@ def unwritable(tree: PyTree) -> str | None:
 
 
 def as_told(saved: Saved) -> PyTree:
-    """The state as far as its file says: a NamedTuple that isn't known becomes one of its name.
+    """The state from its file alone; a NamedTuple whose class isn't imported becomes one of a new class with its name and fields.
 
     Raises:
-      UnknownState: only the recipe knows how it is made.
+      UnknownState: only the recipe can make it.
     """
     return _rebuilt(saved.described, saved.leaves)
 
@@ -90,7 +90,7 @@ def as_made(saved: Saved, init: Callable[[jax.Array], PyTree]) -> PyTree:
     """The state in the structure that a recipe's init makes.
 
     Raises:
-      ValueError: that differs from the file's; the first difference is the message.
+      ValueError: this structure differs from the file's; the message is the first difference.
     """
     made = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
     expected, structure = jax.tree.flatten(made)
@@ -109,7 +109,7 @@ def is_key(leaf: Any) -> bool:
 
 
 def _children(node: Any) -> list[tuple[str, Any]] | None:
-    """What a node of a registered kind holds, by name; None for a leaf."""
+    """The children of a node of a registered class, with their names; None for a leaf."""
     found, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda other: other is not node)
     if [path for path, _ in found] == [()]:
         return None
@@ -117,7 +117,7 @@ def _children(node: Any) -> list[tuple[str, Any]] | None:
 
 
 def _aside(value: Any, names: Names) -> Any:
-    """What a node holds beside its leaves; what can't be written is left to the recipe."""
+    """An attribute of a node that is no child, as JSON; one that can't be written is left to the recipe."""
     try:
         return written(value, names, "")
     except TypeError:
@@ -145,13 +145,13 @@ def _rebuilt(node: Any, leaves: Sequence[np.ndarray]) -> PyTree:
 
 
 def _named(name: str, fields: Sequence[str], told: str | None, foreign: bool) -> Callable[[list[Any]], Any]:
-    """Makes a NamedTuple of its items; of a class that is imported, or of one of that name.
+    """A function that makes a NamedTuple of its items: of its own class if that is imported, else of a new one with the same name.
 
     Args:
       name: of its class.
       fields: of its class.
       told: module:qualname of a class that isn't funcnet's own.
-      foreign: whether it isn't.
+      foreign: whether the class isn't funcnet's own.
     """
     if not all(isinstance(part, str) and part.isidentifier() for part in [name, *fields]):
         raise ValueError(f"a state's names must be identifiers, got {[name, *fields]}")
@@ -162,7 +162,7 @@ def _named(name: str, fields: Sequence[str], told: str | None, foreign: bool) ->
 
 
 def _custom(node: Mapping[str, Any], items: Sequence[Any]) -> PyTree:
-    """A registered dataclass whose class is imported, made without its own code."""
+    """An instance of a registered dataclass that is imported, made without running the class's code."""
     reader = Reader({})
     rest = {name: Named(name, value) if isinstance(value, dict) and "left" in value else reader.read(value) for name, value in node["rest"]}
     cls = node["class"] and reader.find(node["class"])
@@ -175,7 +175,7 @@ def _custom(node: Mapping[str, Any], items: Sequence[Any]) -> PyTree:
 
 @functools.lru_cache
 def _kind(name: str, fields: tuple[str, ...]) -> Any:
-    """One class for all rows, so that their states have one structure."""
+    """The new class for a name and fields; cached, so that the states of all rows have one structure."""
     return namedtuple(name, fields)
 
 
@@ -190,7 +190,7 @@ def _index(i: Any) -> int:
 
 
 def _keys(node: Any) -> dict[int, str]:
-    """The kinds of the leaves that are random keys."""
+    """By leaf index, the kind of each leaf that is a random key."""
     if not isinstance(node, dict):
         return {}
     if "key" in node:
@@ -205,7 +205,7 @@ def _items(node: Mapping[str, Any]) -> list[Any]:
 
 
 def _difference(file: Any, recipe: Any, at: str, saved: Sequence[np.ndarray], expected: Sequence[Any]) -> str | None:
-    """The first place at which two structures differ, in words."""
+    """The first place at which two structures differ, in words; None if they are the same."""
     if _what(file) != _what(recipe):
         return _apart(at, _what(file), _what(recipe))
     if file is None:
@@ -227,7 +227,7 @@ def _apart(at: str, file: str, recipe: str) -> str:
 
 
 def _what(node: Any) -> str:
-    """A node in words, without what it holds."""
+    """A node in words, without its children."""
     if node is None:
         return "None"
     if "leaf" in node:
@@ -249,5 +249,5 @@ def _step(node: Mapping[str, Any], i: int) -> str:
 
 
 def _key_kind(leaf: Any) -> str | None:
-    """None for one that only has a shape."""
+    """The generator of a random key; None for a key of which only the shape is known."""
     return str(jax.random.key_impl(leaf)) if isinstance(leaf, jax.Array) else None

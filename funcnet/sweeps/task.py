@@ -1,4 +1,4 @@
-"""A task: one chunk over some steps, from where it stands. It could run anywhere: what goes in and what comes back is data."""
+"""Tasks: train one chunk for some steps. A task can run in any process, since its input and its result are plain data."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,16 +16,16 @@ from funcnet.train import Draws
 
 
 class Stand(NamedTuple):
-    """Where the lanes of a chunk stand."""
+    """The training state of a chunk's lanes between two tasks."""
 
-    state: list[Any]  # leaves, each with a leading axis of lanes; NaN and worse where a lane has diverged
-    watched: np.ndarray | None  # (lanes, leaves), bool: which leaves were finite at the start; None where that is to be found again
+    state: list[Any]  # leaves, each with a leading axis of lanes; invalid in lanes that have diverged
+    watched: np.ndarray | None  # (lanes, leaves), bool: which leaves were finite at the start; None: to be computed again
     diverged: np.ndarray  # (lanes,), int: steps completed before something became non-finite, or -1
-    frozen: dict[int, list[np.ndarray]]  # by lane, the leaves of the last finite state of each one that has diverged
+    frozen: dict[int, list[np.ndarray]]  # by lane that has diverged, the leaves of its last finite state
 
 
 class Task(NamedTuple):
-    """What a chunk is to do."""
+    """The work to do with a chunk."""
 
     group: int
     lanes: LaneArrays
@@ -33,38 +33,38 @@ class Task(NamedTuple):
     fold: int  # of the data
     stand: Stand | None  # None before the first step
     at: int  # steps taken
-    stops: tuple[tuple[int, bool], ...]  # upwards: after how many steps to stop, and whether to evaluate there
+    stops: tuple[tuple[int, bool], ...]  # ascending: after how many steps to stop, and whether to evaluate there
 
 
 class Done(NamedTuple):
-    """What a task has come to."""
+    """A task's result."""
 
     stand: Stand
-    measured: dict[int, dict[str, np.ndarray]]  # by step, every metric, (lanes,) each
+    measured: dict[int, dict[str, np.ndarray]]  # by step, then metric, (lanes,) each; NaN in lanes that have diverged
     at: int  # steps taken
 
 
 class Workplace(NamedTuple):
-    """What a task finds where it runs."""
+    """What a task uses on the device where it runs."""
 
     programs: Programs
     constants: Constants
     lanes: Lanes
     key: jax.Array  # the sweep's
-    draws: Callable[[int], Draws]  # of the stretch that begins at a step
+    draws: Callable[[int], Draws]  # first step of a stretch -> the stretch's draws
     data: Split
     device: jax.Device
 
 
 def run_task(task: Task, here: Workplace, seconds: float | None = None) -> Done:
-    """Trains a chunk from where it stands through its stops.
+    """Trains a task's chunk to its last stop, and evaluates it at its stops.
 
     Args:
-      seconds: after these it stops early, at the end of a stretch.
+      seconds: after these it stops early, at the end of a stretch; None for no limit.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     measured: dict[int, dict[str, np.ndarray]] = {}
-    with jax.debug_nans(False), jax.debug_infs(False):  # a diverged lane's are no surprise; the sweep raises for them if asked
+    with jax.debug_nans(False), jax.debug_infs(False):  # diverged lanes have NaN; the sweep itself raises for them if asked
         stand, at = _begin(here, task.width) if task.stand is None else _put(here, task.stand, task.width), task.at
         for stop, evaluates in task.stops:
             ahead = None
@@ -72,7 +72,7 @@ def run_task(task: Task, here: Workplace, seconds: float | None = None) -> Done:
                 if deadline is not None and time.monotonic() >= deadline:
                     return Done(jax.block_until_ready(stand), measured, at)
                 now = _begun(here, stand.state, at, stop) if ahead is None else ahead
-                # While the host looks at a stretch, the device goes on with the next, which is forgotten where a lane was lost.
+                # While the host checks a stretch, the device starts the next; that one is discarded if a lane has diverged.
                 ahead = _begun(here, now.after, now.end, stop) if now.end < stop and deadline is None else None
                 after = _looked_at(here, stand, now)
                 if after is None:
@@ -101,39 +101,39 @@ def _put(here: Workplace, stand: Stand, width: int) -> Stand:
 
 
 class _Stretch(NamedTuple):
-    """Steps begin .. end - 1, which the device has begun."""
+    """Steps begin .. end - 1, started on the device, perhaps still running."""
 
     begin: int
     end: int
     after: State
-    met: jax.Array  # (lanes,), bool: nothing but finite losses
+    met: jax.Array  # (lanes,), bool: whether all losses were finite
 
 
 def _begun(here: Workplace, state: State, begin: int, stop: int) -> _Stretch:
-    """The device begins with the steps from begin to the end of the stretch, or to stop if that is before."""
+    """Starts the steps from begin to the end of its stretch, or to stop if that is earlier, on the device."""
     end = min(stop, begin + STRETCH - begin % STRETCH)
     draws = here.draws(begin - begin % STRETCH)
     return _Stretch(begin, end, *here.programs.advance(here.constants, here.lanes, state, here.data, draws, np.int32(begin), np.int32(end)))
 
 
 def _fine(here: Workplace, stand: Stand, done: _Stretch) -> np.ndarray:
-    """(lanes,), bool: which lanes are finite after these steps, as far as they were at the start."""
+    """(lanes,), bool: which lanes had finite losses only, and are still finite in every leaf that was at the start."""
     assert stand.watched is not None
     met = np.asarray(done.met)
     return met & np.all(np.asarray(here.programs.finite(done.after)) | ~stand.watched, axis=1) if done.after else met
 
 
 def _looked_at(here: Workplace, stand: Stand, done: _Stretch) -> State | None:
-    """The state after a stretch, if no lane was lost in it."""
+    """The state after a stretch; None if a lane diverged in it."""
     return None if (~_fine(here, stand, done) & (stand.diverged < 0)).any() else done.after
 
 
 def _step_by_step(here: Workplace, stand: Stand, done: _Stretch) -> Stand:
-    """The same steps once more, to find where lanes were lost.
+    """Replays a stretch step by step, to find the step at which each lane diverged and its last finite state.
 
-    To look after each step whether a lane is still finite costs as much as a small net's layer. So the lanes are looked at
-    after a stretch; if one is lost, the stretch is taken again a step at a time, by the same program, and the lane's state is
-    put aside as it was before that step. A neighbour takes the same steps twice, and has the same bits.
+    A check of all lanes after every step would cost as much as a layer of a small net. So they are checked after each stretch. If one
+    has diverged, the stretch is repeated with the same program, one step at a time, and the lane's state before the bad step is
+    kept. The other lanes take the same steps twice, with bitwise equal results.
     """
     suspects = ~_fine(here, stand, done) & (stand.diverged < 0)
     state, diverged, frozen = stand.state, stand.diverged.copy(), dict(stand.frozen)
@@ -152,31 +152,31 @@ def _step_by_step(here: Workplace, stand: Stand, done: _Stretch) -> Stand:
 
 
 def one_lane(state: list[Any], lane: int) -> list[Any]:
-    """A lane's leaves, copied so that they don't keep the others' memory alive; a random key, which NumPy can't hold, stays one."""
+    """A lane's leaves, copied so that they don't keep the other lanes' memory alive; JAX arrays, such as random keys, stay JAX's."""
     return [leaf[lane] if isinstance(leaf, jax.Array) else leaf[lane, ...].copy() for leaf in state]
 
 
 def bare(leaf: Any) -> np.ndarray:
-    """A leaf as a NumPy array, which a file or another process can have; of a random key it's the data."""
+    """A leaf as a NumPy array, for a file or another process; of a random key its data."""
     is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def clothed(array: np.ndarray, dtype: Any) -> Any:
-    """The leaf again, which is a random key if the dtype is one's."""
+    """The inverse of `bare`: the leaf, as a random key if dtype is a key's."""
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=dtype._impl.name)
     return array
 
 
 def bare_stand(stand: Stand) -> Stand:
-    """A stand in NumPy's arrays alone."""
+    """A stand with NumPy arrays only."""
     frozen = {lane: [bare(leaf) for leaf in leaves] for lane, leaves in stand.frozen.items()}
     return stand._replace(state=[bare(leaf) for leaf in stand.state], frozen=frozen)
 
 
 def clothed_stand(stand: Stand, dtypes: Sequence[Any]) -> Stand:
-    """A stand as tasks have it, of one in NumPy's arrays.
+    """The inverse of `bare_stand`.
 
     Args:
       dtypes: of the state's leaves.

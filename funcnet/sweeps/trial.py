@@ -1,7 +1,7 @@
-"""The trial of a group before anything trains: its functions are traced once, for one lane whose numbers are unknown.
+"""Traces a group's functions once before anything trains, for one lane with unknown numbers; the result is a `Trial`.
 
-What a recipe computes is then a value, a `Trial`. It is what a sweep's programs are made of and what they are remembered by,
-so that nothing that a recipe looks at (a global, a closure, an attribute) can change without being seen.
+A trial says what a recipe computes. A sweep's programs are made from it and cached by it, so that a change in anything that the
+recipe depends on (a global, a closure, an attribute) is noticed.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ class Arguments(NamedTuple):
     """The hyperparameters of a lane that are arguments of its program, each of shape ()."""
 
     numbers: dict[str, jax.Array]
-    names: dict[str, jax.Array]  # int32: which of the group's names it is
+    names: dict[str, jax.Array]  # int32: index into the group's values of that name
 
 
 class TracedFunction(NamedTuple):
-    """A function as it was traced: no Python is left in it, and the arrays that it closed over are arguments."""
+    """A traced function: a jaxpr without Python code, which takes the arrays that the function closed over as arguments."""
 
     jaxpr: Any  # (*constants, *arguments) -> leaves of the result
     structure: Any  # of the result
 
 
 class Constants(NamedTuple):
-    """The arrays that a group's functions closed over."""
+    """The arrays that a group's functions closed over; arguments of its programs."""
 
     init: tuple[Any, ...]
     step: tuple[Any, ...]
@@ -44,17 +44,17 @@ class Constants(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What a group's recipe computes, in one lane. A state is the list of its leaves."""
+    """What a group's recipe computes in one lane. Here a state is the list of its leaves."""
 
     init: TracedFunction  # (arguments, key) -> state
     step: TracedFunction  # (arguments, state, batch, key) -> state, metrics
     evaluate: dict[Any, TracedFunction]  # by the signature of the data: (arguments, state, data) -> metrics
     constants: Constants
     structure: Any  # of the state
-    step_bytes: int  # what one step writes
-    key: tuple[Any, ...]  # equal for two trials that compute the same, whatever their constants are
+    step_bytes: int  # bytes that one step writes
+    key: tuple[Any, ...]  # equal for trials that compute the same, whatever their constants
     batch_size: int | None
-    limits_examples: bool  # whether a lane sees only its first num_examples examples
+    limits_examples: bool  # whether a lane uses only its first num_examples examples
 
 
 def try_out(
@@ -67,17 +67,17 @@ def try_out(
     limits_examples: bool,
     key: Any,
 ) -> Trial:
-    """Traces a recipe's functions for a lane of these arguments.
+    """Traces a recipe's functions for a lane with these arguments.
 
     Args:
       static: the hyperparameters that all lanes share.
       arguments: shapes and dtypes of the numbers and names.
-      names: all that each name may be.
+      names: for each name, all its values in the group.
       key: shape and dtype of a lane's random keys.
 
     Raises:
-      TypeError: the state doesn't come out of a step as it went in, or a metric isn't one number.
-      ValueError: nothing is measured. Whatever the recipe itself raises passes through.
+      TypeError: a step changes the structure, shapes or dtypes of the state, or a metric isn't a scalar.
+      ValueError: evaluate reports no metric. Errors of the recipe itself pass through.
     """
 
     def training(arguments: Arguments) -> Training:
@@ -137,7 +137,7 @@ def unknown(numbers: Mapping[str, float | int], names: Iterable[str]) -> Argumen
     """Shapes and dtypes of a lane's arguments.
 
     Args:
-      numbers: of any of the lanes: whole numbers are int32 in all of them, others are as JAX's settings have it.
+      numbers: those of any lane: integers become int32, others JAX's default float dtype.
       names: the hyperparameters that are names.
     """
     kinds = {name: jnp.int32 if isinstance(value, int) else jnp.result_type(float) for name, value in numbers.items()}
@@ -146,13 +146,13 @@ def unknown(numbers: Mapping[str, float | int], names: Iterable[str]) -> Argumen
 
 
 def state_of(trial: Trial) -> PyTree:
-    """The shapes of a state, in the structure that the recipe gave it."""
+    """The shapes and dtypes of a state, in the recipe's own structure."""
     leaves = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in inner.outputs(trial.init.jaxpr)]
     return jax.tree.unflatten(trial.structure, leaves)
 
 
 def training_of(trial: Trial, constants: Constants, arguments: Arguments) -> Training:
-    """The training that was traced, of a lane of these arguments; its state is the list of leaves."""
+    """The traced training of a lane with these arguments; its state is the list of leaves."""
     places = {kind: i for i, kind in enumerate(trial.evaluate)}
 
     def evaluate(state: list[Any], part: Any) -> dict[str, jax.Array]:
@@ -168,14 +168,14 @@ def training_of(trial: Trial, constants: Constants, arguments: Arguments) -> Tra
 
 
 def measured(trial: Trial, part: AnyDataset, *, limited: bool) -> list[str]:
-    """The names of what is measured of a part of the data; limited where a lane sees only some of its examples."""
+    """The names of the metrics on a part of the data; limited if a lane uses only some of its examples."""
     structure = evaluation_of(trial, part, limited=limited).structure
     names = list(jax.tree.unflatten(structure, range(structure.num_leaves)))
     return [*names, UNWEIGHTED] if reports_both(part, names) else names
 
 
 def evaluation_of(trial: Trial, part: AnyDataset, *, limited: bool) -> TracedFunction:
-    """What measures a part of the data; limited where a lane sees only some of its examples."""
+    """The traced evaluate for a part of the data; limited if a lane uses only some of its examples."""
     shapes = _shapes(part)
     if limited:
         shapes = jax.eval_shape(examples_seen, shapes, jax.ShapeDtypeStruct((), jnp.int32))
@@ -187,7 +187,7 @@ def _call(function: TracedFunction, constants: Sequence[Any], *arguments: Any) -
 
 
 def _traced(function: Callable[..., Any], *arguments: Any) -> tuple[TracedFunction, tuple[Any, ...], Any]:
-    """The function traced for arguments of these shapes, what it closed over, and the shapes of its result."""
+    """Traces a function for arguments of these shapes; returns it, the arrays that it closed over, and its result's shapes."""
     jaxpr, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
     bare, constants = inner.without_constants(jaxpr)
     if any(isinstance(constant, inner.Tracer) for constant in constants):
@@ -197,8 +197,8 @@ def _traced(function: Callable[..., Any], *arguments: Any) -> tuple[TracedFuncti
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Python's garbage collector waits. A trace makes a hundred thousand objects that die together when it is done: looked at
-    on the way they count as old, and a look at all that is old, JAX's own objects among it, takes longer than the trace."""
+    """A `with` without garbage collection, for tracing. A trace makes some hundred thousand objects, which are all freed at its end;
+    collections meanwhile would promote them to the oldest generation, and scanning that takes longer than the trace."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -213,7 +213,7 @@ def _shapes(tree: Any) -> Any:
 
 
 def _check_kept(before: PyTree, after: PyTree) -> None:
-    """The state must come out of a step as it went in."""
+    """Raises unless a step has kept the structure, shapes and dtypes of the state."""
 
     def kinds(tree: PyTree) -> list[tuple[Any, str]]:
         return [(jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in jax.tree.leaves(tree)]
@@ -226,7 +226,7 @@ def _check_kept(before: PyTree, after: PyTree) -> None:
 
 
 def _scalars(where: str, metrics: Any) -> dict[str, Any]:
-    """The metrics in a plain dict, each of them one number."""
+    """The metrics as a dict of scalar arrays; raises if they aren't a dict of scalars."""
 
     def is_scalar(value: Any) -> bool:
         return (check.is_array(value) or isinstance(value, bool | int | float)) and np.shape(value) == ()
@@ -237,12 +237,12 @@ def _scalars(where: str, metrics: Any) -> dict[str, Any]:
     return {name: jnp.asarray(value) for name, value in metrics.items()}
 
 
-# Operations that write nothing of their own.
+# Operations that write no new numbers of their own.
 _SHAPING = frozenset("broadcast_in_dim reshape transpose squeeze convert_element_type iota copy".split())
 
 
 def bytes_written(jaxpr: Any) -> int:
-    """The size of everything a program computes on its way, loops counted in full: near to its traffic with the memory."""
+    """Bytes of all intermediate results of a program, with every iteration of loops: close to its memory traffic."""
     total = 0
     for equation in jaxpr.eqns:
         bodies = inner.inner_jaxprs(equation)

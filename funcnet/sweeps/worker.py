@@ -1,8 +1,8 @@
-"""What a worker does: `work` trains one task that another process sends.
+"""The worker's side of a sweep with an executor: `work` trains one task that another process sends.
 
-Whoever sends names what a task needs by digests: the brief, from which its programs are made, and the data. A worker remembers both,
-and its compiled programs; what it doesn't have it asks for. It makes the programs from the recipe itself, and takes none but those
-that compute what the sender's do.
+The sender names what a task needs by digests: the brief, from which its programs are made, and the data. A worker caches both,
+and its compiled programs, and asks for what it lacks. It traces the recipe itself, and refuses one that does not compute the same as
+the sender's.
 """
 
 import contextlib
@@ -35,43 +35,43 @@ from funcnet.sweeps.trial import Trial, try_out, unknown
 
 
 class Brief(NamedTuple):
-    """What the programs of a group are made from."""
+    """What a worker needs to make a group's programs."""
 
     recipe: Callable[..., Any]
     static: dict[str, Any]
-    numbers: dict[str, float | int]  # of one of its lanes
-    names: dict[str, tuple[str, ...]]  # all that each name may be
+    numbers: dict[str, float | int]  # of any one of its lanes
+    names: dict[str, tuple[str, ...]]  # for each name, all its values in the group
     batch_size: int | None
     limits_examples: bool
-    settings: dict[str, Any]  # JAX's
-    computes: str  # digest of what the recipe computes where it is sent from
-    holds: str  # digest of the arrays that it holds
+    settings: dict[str, Any]  # JAX's, in the sender
+    computes: str  # digest of what the recipe computes in the sender
+    holds: str  # digest of the arrays that the recipe closes over in the sender
 
 
 class Order(NamedTuple):
     """A task as it is sent."""
 
-    number: int  # so that no two orders are equal: an executor may remember results
+    number: int  # makes all orders different, since an executor may cache results
     brief: str  # digest
     data: str  # digest
     key: np.ndarray  # the sweep's, as data
     kind: str  # of the key's generator
     shared: bool  # whether the lanes share one key
-    task: Task  # with NumPy's arrays alone
-    seconds: float | None  # after these it stops early
-    budget: float | None  # bytes that a chunk may take; None where that isn't to be looked at
+    task: Task  # with NumPy arrays only
+    seconds: float | None  # after these the task stops early; None for no limit
+    budget: float | None  # bytes that a chunk may take; None for no limit
 
 
 class Answer(NamedTuple):
-    """What comes back of an order that was carried out."""
+    """The result of an order."""
 
-    done: Done  # with NumPy's arrays alone
+    done: Done  # with NumPy arrays only
     seconds: float  # spent compiling
     made: int  # programs compiled
 
 
 class Worker(NamedTuple):
-    """A process that says who it is."""
+    """A worker's description of itself."""
 
     name: str
     platform: str  # "cpu", "gpu" or "tpu"
@@ -80,12 +80,12 @@ class Worker(NamedTuple):
     free: float  # bytes that training may take on one of them
 
 
-Reply = tuple[str, str, Any]  # what came of an order, the worker's name, and what belongs to it
+Reply = tuple[str, str, Any]  # kind of reply, the worker's name, and the kind's value; see `work`
 _trials, _data, _sites = Recent(64), Recent(2), Recent(8)
 
 
 def introduce(versions: Mapping[str, str]) -> Reply:
-    """Says who this worker is, to one of the same versions: ("here", name, Worker) or ("refused", name, versions)."""
+    """Describes this worker to a sender with these versions: ("here", name, Worker), or ("refused", name, versions) if they differ."""
     if versions != own_versions():
         return "refused", worker_name(), own_versions()
     device = jax.local_devices()[0]
@@ -98,15 +98,15 @@ def work(versions: Mapping[str, str], sent: bytes, brief: bytes | None, data: An
     """Carries out an order.
 
     Args:
-      versions: of whoever sends it.
+      versions: of the sender.
       sent: the `Order`, pickled.
-      brief: the `Brief`, pickled by cloudpickle or pickle; None for one that the worker should know.
-      data: `Folds`, or such that are pickled; None likewise.
+      brief: the `Brief`, pickled by cloudpickle or pickle; None if the worker should have it.
+      data: `Folds`, perhaps pickled; None if the worker should have them.
 
     Returns:
-      What came of it, the worker's name, and what belongs to it:
-      "done", an `Answer`; "missing", which of "brief" and "data" the worker doesn't know; "unknown", the name of a module that it hasn't;
-      "failed", the exception, or its type and text where that can't be sent; "different", how the recipe differs here; "refused", the
+      The kind of reply, the worker's name, and a value, which depends on the kind:
+      "done", an `Answer`; "missing", which of "brief" and "data" the worker lacks; "unknown", the name of a module that it lacks;
+      "failed", the exception, or its type and text if it can't be sent; "different", how the recipe differs here; "refused", the
       worker's versions.
     """
     began, name = time.monotonic(), worker_name()
@@ -126,7 +126,7 @@ def work(versions: Mapping[str, str], sent: bytes, brief: bytes | None, data: An
 
 
 def own_versions() -> dict[str, str]:
-    """What must be the same where a task is sent from and where it runs."""
+    """The versions that must be the same in the sender and its workers."""
     funcnet = sys.modules["funcnet"]
     source = _source_of(str(Path(funcnet.__file__ or "").parent))
     return {
@@ -139,7 +139,7 @@ def own_versions() -> dict[str, str]:
 
 @functools.cache
 def _source_of(folder: str) -> str:
-    """A short digest of the package's files: two copies of one version may differ, as while it is worked on."""
+    """A short digest of the package's files, since two copies of one version may differ during development."""
     found = hashlib.sha256()
     files = sorted(Path(folder).rglob("*.py"))
     for path in files:
@@ -148,11 +148,11 @@ def _source_of(folder: str) -> str:
 
 
 def worker_name() -> str:
-    """The host and the process, and what Dask calls the worker if it is one of Dask's."""
+    """The host, the process and, for a worker of Dask's, the name that Dask gives it."""
     name = f"{socket.gethostname()}, process {os.getpid()}"
     distributed = sys.modules.get("distributed")
     if distributed is not None:
-        with contextlib.suppress(Exception):  # no worker of Dask's
+        with contextlib.suppress(Exception):  # not a worker of Dask's
             name += f" ({distributed.get_worker().name})"
     return name
 
@@ -163,11 +163,11 @@ class _Missing(Exception):
 
 
 class _Unknown(Exception):
-    """A module that the recipe needs isn't here."""
+    """The recipe needs a module that the worker lacks."""
 
 
 class _Different(Exception):
-    """The recipe computes something else here."""
+    """The recipe computes something else here than in the sender."""
 
 
 def _carried_out(order: Order, brief: bytes | None, data: Any, began: float) -> Answer:
@@ -178,7 +178,7 @@ def _carried_out(order: Order, brief: bytes | None, data: Any, began: float) -> 
             if task.stand is not None:
                 dtypes = [aval.dtype for aval in inner.outputs(trial.init.jaxpr)]
                 task = task._replace(stand=clothed_stand(task.stand, dtypes))
-            task = task._replace(group=0)  # as the place has it
+            task = task._replace(group=0)  # the place has one group, 0
             found = place.compiled(task, order.shared, device)
             if order.budget is not None and found.bytes_needed > order.budget and task.width > 1:
                 raise MemoryError(f"a chunk of {task.width} lanes needs {found.bytes_needed} bytes, and may take {order.budget:.0f}")
@@ -190,7 +190,7 @@ def _carried_out(order: Order, brief: bytes | None, data: Any, began: float) -> 
 
 
 class _Place:
-    """Where the tasks of a group of a sweep are done, and the programs that have been compiled for them."""
+    """A worker's resources for one group of one sweep on one device, with the programs compiled so far."""
 
     def __init__(self, site: Site):
         self.site = site
@@ -208,7 +208,7 @@ class _Place:
         return found
 
     def newly(self, found: Compiled) -> Compiled:
-        """The programs with what they have cost, the first time that this is asked."""
+        """The programs with the cost of compiling them at the first call, and a cost of zero at later ones."""
         with self._lock:
             if id(found) in self._told:
                 return found._replace(seconds=0.0, new=0)
@@ -217,7 +217,7 @@ class _Place:
 
 
 def _known(order: Order, brief: bytes | None, data: Any, device: jax.Device) -> tuple[Trial, _Place, dict[str, Any]]:
-    """What the order names, from memory or from what was sent with it."""
+    """The trial, place and JAX settings for an order, from the caches or from what was sent with it."""
     kept = ("data", data, order.data in _data), ("brief", brief, (order.brief, order.kind) in _trials)
     if missing := tuple(what for what, given, is_known in kept if given is None and not is_known):
         raise _Missing(missing)
@@ -233,10 +233,10 @@ def _known(order: Order, brief: bytes | None, data: Any, device: jax.Device) -> 
 
 
 class _Held:
-    """Data that has come here, and its copies on devices."""
+    """Data that was sent to this worker, and its copies on devices."""
 
     def __init__(self, data: Any):
-        if data is None:  # forgotten just now
+        if data is None:  # dropped from the cache just now
             raise _Missing(("data",))
         self.host: Folds = pickle.loads(data) if isinstance(data, bytes) else data
         self._placed: dict[jax.Device, Folds] = {}
@@ -248,8 +248,8 @@ class _Held:
 
 
 def _tried_out(brief: bytes | None, data: Folds, order: Order) -> tuple[Trial, dict[str, Any]]:
-    """What the recipe computes, once it is known to be the same here as where it was sent from."""
-    if brief is None:  # forgotten just now
+    """The recipe's trial and JAX's settings; raises if the recipe computes something else here than in the sender."""
+    if brief is None:  # dropped from the cache just now
         raise _Missing(("brief",))
     try:
         own: Brief = pickle.loads(brief)
@@ -269,7 +269,7 @@ def _tried_out(brief: bytes | None, data: Folds, order: Order) -> tuple[Trial, d
 
 
 def _sendable(error: Exception) -> Any:
-    """The exception, or its type and text where it would not come through."""
+    """The exception, or its type and text if it would not survive pickling."""
     with contextlib.suppress(Exception):
         again = pickle.loads(pickle.dumps(error))
         if type(again) is type(error) and str(again) == str(error):
@@ -277,13 +277,13 @@ def _sendable(error: Exception) -> Any:
     return type(error).__name__, str(error)
 
 
-_busy: dict[jax.Device, int] = {}  # tasks on each device, as several threads of one worker may have one each
+_busy: dict[jax.Device, int] = {}  # tasks on each device: a worker may run several, in threads
 _choosing = threading.Lock()
 
 
 @contextlib.contextmanager
 def _device() -> Iterator[jax.Device]:
-    """The device that has the least to do."""
+    """The device with the fewest tasks, counted as one more within the `with`."""
     with _choosing:
         device = min(jax.local_devices(), key=lambda own: _busy.get(own, 0))
         _busy[device] = _busy.get(device, 0) + 1

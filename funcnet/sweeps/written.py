@@ -1,4 +1,4 @@
-"""Hyperparameters in JSON and back: each comes back as itself, or as a name that says so. Reading runs no code and imports nothing."""
+"""Converts hyperparameters to JSON and back; what can't be read back becomes a `Named`. Reading runs no code and imports nothing."""
 
 import dataclasses
 import enum
@@ -24,19 +24,19 @@ _CONTAINERS: dict[str, Any] = {kind.__name__: kind for kind in (tuple, list, set
 
 
 class Named:
-    """What a file knows of a function, or of a value of an unknown class: its name, to which it is equal."""
+    """Stands for a function, or for a value of an unknown class, that a file holds by name only; equal to its name."""
 
     def __init__(self, name: str, written: Any):
-        """Made where a file is read.
+        """Made when a file is read.
 
         Args:
           name: as it is shown.
-          written: as it stands in the file.
+          written: its JSON in the file.
         """
         self.__name__, self.written = name, written
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Says that it can't be called."""
+        """Raises: only the function itself could be called."""
         fix = f"load_result(path, recipe, functions={{{self.__name__!r}: ...}})"
         raise TypeError(check.message("load_result", "a function that was a hyperparameter must be given", f"its name {self!r}", fix))
 
@@ -51,15 +51,15 @@ class Named:
 
 
 class Names:
-    """A name for each value that isn't plain: its own, with a number where two have one name."""
+    """Unique names for values that aren't plain: each value's own name, with a number if another has the same."""
 
     def __init__(self, taken: Iterable[str] = ()):
         self._found: dict[Hashable, str] = {}
-        self._values: list[Any] = []  # kept, so that no other takes its id
+        self._values: list[Any] = []  # kept alive, so that no other value gets the same id
         self._taken, self._numbers = set(taken), dict[str, int]()
 
     def of(self, value: Any) -> str:
-        """The name of a value; of equal values one."""
+        """The name of a value; equal values have the same name."""
         key = _typed(value)
         if key not in self._found:
             own = name = text(value)
@@ -73,7 +73,7 @@ class Names:
 
 
 def text(value: Any) -> str:
-    """How a value is shown, without its address.
+    """A value as text, without memory addresses.
 
     Example:
       >>> text(max), text((1, None)), text(functools.partial(max, 1))
@@ -90,7 +90,7 @@ def text(value: Any) -> str:
 
 
 def can_pickle(value: Any) -> bool:
-    """Whether pickle takes a value; a function made inside another it doesn't."""
+    """Whether a value can be pickled; a function made inside another can't."""
     try:
         pickle.dumps(value)
     except Exception:
@@ -99,15 +99,15 @@ def can_pickle(value: Any) -> bool:
 
 
 def written(value: Any, names: Names, at: str) -> Any:
-    """A value in JSON. Floats keep every bit; functions become names unless they are funcnet's own or JAX's.
+    """A value as JSON. Floats keep every bit; functions are written by name, and those of `_known` can be read back.
 
     Args:
       value: such as a hyperparameter.
-      names: of functions.
-      at: where it stands, for the message.
+      names: gives names to functions.
+      at: where the value stands, for error messages.
 
     Raises:
-      TypeError: a value, or one that it holds, couldn't be read back as itself.
+      TypeError: the value, or one inside it, couldn't be read back unchanged.
     """
 
     def entries(values: Iterable[Any]) -> list[Any]:
@@ -139,7 +139,7 @@ def written(value: Any, names: Names, at: str) -> Any:
         return value.written
     if isinstance(value, np.generic) and value.dtype.kind not in "OSV":
         return {"scalar": value.dtype.str, "value": value.item() if value.dtype.kind == "U" else value.tobytes().hex()}
-    if isinstance(value, np.generic) and value.dtype.kind == "V" and value.dtype.names is None:  # bfloat16 and its kind
+    if isinstance(value, np.generic) and value.dtype.kind == "V" and value.dtype.names is None:  # bfloat16 and similar
         return {"scalar": value.dtype.name, "value": value.tobytes().hex()}
     if isinstance(value, np.dtype) and not value.hasobject and value.names is None:
         return {"dtype": value.name if value.kind == "V" else value.str}
@@ -157,22 +157,22 @@ def written(value: Any, names: Names, at: str) -> Any:
 
 
 class Reader:
-    """Reads what `written` wrote, and remembers what it couldn't find."""
+    """Reads what `written` wrote, and records which functions and classes it couldn't find."""
 
     def __init__(self, given: Mapping[str, Any]):
         """Starts with nothing missing.
 
         Args:
-          given: functions and classes by the names that the file has for them.
+          given: functions and classes by their names in the file.
         """
         self._given = given
-        self.missing: dict[str, str] = {}  # names, each with where it stands
+        self.missing: dict[str, str] = {}  # by name, the hyperparameter that needs it
 
     def read(self, value: Any, at: str = "") -> Any:
         """A value from its JSON; a `Named` in place of a function or a class that isn't known.
 
         Raises:
-          ValueError, KeyError, TypeError, OverflowError: this was never written.
+          ValueError, KeyError, TypeError, OverflowError: the JSON is not what `written` makes.
         """
         if value is None or isinstance(value, bool | int | str):
             return value
@@ -203,7 +203,7 @@ class Reader:
         raise ValueError(f"a value must be of a known kind, got {kind}")
 
     def find(self, name: str) -> Any:
-        """The class of that name, module:qualname, where it was given or is imported already; else None."""
+        """The class with this name, module:qualname, if it was given or is already imported; else None."""
         module, _, path = name.partition(":")
         for own in (path, path.rpartition(".")[2]):
             if own in self._given:
@@ -211,7 +211,7 @@ class Reader:
         return found(module, path)
 
     def _instance(self, kind: str, name: str, value: Mapping[str, Any], at: str) -> Any:
-        """Made without a call of the class's own code."""
+        """An instance of the named class, made without running the class's code; a `Named` if the class isn't found."""
         cls, short = self.find(name), name.rpartition(".")[2].rpartition(":")[2]
         if kind == "enum":
             if isinstance(cls, enum.EnumMeta) and value["member"] in cls.__members__:
@@ -230,13 +230,13 @@ class Reader:
 
 
 def attributes(value: Any) -> dict[str, Any]:
-    """What a dataclass instance holds: its fields, and whatever else was set on it."""
+    """The attributes of a dataclass instance: its fields, and any others that were set on it."""
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)}
     return {**fields, **{name: entry for name, entry in getattr(value, "__dict__", {}).items() if name not in fields}}
 
 
 def instance(cls: Any, values: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass with these attributes, made without its own code; None where it isn't one with such fields."""
+    """An instance of a dataclass with these attributes, made without running its code; None if cls is no dataclass or lacks values."""
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)) or any(name.startswith("__") for name in values):
         return None
     if not {field.name for field in dataclasses.fields(cls)} <= set(values):
@@ -248,12 +248,12 @@ def instance(cls: Any, values: Mapping[str, Any]) -> Any:
 
 
 def class_name(cls: type) -> str | None:
-    """module:qualname of a class that is found by it; None for one made inside a function."""
+    """A class's name, module:qualname, if the class can be found by it; None for one made inside a function."""
     return f"{cls.__module__}:{cls.__qualname__}" if found(cls.__module__, cls.__qualname__) is cls else None
 
 
 def found(module: str, path: str) -> Any:
-    """What stands under that name in a module that is imported already; else None."""
+    """The object with this qualified name in a module that is already imported; else None."""
     owner: Any = sys.modules.get(module)
     for name in path.split("."):
         owner = getattr(owner, "__dict__", {}).get(name)
@@ -277,7 +277,7 @@ def _dtype(name: str) -> np.dtype:
 
 @functools.cache
 def _known() -> dict[str, Callable[..., Any]]:
-    """The functions that a file may name, by their names: they compute and do nothing else."""
+    """The functions that a file may refer to, by name: all of them only compute, without side effects."""
     found = {
         f"{module.__name__}.{name}": value
         for module in _MODULES
@@ -292,12 +292,12 @@ def _known() -> dict[str, Callable[..., Any]]:
 
 @functools.cache
 def _known_names() -> dict[int, str]:
-    """Their names by their ids; the functions live as long as the program."""
+    """The names of `_known` functions by id; ids stay valid, since these functions are never freed."""
     return {id(value): name for name, value in reversed(_known().items())}
 
 
 def _typed(value: Any) -> Hashable:
-    """Equal for equal values of one type."""
+    """A hashable key that is equal for equal values of the same type."""
     if type(value) is tuple:
         return (tuple, *map(_typed, value))
     try:

@@ -31,6 +31,14 @@ def stops_at(look):
     return tell
 
 
+def stops_once_trained(steps):
+    def tell(progress):
+        if progress.steps_done >= steps:
+            raise KeyboardInterrupt
+
+    return tell
+
+
 def stops_once_ended(rows):
     def tell(progress):
         if progress.runs_done >= rows:
@@ -65,7 +73,7 @@ def trains(folder):
 
 @every_kind
 def test_a_resumed_sweep_that_ends_before_it_trains_keeps_what_was_on_its_way(kind, tmp_path):
-    folder = stopped_on_the_way(kind, tmp_path, map(stops_at, range(4, 30)))
+    folder = stopped_on_the_way(kind, tmp_path, map(stops_once_trained, range(1, 102, 10)))
     before, programs = trains(folder), stored(folder)["programs"]
     with stored_often():
         sweep(kind, folder, max_seconds=1e-9)

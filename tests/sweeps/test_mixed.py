@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import funcnet as fn
@@ -76,6 +75,7 @@ def clipped(width):
 
 
 def with_optax(width):
+    optax = pytest.importorskip("optax", reason="optax is in the extra [bench]")
     return made(fn.mlp((width, 3), "relu"), optax.chain(optax.clip_by_global_norm(0.1), optax.adam(1e-2)))
 
 
@@ -249,6 +249,11 @@ def shifted(width):
     return made(fn.serial(fn.dense(width), shift, fn.dense(3)))
 
 
+def clipped_by_blocks(width):
+    optax = pytest.importorskip("optax", reason="optax is in the extra [bench]")
+    return made(fn.mlp((width, 3), "relu"), optax.chain(optax.clip_by_block_rms(1.0), optax.sgd(0.1)))
+
+
 def deep(width):
     return made(fn.mlp((*[4] * width, 3), "relu"))
 
@@ -263,11 +268,7 @@ UNLIKE = {
     ),
     "a shift of all units that begins at zero": (shifted, DATA, "would not stay zero"),
     "a mean over a weight's gradients": (lambda width: made(fn.mlp((width, 3), "relu"), fn.adafactor(1e-2)), DATA, "would"),
-    "a mean that only large gradients meet": (
-        lambda width: made(fn.mlp((width, 3), "relu"), optax.chain(optax.clip_by_block_rms(1.0), optax.sgd(0.1))),
-        DATA,
-        "would",
-    ),
+    "a mean that only large gradients meet": (clipped_by_blocks, DATA, "would"),
     "gates side by side": (recurrent, WORDS, "would"),
     "a size in a rate": (by_width, DATA, "would"),
     "a depth": (deep, DATA, "differ in structure"),

@@ -40,6 +40,26 @@ def assert_same(one, other):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("name, values", [("optimizer", ["adam", "momentum", "amsgrad"]), ("activation", ["relu", "tanh"])])
+def test_names_that_are_traced_are_populations_of_their_own_as_are_those_that_are_not(name, values):
+    """Adam can do nothing with the velocity of momentum, nor a net of relu with the weights of one of tanh."""
+
+    def named(learning_rate, optimizer="momentum", activation="relu"):
+        model = fn.mlp((8, 3), activation)
+        return fn.training(model, fn.cross_entropy, fn.optimizer(optimizer, learning_rate), in_shape=(6,))
+
+    def evolved(names):
+        rates = {"learning_rate": np.geomspace(1e-3, 0.1, 5).tolist()}
+        return fn.sweep(named, fn.grid(**{name: names}, **rates), DATA, **SETTINGS, evolve=fn.population(fn.binary_tournament()))
+
+    traced, plain = evolved(fn.traced(values)), evolved(values)
+    assert len(traced.timing["lane_widths"]) == 1 and len(plain.timing["lane_widths"]) == len(values)
+    np.testing.assert_array_equal(traced.lineage.parent, plain.lineage.parent)
+    assert (traced.lineage.parent != np.arange(5 * len(values))[:, None]).any()
+    np.testing.assert_allclose(traced.lineage.numbers["learning_rate"], plain.lineage.numbers["learning_rate"], rtol=1e-6)
+    np.testing.assert_allclose(traced.table["validation/loss"], plain.table["validation/loss"], rtol=1e-3, atol=1e-5)
+
+
 def test_who_took_over_from_whom_and_with_what_numbers():
     result = swept()
     lineage = result.lineage
