@@ -22,7 +22,7 @@ from funcnet.penalties import l2 as l2_penalty
 from funcnet.policy import Policy
 from funcnet.spaces import Variants, as_variants, grid
 from funcnet.sweeps import SweepResult, sweep
-from funcnet.train import Training, as_training, training
+from funcnet.train import Training, training
 from funcnet.tree import PyTree
 
 try:
@@ -134,8 +134,8 @@ class _Rows(NamedTuple):
 class _Fitted(NamedTuple):
     """The trained model, and the scaling of its inputs and outputs."""
 
-    recipe: Recipe
-    hyperparameters: dict[str, Any]
+    result: SweepResult  # that the model is a row of
+    row: int
     state: PyTree
     x: _Scaling
     y: _Scaling | None
@@ -234,7 +234,8 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         self.best_index_, self.best_params_ = int(best.variant), best.hyperparameters
         self.cv_results_ = _cv_results(self.result_, len(variants))
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
-        state, scaling, steps = best.state, self._scalings(train), int(self.result_.table["steps"][best.row])
+        result, row, state = self.result_, best.row, best.state
+        scaling, steps = self._scalings(train), int(self.result_.table["steps"][best.row])
         if self.keep_best:
             steps = int(self.result_.table["best_step"][best.row])
         if self.refit and held is not None:
@@ -244,12 +245,12 @@ class _SweepEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             if again.table["status"][0] != "completed":
                 rule = "the best variant must stay finite where it is trained on everything"
                 raise ValueError(check.message(where, rule, str(again.table["status"][0]), "refit=False keeps the one that was chosen"))
-            state, scaling = again.state(0), self._scalings(rows)
+            result, row, state, scaling = again, 0, again.state(0), self._scalings(rows)
         self.n_iter_ = steps
-        self._fitted = _Fitted(recipe, self.best_params_, jax.tree.map(np.asarray, state), *scaling)
-        self._predicts = _Predictor(self._fitted, shared=self.recipe is None)
+        self._fitted = _Fitted(result, row, jax.tree.map(np.asarray, state), *scaling)
+        self._predicts = _Predictor(self._fitted, recipe if self.recipe is None else None)
 
-    def _bound_recipe(self, features: int, num_outputs: int) -> Recipe:
+    def _bound_recipe(self, features: int, num_outputs: int) -> functools.partial[Training]:
         """The recipe, with its parameters in_shape and num_outputs, if it has them, bound to those of the data."""
         recipe = self._default_recipe if self.recipe is None else self.recipe
         if not callable(recipe):
@@ -487,8 +488,9 @@ class SweepRegressor(RegressorMixin, _SweepEstimator):  # type: ignore[misc]
 class _Predictor:
     """Predicts with a trained state, a block of examples at a time; the compiled function isn't pickled."""
 
-    def __init__(self, fitted: _Fitted, *, shared: bool):
-        self._fitted, self._shared = fitted, shared
+    def __init__(self, fitted: _Fitted, default: functools.partial[Training] | None):
+        """Takes the recipe if it is a default one, with its in_shape and num_outputs."""
+        self._fitted, self._default = fitted, default
         self._compiled: Callable[..., jax.Array] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -507,12 +509,12 @@ class _Predictor:
         return np.concatenate(blocks)
 
     def _made(self) -> Callable[..., jax.Array]:
-        recipe, hyperparameters = self._fitted.recipe, self._fitted.hyperparameters
-        hyperparameters = {name: value for name, value in hyperparameters.items() if name in _taken(recipe)}
-        if self._shared:  # in the default recipes, floats don't affect a prediction
-            kinds = {name: 0.0 if isinstance(value, float) else value for name, value in hyperparameters.items()}
-            return _shared_predict(recipe.func, *recipe.keywords.values(), tuple(kinds.items()))  # type: ignore[attr-defined]
-        predict = as_training("predict", recipe(**hyperparameters)).predict
+        result, row = self._fitted.result, self._fitted.row
+        if self._default is not None:
+            names = inspect.signature(self._default).parameters
+            own = {name: value for name, value in result.hyperparameters(row).items() if name in names and not isinstance(value, float)}
+            return _shared_predict(self._default.func, *self._default.keywords.values(), tuple(own.items()))
+        predict = result.training(row).predict
         if predict is None:
             fix = "training(...) has one; give your own with Training(init, step, evaluate, predict=...)"
             raise TypeError(check.message("predict", "the recipe's training must have a predict function", "none", fix))
@@ -523,16 +525,10 @@ class _Predictor:
 def _shared_predict(
     recipe: Recipe, in_shape: tuple[int, ...], num_outputs: int, hyperparameters: tuple[Any, ...]
 ) -> Callable[..., jax.Array]:
-    """The compiled prediction of a default recipe, which its floats don't affect."""
-    own = {name: value for name, value in hyperparameters if not isinstance(value, float)}
-    predict = recipe(in_shape, num_outputs, **own).predict
+    """The compiled prediction of a default recipe, whose floats don't affect it and are left out."""
+    predict = recipe(in_shape, num_outputs, **dict(hyperparameters)).predict
     assert predict is not None
     return jax.jit(predict)
-
-
-def _taken(recipe: Recipe) -> set[str]:
-    """The names of a recipe's parameters."""
-    return {*inspect.signature(recipe).parameters}
 
 
 def _marked(variant: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:

@@ -250,6 +250,38 @@ def test_a_recipe_in_the_readers_own_words():
     assert best.n_iter_ < 50 and best.n_iter_ == best.result_.table["best_step"][best.result_.best().row]
 
 
+def any_settings(in_shape, num_outputs, **settings):
+    """Its hyperparameters by **, of which the activation makes a difference to a prediction."""
+    return classifier_recipe(in_shape, num_outputs, hidden=(8,), **settings)
+
+
+def own_values(in_shape, num_outputs, learning_rate, num_steps):
+    """It asks for a value of the sweep's own, on which its model depends."""
+    model = fn.mlp((8, num_outputs), "relu" if num_steps > 10 else "tanh")
+    return fn.training(model, fn.cross_entropy, fn.adam(fn.cosine_decay(learning_rate, num_steps)), in_shape=in_shape)
+
+
+def by_names(in_shape, num_outputs, activation):
+    return fn.training(fn.mlp((8, num_outputs), activation), fn.cross_entropy, fn.adam(0.01), in_shape=in_shape)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize(
+    "recipe, variants",
+    [
+        (any_settings, fn.grid(learning_rate=[1e-2], activation=["tanh"])),
+        (own_values, fn.grid(learning_rate=[1e-2])),
+        (by_names, fn.grid(activation=fn.traced(["tanh", "gelu"]))),
+    ],
+)
+def test_what_the_recipe_was_given_it_is_given_for_a_prediction(recipe, variants, refit):
+    model = SweepClassifier(recipe, variants, num_steps=20, random_state=0, standardize=False, refit=refit).fit(X, Y)
+    result, row = (model._fitted.result, model._fitted.row) if refit else (model.result_, model.result_.best().row)
+    expected = softmax(np.asarray(result.predict(row, X.astype(np.float32))))
+    for each in (model, pickle.loads(pickle.dumps(model))):
+        np.testing.assert_allclose(each.predict_proba(X), expected, rtol=1e-5, atol=1e-7)
+
+
 def test_small_samples():
     for y in (np.array([0, 1]), np.array([0, 0, 1]), np.array([0, 0, 0])):
         x = RNG.normal(size=(len(y), 2))
