@@ -208,6 +208,7 @@ from funcnet.train import Fit as Fit
 from funcnet.train import Training as Training
 from funcnet.train import TrainState as TrainState
 from funcnet.train import fit as fit
+from funcnet.train import minimization as minimization
 from funcnet.train import penalized as penalized
 from funcnet.train import training as training
 

@@ -17,6 +17,7 @@ import numpy as np
 from funcnet import check
 from funcnet.data import AnyDataset, FirstExamples, Split, WeightedDataset, as_examples, as_split, example_shape, minibatch
 from funcnet.layers import Layer, Shapes, as_shapes, check_symbols, outline, outputs_of
+from funcnet.leaves import paths
 from funcnet.losses import LOSSES, check_targets, each_loss, is_known, sees_batch, whole_loss
 from funcnet.metrics import METRICS, Metric, check_metric_targets, direction, known_name, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates, taken
@@ -147,6 +148,7 @@ def training(
     in_shape: Shapes,
     penalty: Penalty | None = None,
     metrics: OneMetric | Mapping[str, OneMetric] | Iterable[OneMetric] | None = None,
+    params: Params | None = None,
 ) -> Training:
     """Supervised training of a model.
 
@@ -164,6 +166,7 @@ def training(
         under; or one or several names in `METRICS` or functions that have a name. A pair has settings:
         ("f1", {"average": "binary"}). Where examples don't all count the same (weights, `num_examples`, folds of several sizes), only
         metrics with a parameter `weights` are reported; those of `METRICS` have it.
+      params: the initial parameters, such as those of a trained net; None to draw them by the model's init.
 
     Returns:
       A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss"; its
@@ -172,7 +175,7 @@ def training(
 
     Raises:
       TypeError: an argument has the wrong type.
-      ValueError: a name is unknown. A model that doesn't fit in_shape raises when it is initialized.
+      ValueError: a name is unknown. A model that doesn't fit in_shape, or params that aren't the model's, raise at init.
 
     Example:
       >>> from funcnet import Dataset, layers, losses, optimizers
@@ -189,20 +192,12 @@ def training(
     measures, shapes = _metric_fns(metrics), as_shapes("training", in_shape)
     objective = penalized(model, loss_fn, penalty)
 
-    def init(key: jax.Array) -> TrainState:
-        check.random_key("init", key)
-        params = model.init(key, shapes)
-        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    def init_params(key: jax.Array) -> Params:
+        return (
+            model.init(key, shapes) if params is None else _given_params(params, jax.eval_shape(lambda key: model.init(key, shapes), key))
+        )
 
-    def step(state: TrainState, batch: AnyDataset, key: jax.Array) -> tuple[TrainState, Metrics]:
-        def value_fn(params: Params) -> jax.Array:
-            return objective(params, batch, key=key)
-
-        value, grad = jax.value_and_grad(value_fn)(state.params)
-        extra = taken(optimizer.update, {"value": value, "grad": grad, "value_fn": value_fn})
-        way_up = jax.tree.map(jnp.conj, grad)  # for complex parameters JAX returns the conjugate
-        updates, optimizer_state = optimizer.update(way_up, state.optimizer_state, state.params, **extra)
-        return TrainState(apply_updates(state.params, updates), optimizer_state, next_count(state.step)), {"loss": value}
+    init, step = _minimized(init_params, lambda params, batch, key: (objective(params, batch, key=key), {}), optimizer)
 
     def evaluate(state: TrainState, dataset: AnyDataset) -> Metrics:
         x, y, *weights = tuple(dataset)
@@ -228,6 +223,134 @@ def training(
     check_data = functools.partial(_check_data, model, loss_fn, shapes, measures)
     modes = {name: mode for name, mode in {"loss": "min", **{name: direction(fn) for name, fn in measures.items()}}.items() if mode}
     return Training(init, step, evaluate, check_data=check_data, predict=predict, modes=modes)
+
+
+def minimization(
+    init: Callable[[jax.Array], Params],
+    objective: Callable[..., Any],
+    optimizer: Optimizer,
+    evaluate: Callable[[Params, Any], Metrics] | None = None,
+    *,
+    predict: Callable[[Params, Any], Any] | None = None,
+    modes: Mapping[str, str] | None = None,
+) -> Training:
+    """Training that minimizes any objective: of another library's model, of physics, of reinforcement learning.
+
+    Args:
+      init: key -> params, a pytree of floating-point or complex arrays.
+      objective: (params, batch) -> loss, shape (); or -> (loss, metrics), where metrics is a dict of scalars that the step reports too.
+        If it has a parameter `key`, it gets the step's.
+      optimizer: as for `training`.
+      evaluate: (params, dataset) -> metrics, a dict of scalars; None to evaluate the objective on the dataset, without a key.
+      predict: (params, x) -> predictions, for `predict` of a result; None if there are none.
+      modes: {metric: "min" or "max"}, whether a small or a large value of a metric is good; known for "loss" and the names in `METRICS`.
+
+    Returns:
+      A `Training` whose state is `TrainState(params, optimizer_state, step)`. Its step reports the objective as "loss".
+
+    Raises:
+      TypeError: an argument is no function, or the objective needs a key and evaluate is None; when it is traced, the objective doesn't
+        return one real number.
+
+    Example:
+      >>> from funcnet import Dataset, optimizers
+      >>> def objective(params, batch):
+      ...     return jnp.mean((params["slope"] * batch.x - batch.y) ** 2)
+      >>> line = minimization(lambda key: {"slope": jnp.zeros(())}, objective, optimizers.sgd(0.1))
+      >>> state = line.init(jax.random.key(0))
+      >>> state, metrics = line.step(state, Dataset(jnp.array([1.0, 2.0]), jnp.array([3.0, 6.0])), jax.random.key(1))
+      >>> print(state.params, metrics)
+      {'slope': Array(1.5, dtype=float32...)} {'loss': Array(22.5, dtype=float32)}
+    """
+    where = "minimization"
+    check.callables(where, optimizer, ("init", "update"), "such as adam(1e-3); a name becomes one by optimizer(name, learning_rate)")
+    for name, function, signature in (
+        ("init", init, "key -> params"),
+        ("objective", objective, "(params, batch) -> loss"),
+        *([] if evaluate is None else [("evaluate", evaluate, "(params, dataset) -> metrics")]),
+        *([] if predict is None else [("predict", predict, "(params, x) -> predictions")]),
+    ):
+        if not callable(function):
+            raise TypeError(check.message(where, f"{name} must be a function, {signature}", repr(function)))
+    key = check.parameters(objective).get("key")
+    if evaluate is None and key is not None and key.default is key.empty:
+        raise TypeError(
+            check.message(where, "needs evaluate= where the objective needs a key", None, "or give the key a default, key=None")
+        )
+
+    takes_key = key is not None
+
+    def outcome(params: Params, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        return _outcome(objective(params, batch, key=key) if takes_key else objective(params, batch))
+
+    def evaluate_state(state: TrainState, dataset: Any) -> Metrics:
+        if evaluate is not None:
+            return evaluate(state.params, dataset)
+        loss, metrics = _outcome(objective(state.params, dataset))
+        return {"loss": loss, **metrics}
+
+    predict_state = None if predict is None else lambda state, x: predict(state.params, x)
+    return Training(*_minimized(init, outcome, optimizer), evaluate_state, predict=predict_state, modes={"loss": "min", **(modes or {})})
+
+
+def _outcome(found: Any) -> tuple[jax.Array, Metrics]:
+    """The loss and the metrics that an objective returned."""
+    loss, metrics = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+    try:
+        kind = jax.eval_shape(jnp.asarray, loss)
+    except (TypeError, ValueError):
+        kind = None
+    if kind is None or kind.shape != () or not jnp.issubdtype(kind.dtype, jnp.floating):
+        got = type(loss).__name__ if kind is None else f"{kind.dtype}{list(kind.shape)}"
+        fix = "such as a jnp.mean over the batch; a pair is (loss, metrics)"
+        raise TypeError(check.message("minimization", "the objective must return one floating-point number", got, fix))
+    if not isinstance(metrics, Mapping) or "loss" in metrics:
+        got = f"{sorted(metrics)}" if isinstance(metrics, Mapping) else type(metrics).__name__
+        raise TypeError(
+            check.message("minimization", "the objective's metrics must be a dict without 'loss'", got, "loss is reported anyway")
+        )
+    return loss, dict(metrics)
+
+
+def _minimized(
+    init_params: Callable[[jax.Array], Params],
+    objective: Callable[[Params, Any, jax.Array], tuple[jax.Array, Metrics]],
+    optimizer: Optimizer,
+) -> tuple[Callable[[jax.Array], TrainState], Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]]:
+    """The init and the step of a training by gradients; objective(params, batch, key) -> (loss, metrics)."""
+
+    def init(key: jax.Array) -> TrainState:
+        check.random_key("init", key)
+        params = init_params(key)
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def step(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
+        def outcome(params: Params) -> tuple[jax.Array, Metrics]:
+            return objective(params, batch, key)
+
+        (value, metrics), grad = jax.value_and_grad(outcome, has_aux=True)(state.params)
+        extra = taken(optimizer.update, {"value": value, "grad": grad, "value_fn": lambda params: outcome(params)[0]})
+        way_up = jax.tree.map(jnp.conj, grad)  # for complex parameters JAX returns the conjugate
+        updates, optimizer_state = optimizer.update(way_up, state.optimizer_state, state.params, **extra)
+        return TrainState(apply_updates(state.params, updates), optimizer_state, next_count(state.step)), {"loss": value, **metrics}
+
+    return init, step
+
+
+def _given_params(params: Params, like: Params) -> Params:
+    """Checks that params are a model's, and returns them as JAX arrays."""
+    if jax.tree.structure(params) != jax.tree.structure(like):  # type: ignore[operator]
+        got, expected = (f"leaves {', '.join(map(repr, paths(tree))) or 'none'}" for tree in (params, like))
+        raise ValueError(check.message("training", f"params must be the model's, {expected}", got, "such as fit(...).state.params"))
+
+    def one(path: Any, own: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        array = jnp.asarray(own)
+        if array.shape != leaf.shape or array.dtype != leaf.dtype:
+            rule = f"params at {jax.tree_util.keystr(path, simple=True, separator='/')!r} must be {leaf.dtype}{list(leaf.shape)}"
+            raise ValueError(check.message("training", rule, f"{array.dtype}{list(array.shape)}", "params of the same model and in_shape"))
+        return array
+
+    return jax.tree_util.tree_map_with_path(one, params, like)
 
 
 def fit(
