@@ -214,6 +214,32 @@ def test_gradients_of_zero_move_nothing(name, dtype):
         assert bool(all_finite(state))
 
 
+FITTING = {"w": jnp.ones((2, 3)), "b": jnp.ones(2)}
+UNFIT = {
+    "a gradient for each example": (lambda g: {name: jnp.stack(5 * [leaf]) for name, leaf in g.items()}, "mean over the examples"),
+    "an axis of length 1": (lambda g: g | {"w": g["w"][:, :1]}, r"\(2, 3\) at \['w'\], got \(2, 1\)"),
+    "turned": (lambda g: g | {"w": g["w"].T}, r"\(2, 3\) at \['w'\], got \(3, 2\)"),
+    "one leaf less": (lambda g: {"w": g["w"]}, "the structure of params, leaves 'b', 'w', got leaves 'w'; take jax.grad by these"),
+    "a list": (lambda g: list(g.values()), "the structure of params, leaves 'b', 'w', got leaves '0', '1'"),
+}
+
+
+@by_default
+@pytest.mark.parametrize("what", UNFIT)
+def test_gradients_that_do_not_fit_the_params_are_an_error(name, what):
+    """They would be broadcast, and so would the params."""
+    change, match = UNFIT[what]
+    optimizer = DEFAULTS[name](0.1)
+    state = optimizer.init(FITTING)
+    with pytest.raises(ValueError, match=match):
+        optimizer.update(change(FITTING), state, FITTING)
+    if jax.tree.leaves(state):  # from which it can tell without params
+        with pytest.raises(ValueError):
+            optimizer.update(change(FITTING), state)
+    with pytest.raises(ValueError, match=match):
+        apply_updates(FITTING, change(FITTING))
+
+
 @by_default
 @pytest.mark.parametrize("size", [3e-5, 1.0, 1000.0])
 def test_float16_gradients_move_as_in_float32(name, size):

@@ -31,7 +31,7 @@ from funcnet.optimizers.parts import (
     wide_zeros,
     with_mean_in,
 )
-from funcnet.optimizers.protocol import Optimizer
+from funcnet.optimizers.protocol import Optimizer, check_alike
 from funcnet.tree import Params, PyTree, Scalar, abs_square, cast, next_count, root, wide, zeros_like
 
 # Averages of squares only
@@ -79,7 +79,9 @@ def by_rss(name: str, eps: Scalar, eps_root: Scalar, initial_sum: Scalar) -> Par
         return AdagradState(jax.tree.map(lambda zero: jnp.full_like(zero, initial_sum), no_squares(params)))
 
     def update(moves: PyTree, state: AdagradState, at: At) -> tuple[PyTree, AdagradState]:
-        v = jax.tree.map(lambda v, g: v + abs_square(g).astype(v.dtype), state.sum_of_squares, moves)
+        added = jax.tree.map(abs_square, moves)
+        check_alike(name, "gradients", added, state.sum_of_squares)
+        v = jax.tree.map(lambda v, square: v + square.astype(v.dtype), state.sum_of_squares, added)
         return paced(moves, v, eps, eps_root), AdagradState(v)
 
     return Part(update, init)

@@ -15,7 +15,7 @@ import numpy as np
 from funcnet import check
 from funcnet.leaves import Where
 from funcnet.optimizers.freezing import only
-from funcnet.optimizers.protocol import Functions, Optimizer, State, as_arrays, check_real
+from funcnet.optimizers.protocol import Functions, Optimizer, State, as_arrays, check_alike
 from funcnet.schedules import ScalarOrSchedule
 from funcnet.tree import Params, PyTree, Scalar, abs_square, at_least_float32, cast, next_count, root, traced_once, wide
 
@@ -79,7 +79,7 @@ def composed(name: str, parts: Sequence[Part], learning_rate: ScalarOrSchedule =
         grads = as_arrays(name, "gradients", grads, complex_too)
         if params is not None:
             params = as_arrays(name, "params", params, complex_too)
-            check_real(name, "gradients", grads, params)
+            check_alike(name, "gradients", grads, params)
         kept = state.state if scheduled else state
         before = iter((kept,) if len(inits) == 1 else kept if inits else ())
         at = At(grads, params, _rate(name, learning_rate, state))
@@ -158,7 +158,7 @@ def averaged(decay: Scalar, old: PyTree, new: PyTree) -> PyTree:
 
 def blended(a: Scalar, left: PyTree, b: Scalar, right: PyTree) -> PyTree:
     """a * left + b * right, leaf by leaf, in left's dtypes."""
-    check_real("optimizer", "gradients", right, left)
+    check_alike("optimizer", "gradients", right, left)
     return _blend_all(a, left, b, right)
 
 
@@ -175,6 +175,8 @@ def blend(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
 def weighed(a: Scalar, left: jax.Array, b: Scalar, right: jax.Array) -> jax.Array:
     """a * left + b * right in left's dtype, but at least float32."""
     left = wide(left)
+    if jnp.shape(left) != jnp.shape(right):
+        raise ValueError(check.message("optimizer", f"gradients must have the shapes of the state's, {jnp.shape(left)}", jnp.shape(right)))
     if jnp.iscomplexobj(right) and not jnp.iscomplexobj(left):
         raise TypeError(check.message("optimizer", "gradients must be real where params are", right.dtype, "take the real part"))
     return cast(a, left) * left + cast(b, left) * right.astype(left.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.leaves import Where
+from funcnet.leaves import Where, paths
 from funcnet.tree import Params, PyTree, traced_once, wide
 
 State: TypeAlias = PyTree
@@ -53,6 +53,7 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
 
     Raises:
       TypeError: a parameter has another dtype, or is real while its update is complex.
+      ValueError: their structures or shapes differ.
 
     Example:
       >>> print(apply_updates(jnp.array([1.0]), jnp.array([-0.5])))
@@ -61,7 +62,7 @@ def apply_updates(params: Params, updates: PyTree) -> Params:
 
     params = as_arrays("apply_updates", "params", params)
     updates = as_arrays("apply_updates", "updates", updates)
-    check_real("apply_updates", "updates", updates, params)
+    check_alike("apply_updates", "updates", updates, params)
     return _moved(params, updates)
 
 
@@ -105,10 +106,22 @@ def as_arrays(name: str, what: str, tree: PyTree, complex_too: bool = True) -> P
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def check_real(name: str, what: str, tree: PyTree, params: Params) -> None:
-    """Raises TypeError if a leaf is complex and its parameter real."""
+def check_alike(name: str, what: str, tree: PyTree, params: Params) -> None:
+    """Raises unless a tree has the structure and the shapes of params, and is real where they are.
+
+    Else a gradient for each example of a batch, or one with an axis of length 1, would be broadcast, and the parameters take its shape.
+    """
+    structures = jax.tree.structure(tree), jax.tree.structure(params)
+    if structures[0] != structures[1]:  # type: ignore[operator]
+        named = [", ".join(map(repr, paths(each))) or "none" for each in (tree, params)]
+        got, expected = structures if named[0] == named[1] else (f"leaves {each}" for each in named)
+        raise ValueError(check.message(name, f"{what} must have the structure of params, {expected}", got, "take jax.grad by these params"))
 
     def one(path: Any, leaf: jax.Array, p: jax.Array) -> None:
+        if jnp.shape(leaf) != jnp.shape(p):
+            rule = f"{what} must have the shapes of params, {jnp.shape(p)}{_at(path)}"
+            batch = jnp.ndim(p) < jnp.ndim(leaf) and jnp.shape(leaf)[1:] == jnp.shape(p)
+            raise ValueError(check.message(name, rule, jnp.shape(leaf), "take their mean over the examples" if batch else ""))
         if jnp.iscomplexobj(leaf) and not jnp.iscomplexobj(p):
             raise TypeError(check.message(name, f"{what} must be real where params are", f"{leaf.dtype}{_at(path)}", "take the real part"))
 
