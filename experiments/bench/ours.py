@@ -70,6 +70,13 @@ def build(workload: Workload, tell: Callable[[fn.Progress], None] | bool = False
     return Program(run)
 
 
+def foreseen(workload: Workload) -> float:
+    """The seconds of a warm sweep by `fn.plan`."""
+    recipe, variants, data, rest = call_of(workload)
+    seconds = fn.plan(recipe, variants, data, **rest).seconds
+    return seconds.rehearse + seconds.train
+
+
 def recorded(workload: Workload) -> Workload:
     """The workload with the initial parameters and minibatches that funcnet's sweep gives each variant.
 
@@ -107,16 +114,3 @@ def recorded(workload: Workload) -> Workload:
         for layers, net in zip(models, params, strict=True)
     }
     return workload._replace(start=start, order=None if workload.batch_size is None else np.asarray(seen))
-
-
-def fit_alone(workload: Workload, index: int) -> float:
-    """The final training loss of one variant by `fit`, which a sweep must agree with."""
-    recipe, data = recipe_of(workload), fn.Dataset(workload.x, workload.y)
-    key = jax.random.fold_in(jax.random.key(KEY), 0)  # of replicate 0
-    setting = {name: getattr(workload.variants[index], name) for name in workload.swept}
-
-    def loss(key: jax.Array) -> jax.Array:
-        fit = fn.fit(recipe(**setting), data, key=key, num_steps=workload.num_steps, batch_size=workload.batch_size)
-        return fit.curves["train/loss"][-1]
-
-    return float(jax.jit(loss, compiler_options={"xla_backend_optimization_level": 1})(key))  # it runs once
