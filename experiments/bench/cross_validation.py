@@ -32,39 +32,29 @@ def recipe(learning_rate: float, l2: float, width: int) -> fn.Training:
     return fn.training(net, "cross_entropy", fn.adam(learning_rate), in_shape=(64,), penalty=penalty, metrics=["accuracy"])
 
 
-def folds() -> list[fn.Split]:
-    x, y = digits()
-    return fn.k_fold(fn.Dataset(x, y), FOLDS, key=jax.random.key(0), stratify=y)
-
-
-def sweep_of(cut: list[fn.Split], epochs: int, width: int) -> Callable[[Any], np.ndarray]:
-    """Each run's validation accuracy, of folds or of one, after as many steps as scikit-learn takes, whose epochs end with a smaller batch."""
+def sweeps(folds: list[fn.Split], epochs: int, width: int) -> dict[str, Scores]:
+    """One sweep, and a sweep a fold, of as many steps as scikit-learn takes, whose epochs end with a smaller batch."""
     variants = fn.grid(learning_rate=RATES, l2=STRENGTHS, width=[width])
-    num_steps = epochs * -(-min(len(fold.train.y) for fold in cut) // BATCH)
+    num_steps = epochs * -(-min(len(fold.train.y) for fold in folds) // BATCH)
     settings = {"key": jax.random.key(0), "num_steps": num_steps, "batch_size": BATCH, "keep": 1, "progress": False}
-    return lambda data: fn.sweep(recipe, variants, data, **settings).table["validation/accuracy"]
+
+    def accuracy(data: Any) -> np.ndarray:
+        return fn.sweep(recipe, variants, data, **settings).table["validation/accuracy"]
+
+    return {
+        "one sweep": lambda: accuracy(folds).reshape(-1, FOLDS).mean(1),
+        "a sweep a fold": lambda: np.mean([accuracy(fold) for fold in folds], axis=0),
+    }
 
 
-def one_sweep(epochs: int, width: int) -> Scores:
-    cut = folds()
-    sweep = sweep_of(cut, epochs, width)
-    return lambda: sweep(cut).reshape(-1, FOLDS).mean(1)
-
-
-def a_sweep_a_fold(epochs: int, width: int) -> Scores:
-    cut = folds()
-    sweep = sweep_of(cut, epochs, width)
-    return lambda: np.mean([sweep(fold) for fold in cut], axis=0)
-
-
-def grid_search(epochs: int, width: int) -> Scores:
+def grid_search(folds: list[fn.Split], epochs: int, width: int) -> Scores:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import GridSearchCV
     from sklearn.neural_network import MLPClassifier
 
     x, y = digits()
     where = {row.tobytes(): i for i, row in enumerate(x)}
-    cut = [tuple(np.array([where[row.tobytes()] for row in part.x]) for part in fold[:2] if part) for fold in folds()]
+    cut = [tuple(np.array([where[row.tobytes()] for row in part.x]) for part in fold[:2] if part) for fold in folds]
     net = MLPClassifier((width,), batch_size=BATCH, max_iter=epochs, tol=0.0, n_iter_no_change=10**6, random_state=0)
     grid = {"learning_rate_init": RATES, "alpha": [2 * BATCH * strength for strength in STRENGTHS]}  # of a batch, and halved
 
@@ -78,12 +68,11 @@ def grid_search(epochs: int, width: int) -> Scores:
     return run
 
 
-CONTESTANTS = {"one sweep": one_sweep, "a sweep a fold": a_sweep_a_fold, "GridSearchCV": grid_search}
-
-
 def measure(repeats: int, epochs: int, width: int) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
     """Seconds of each round, and the scores, by contestant."""
-    ready = {name: make(epochs, width) for name, make in CONTESTANTS.items()}
+    x, y = digits()
+    folds = fn.k_fold(fn.Dataset(x, y), FOLDS, key=jax.random.key(0), stratify=y)
+    ready = sweeps(folds, epochs, width) | {"GridSearchCV": grid_search(folds, epochs, width)}
     scores = {name: run() for name, run in ready.items()}  # compiles, and starts joblib's processes
     return timing.in_turn({name: timing.timed(run) for name, run in ready.items()}, repeats), scores
 

@@ -9,7 +9,7 @@ import numpy as np
 
 import funcnet as fn
 from experiments.bench.program import Program
-from experiments.bench.workloads import PARAMETERS, Layers, Variant, Workload
+from experiments.bench.workloads import PARAMETERS, Layers, Workload
 
 KEY = 0  # of every sweep
 SHARED_NAMES: tuple[str, ...] = ("activation", "optimizer")  # hyperparameters whose names share a program, marked with fn.traced
@@ -48,14 +48,10 @@ def recipe_of(workload: Workload) -> Callable[..., fn.Training]:
     return recipe
 
 
-def hyperparameters(workload: Workload, variant: Variant) -> dict[str, Any]:
-    values = {name: getattr(variant, name) for name in workload.swept}
-    return {name: fn.traced(value) if name in SHARED_NAMES else value for name, value in values.items()}
-
-
 def call_of(workload: Workload) -> tuple[Callable[..., fn.Training], list[dict[str, Any]], fn.Dataset, dict[str, Any]]:
     """What `fn.sweep` is called with: the recipe, the variants, the data, and the rest by name."""
-    variants = [hyperparameters(workload, variant) for variant in workload.variants]
+    marks = {name: fn.traced if name in SHARED_NAMES else lambda value: value for name in workload.swept}
+    variants = [{name: mark(getattr(variant, name)) for name, mark in marks.items()} for variant in workload.variants]
     rest = {"key": jax.random.key(KEY), "num_steps": workload.num_steps, "batch_size": workload.batch_size}
     return recipe_of(workload), variants, fn.Dataset(workload.x, workload.y), rest
 

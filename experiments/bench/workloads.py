@@ -118,9 +118,9 @@ def products(layers: Layers, in_shape: tuple[int, ...]) -> tuple[int, int]:
     return sum(each), each[0]
 
 
-def dense_net(*widths: Any, activation: str = "activation", dropout: bool = False) -> Layers:
+def dense_net(*widths: Any, dropout: bool = False) -> Layers:
     """Dense layers with an activation, then dropout, between each two."""
-    between = (("activation", activation),) + ((("dropout", None),) if dropout else ())
+    between = (("activation", "activation"),) + ((("dropout", None),) if dropout else ())
     hidden = tuple(layer for width in widths[:-1] for layer in (("dense", width), *between))
     return (*hidden, ("dense", widths[-1]))
 

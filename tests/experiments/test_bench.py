@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import funcnet as fn
 from experiments.bench import __main__ as command
 from experiments.bench import cold, harness, mixed_widths, ours, pairs, report, timing
 from experiments.bench.peers import NAMES, peer
@@ -556,7 +557,13 @@ def test_cross_validation_is_the_same_work_for_everyone(monkeypatch):
 
     monkeypatch.setattr(cross_validation, "RATES", [1e-5, 1e-3])
     monkeypatch.setattr(cross_validation, "STRENGTHS", [0.0, 10.0])  # so strong that nothing is learnt
+    import sklearn.neural_network as theirs
+
+    widths, mlp, net = [], fn.mlp, theirs.MLPClassifier
+    monkeypatch.setattr(fn, "mlp", lambda sizes: widths.append(sizes) or mlp(sizes))
+    monkeypatch.setattr(theirs, "MLPClassifier", lambda sizes, **rest: widths.append(sizes) or net(sizes, **rest))
     seconds, scores = cross_validation.measure(1, 5, 48)
+    assert set(widths) == {(48, 10), (48,)}
     assert {name: len(each) for name, each in seconds.items()} == {"one sweep": 1, "a sweep a fold": 1, "GridSearchCV": 1}
     np.testing.assert_allclose(scores["one sweep"], scores["a sweep a fold"], atol=1e-6)
     np.testing.assert_allclose(scores["one sweep"], scores["GridSearchCV"], atol=0.12)  # draws of their own
