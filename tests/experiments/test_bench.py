@@ -4,7 +4,9 @@ import collections
 import functools
 import importlib.util
 import json
+import pickle
 import sys
+import types
 
 import jax
 import numpy as np
@@ -321,25 +323,47 @@ def test_a_cold_start_comes_to_the_same_losses(tiny, tmp_path):
     np.testing.assert_allclose(outcome["losses"], losses, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("first_only", "said"), [(True, ["finished", "all", "all"]), (False, ["all", "finished", "all"])])
+def test_a_cold_start_has_finished_with_its_first_variant_or_with_all(first_only, said, tmp_path, monkeypatch, capsys):
+    def build(workload, tell):
+        def run(indices):
+            for runs_done in (0, 1, 2):
+                tell(types.SimpleNamespace(runs_done=runs_done))
+            print("all")
+            return np.zeros(len(indices))
+
+        return Program(run)
+
+    monkeypatch.setattr(ours, "build", build)
+    (tmp_path / "workload").write_bytes(pickle.dumps(WORKLOADS["W8"](**TINY["W8"])))
+    cold.main("funcnet", tmp_path, first_only)
+    assert capsys.readouterr().out.split() == said
+
+
 def test_cold_starts_take_turns_with_a_cache_and_without(monkeypatch):
     started = []
 
     def start(workload, name, cache, place):
+        started.append((name, cache is not None))
         if name == "torch_func":
             raise cold.CannotRun("no torch")
-        started.append((name, cache is not None))
         if cache is not None:
             cache.mkdir(exist_ok=True)
         return (1.0 if cache else 2.0), {"losses": [0.5, 0.7], "compile_seconds": 3.0 if cache else 4.0, "form": "one"}
 
     monkeypatch.setattr(cold, "start", start)
-    result = harness.measure(WORKLOADS["W8"](**TINY["W8"]), ["optax_vmap", "sklearn"], **PATIENT)
+    result = harness.measure(WORKLOADS["W8"](**TINY["W8"]), ["optax_vmap", "sklearn"], **PATIENT | dict(repeats=3))
     assert set(result["peers"]) == {"optax_vmap"} and result["sgemm_fraction"] is None and not result["left_out"]
     for row in (result["funcnet"], result["peers"]["optax_vmap"]):
-        assert (row["seconds"], row["cached_seconds"], row["compile_seconds"], row["runs"]) == (2.0, 1.0, 4.0, 2)
-    assert started.count(("funcnet", True)) == 3 and started.count(("funcnet", False)) == 2  # the first of three fills it
+        assert (row["seconds"], row["cached_seconds"], row["compile_seconds"], row["runs"]) == (2.0, 1.0, 4.0, 3)
+    assert started.count(("funcnet", True)) == 4 and started.count(("funcnet", False)) == 3  # the first of four fills it
     result = harness.measure(WORKLOADS["W5"](**TINY["W5"] | dict(optimizers=("sgd",), activations=("relu",))), ["torch_func"], **PATIENT)
-    assert result["left_out"] == {"torch_func": "no torch"} and not result["peers"] and "cached_seconds" not in result["funcnet"]
+    assert (
+        started.count(("torch_func", False)) == 1
+        and result["left_out"] == {"torch_func": "no torch"}
+        and not result["peers"]
+        and "cached_seconds" not in result["funcnet"]
+    )
 
 
 def test_help_and_an_unknown_workload(monkeypatch, capsys):
@@ -384,7 +408,7 @@ def checkout(folder, seconds):
     (folder / "seconds").write_text(str(seconds))
     (folder / "experiments" / "bench" / "cold.py").write_text(
         "import sys, time\nfrom pathlib import Path\n"
-        f"time.sleep({seconds})\nPath(sys.argv[2], 'funcnet.json').write_text('{{}}')\nprint('finished', flush=True)\n"
+        f"time.sleep({seconds})\nPath(sys.argv[2], 'funcnet.json').write_text('[\"' + sys.argv[3] + '\"]')\nprint('finished', flush=True)\n"
     )
     return folder
 
@@ -408,6 +432,7 @@ def test_this_checkouts_code_is_what_runs_warm():
 def test_cold_ones_are_timed_from_the_start_of_a_process_to_its_word(tmp_path):
     (here,), (there,) = pairs.in_turn("W8", (checkout(tmp_path / "a", 0.6), checkout(tmp_path / "b", 0.0)), 1)
     assert 0.6 < here and there < here - 0.3
+    assert [cold.start(WORKLOADS[name](**TINY[name]), "funcnet", root=tmp_path / "b")[1] for name in ("W8", "W5")] == [["first"], ["all"]]
     (tmp_path / "b" / "experiments" / "bench" / "cold.py").write_text("raise SystemExit(3)")
     with pytest.raises(RuntimeError, match="funcnet must finish its cold start in .*b, got exit code 3"):
         pairs.in_turn("W8", (tmp_path / "a", tmp_path / "b"), 1)
