@@ -1,6 +1,6 @@
 """What a task costs the process that sends it, the driver, and so how many workers one driver can keep busy.
 
-python -m experiments.bench.cluster_scale [--tasks 2000] [--workers 1 2 4] [--in-flight 8 100 1000 10000]
+python -m experiments.bench.cluster_scale [--tasks 5000] [--workers 1 2 4] [--in-flight 8 100 1000 10000]
 
 What counts is the processor time of the driver's own process: workers train as ever, and take what they take. For more workers than fit in
 one machine, an executor in the driver's process holds as many tasks on their way, and answers each with the first one's reply.
@@ -36,7 +36,7 @@ class Cost(NamedTuple):
     tasks: int
     lanes: int
     cpu: float  # milliseconds of all the driver's threads, a task; what comes before the first one is shared out among all
-    scheduler: float = 0.0  # milliseconds of Dask's scheduler, a task
+    scheduler: float  # milliseconds of Dask's scheduler, a task
 
 
 class InFlight:
@@ -85,12 +85,17 @@ def swept(executor: Any, tasks: int, lanes: int) -> None:
     assert len(result.table["status"]) == tasks * lanes
 
 
-def cost(executor: Any, what: str, workers: int, tasks: int, lanes: int = FEW) -> Cost:
-    """Of a sweep, after a short one in which the driver traces what the recipe computes."""
+def cost(executor: Any, what: str, workers: int, tasks: int, lanes: int = FEW, scheduler: Callable[[], float] = lambda: 0.0) -> Cost:
+    """Of a sweep, after a short one in which the driver compiles what it needs.
+
+    Args:
+      scheduler: gives the seconds of processor time that a scheduler has taken until now.
+    """
     swept(executor, 4 * min(workers, 8), lanes)
-    began = time.process_time()
+    began = time.process_time(), scheduler()
     swept(executor, tasks, lanes)
-    found = Cost(what, workers, tasks, lanes, 1e3 * (time.process_time() - began) / tasks)
+    spent = [1e3 * (end - start) / tasks for start, end in zip(began, (time.process_time(), scheduler()), strict=True)]
+    found = Cost(what, workers, tasks, lanes, *spent)
     print(f"{time.strftime('%H:%M:%S')} load {os.getloadavg()[0]:.1f}  {found}", flush=True)
     return found
 
@@ -120,9 +125,7 @@ def with_dask(workers: int, tasks: int) -> Iterator[Cost]:
     options = {"nthreads": 1, "nanny": False, "dashboard": False, "host": "127.0.0.1"}
     with SubprocessCluster(host="127.0.0.1", n_workers=workers, worker_kwargs=options) as cluster, Client(cluster) as client:
         client.wait_for_workers(workers, timeout=120)
-        before = client.run_on_scheduler(time.process_time)
-        own = cost(client.get_executor(), "of Dask", workers, tasks)
-        yield own._replace(scheduler=1e3 * (client.run_on_scheduler(time.process_time) - before) / tasks)
+        yield cost(client.get_executor(), "of Dask", workers, tasks, scheduler=lambda: client.run_on_scheduler(time.process_time))
 
 
 def table(found: Sequence[Cost]) -> str:
@@ -135,14 +138,14 @@ def table(found: Sequence[Cost]) -> str:
 
 def main() -> None:
     parser = timing.parser(".cluster_scale", __doc__)
-    parser.add_argument("--tasks", type=timing.number, default=2000, help="of each measurement (%(default)s)")
+    parser.add_argument("--tasks", type=timing.number, default=5000, help="of each measurement (%(default)s)")
     parser.add_argument("--workers", type=timing.number, nargs="+", default=(1, 2, 4), help="processes (%(default)s)")
     many = (8, 100, 1000, 10_000)
     parser.add_argument("--in-flight", type=timing.number, nargs="+", default=many, help="tasks on their way (%(default)s)")
     arguments = parser.parse_args()
     found = [*with_processes(sorted(arguments.workers), arguments.tasks), *in_flight(sorted(arguments.in_flight), arguments.tasks)]
     if importlib.util.find_spec("distributed"):
-        found += with_dask(min(2, max(arguments.workers)), arguments.tasks)
+        found += with_dask(min(2, max(arguments.workers)), max(8, arguments.tasks // 5))
     print(table(found))
 
 

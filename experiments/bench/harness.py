@@ -136,14 +136,16 @@ def _cold(workload: Workload, names: Iterable[str], repeats: int, patience: floa
                 outcomes[name] = outcome
             return seconds
 
-        ways = [(name, cached) for name in names for cached in ((False, True) if first_only else (False,))]
-        runs = {way: functools.partial(run, *way) for way in ways}
+        runs = {}
+        for name in names:
+            runs |= {name: functools.partial(run, name, False)}
+            runs |= {f"{name} cached": functools.partial(run, name, True)} if first_only else {}
         seconds = timing.in_turn(runs, repeats, patience, lambda line: tell(f"{workload.name} from a cold start: {line}"))
     rows = {}
     for name, outcome in outcomes.items():
-        rows[name] = _row(seconds[name, False], outcome["compile_seconds"], len(everyone), outcome["form"], everyone)
+        rows[name] = _row(seconds[name], outcome["compile_seconds"], len(everyone), outcome["form"], everyone)
         if first_only:
-            rows[name] |= {f"cached_{key}": value for key, value in _spread(seconds[name, True]).items()}
+            rows[name] |= {f"cached_{key}": value for key, value in _spread(seconds[f"{name} cached"]).items()}
     return rows, {name: np.array(outcome["losses"]) for name, outcome in outcomes.items()}, left_out
 
 

@@ -8,6 +8,7 @@ from experiments.bench import cluster_scale as scale
 def test_a_few_tasks_are_measured():
     narrow, wide = scale.with_processes([1], 12)
     (many,) = scale.in_flight([3], 12)
+    assert {own.scheduler for own in (narrow, wide, many)} == {0.0}
     assert [(own.tasks, own.lanes) for own in (narrow, wide, many)] == [(12, scale.FEW), (8, scale.MANY), (12, scale.FEW)]
     assert all(own.cpu > 0 for own in (narrow, wide, many))
 
@@ -24,7 +25,7 @@ def test_tasks_on_their_way_are_answered_in_time_with_the_first_reply():
 
 
 def test_the_table():
-    found = [scale.Cost("processes", 2, 1000, 16, 1.0754), scale.Cost("of Dask", 2, 1000, 1, 1.8, 1.9)]
+    found = [scale.Cost("processes", 2, 1000, 16, 1.0754, 0.0), scale.Cost("of Dask", 2, 1000, 1, 1.8, 1.9)]
     assert scale.table(found).splitlines()[2:] == ["| 2 processes | 1,000 | 16 | 1.075 |  |", "| 2 of Dask | 1,000 | 1 | 1.800 | 1.900 |"]
 
 
