@@ -33,7 +33,7 @@ def run(name, runs):
 
 
 def main() -> None:
-    parser = timing.parser(".pairs", __doc__, repeats=9)
+    parser = timing.parser(".pairs", __doc__, repeats=5)
     parser.add_argument("other", type=checkout, help="folder of the other checkout")
     timing.add_workloads(parser, WORKLOADS)
     arguments = parser.parse_args()
