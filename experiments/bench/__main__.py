@@ -1,6 +1,6 @@
 """funcnet and its peers on the same work, side by side.
 
-python -m experiments.bench [W1 W2 ...] [--platform cpu|gpu] [--json FILE] [--repeats N] [--peers NAME ...] [--patience SECONDS] [--out FOLDER]
+python -m experiments.bench [W1 W2 ...] [--platform cpu|gpu] [--json FILE] [--repeats N] [--peers NAME ...] [--patience SECONDS]
 """
 
 import argparse
@@ -10,58 +10,42 @@ import sys
 import time
 from pathlib import Path
 
+from experiments.bench import timing
 from experiments.bench.peers import NAMES
-from experiments.bench.place import PLACES, missing
+from experiments.bench.place import PLACES
 from experiments.bench.workloads import WORKLOADS
+
+PATIENCE = """seconds of timed runs after which someone sits out the other rounds; whoever trains one variant after another and would
+need longer for one round trains an even sample of the variants (default: %(default)s)"""
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("workloads", nargs="*", metavar="W", help=f"which of {', '.join(WORKLOADS)} (default: all)")
-    parser.add_argument(
-        "--platform",
-        choices=list(PLACES),
-        default="cpu",
-        help="where everyone trains: on the CPU's cores, or on one GPU, where there are no goals (default: %(default)s)",
-    )
+    parser = timing.parser("", __doc__, repeats=5)
+    timing.add_workloads(parser, WORKLOADS)
+    where = "where everyone trains: on the CPU's cores, or on one GPU, where there are no goals (default: %(default)s)"
+    parser.add_argument("--platform", choices=list(PLACES), default="cpu", help=where)
     parser.add_argument("--json", type=Path, help="file to write what was measured to")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; in each everyone runs once (default: %(default)s)")
-    parser.add_argument(
-        "--peers", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"which of {', '.join(NAMES)} (default: all)"
-    )
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=60.0,
-        help="seconds of timed runs after which someone sits out the other rounds; whoever trains one variant after another and "
-        "would need longer for one round trains an even sample of the variants (default: %(default)s)",
-    )
-    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder for the chart and the table (default: %(default)s)")
+    which = f"which of {', '.join(NAMES)} (default: all)"
+    parser.add_argument("--peers", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=which)
+    parser.add_argument("--patience", type=float, default=60.0, help=PATIENCE)
     return parser
 
 
 def main() -> None:
     arguments = parser().parse_args()
-    unknown = set(arguments.workloads) - set(WORKLOADS)
-    if unknown or arguments.repeats < 1:
-        parser().error(
-            f"unknown workload {sorted(unknown)[0]!r}; one of {', '.join(WORKLOADS)}" if unknown else "--repeats must be at least 1"
-        )
-
     place = PLACES[arguments.platform]
     os.environ |= place.environment()  # before JAX is imported
-    if place.on_gpu and (lines := missing(place, arguments.peers)):
-        sys.exit("\n".join(f"bench: --platform gpu {line}" for line in lines))
-
-    import matplotlib
-
     from experiments.bench import harness, report  # and with them jax: the processes that PyTorch trains in read this file too
 
-    matplotlib.use("Agg")
+    try:
+        place.device_name()
+    except RuntimeError as error:
+        fix = "install JAX's plugin for it ('jax[cuda13]'), and see that JAX_PLATFORMS leaves it in"
+        sys.exit(f"bench: --platform {place.platform} needs a device that JAX can see, got {error}; {fix}")
     place.use()
     peaks = harness.sgemm_peak(place)
     results = {"machine": harness.machine(peaks, place)}
-    for name in arguments.workloads or WORKLOADS:
+    for name in arguments.workloads:
         results[name] = harness.measure(
             WORKLOADS[name](),
             arguments.peers,
@@ -74,11 +58,7 @@ def main() -> None:
         if arguments.json is not None:  # after each workload, so that an interrupted run keeps what it has measured
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(report.table(results))
-    report.chart(results, arguments.out / "ratios.png")
-    (arguments.out / "table.md").write_text(report.markdown(results) + "\n")
-    written = {"the chart": arguments.out / "ratios.png", "the README's table": arguments.out / "table.md", "the figures": arguments.json}
-    print("; ".join(f"{what}: {path}" for what, path in written.items() if path))
+    print(report.table(results), report.details(results), report.machine(results["machine"]), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -15,61 +15,44 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.place import CPU, Place
+from experiments.bench.timing import ROOT, seconds_of
 from experiments.bench.workloads import Workload
-
-ROOT = Path(__file__).parents[2]
 
 
 class CannotRun(Exception):
     """The peer's library is missing, or it can't do the workload."""
 
 
-class Processes:
-    """Starts them, in a folder of their own that goes when they have."""
+def start(workload: Workload, name: str, cache: Path | None = None, place: Place = CPU, root: Path = ROOT) -> tuple[float, dict[str, Any]]:
+    """Seconds, and what came out: losses, form, compile_seconds. Of W8 only the first variant is waited for.
 
-    def __init__(self, workload: Workload, first_only: bool, place: Place = CPU):
-        self._folder = tempfile.TemporaryDirectory()
-        self.folder, self.first_only, self.place = Path(self._folder.name), first_only, place
-        with (self.folder / "workload").open("wb") as file:
-            pickle.dump(workload, file)
-
-    def __enter__(self) -> "Processes":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._folder.cleanup()
-
-    def run(self, name: str, *, cached: bool) -> tuple[float, dict[str, Any]]:
-        """Seconds, and what came out: losses, form, compile_seconds.
-
-        Args:
-          name: "funcnet", or a peer's.
-          cached: whether JAX's persistent compilation cache is on; each name has one of its own.
-        """
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
-        environment |= self.place.environment()
-        if cached:
-            environment |= {
-                "JAX_COMPILATION_CACHE_DIR": str(self.folder / f"cache_{name}"),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            }
-        which, where = "first" if self.first_only else "all", ",".join(self.place)
-        command = [sys.executable, "-m", "experiments.bench.cold", name, str(self.folder), which, where]
+    Args:
+      name: "funcnet", or a peer's.
+      cache: a folder for JAX's persistent compilation cache; without one there is none.
+      root: of the checkout whose code runs.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
+    environment |= place.environment()
+    if cache is not None:
+        environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "workload").write_bytes(pickle.dumps(workload))
+        which, where = "first" if workload.name == "W8" else "all", ",".join(place)
+        command = [sys.executable, "-m", "experiments.bench.cold", name, folder, which, where]
         began = time.perf_counter()
-        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as process:
             said = process.stdout.readline().strip()
             seconds = time.perf_counter() - began
-        outcome = json.loads((self.folder / f"{name}.json").read_text()) if process.returncode == 0 else {}
-        if "cannot" in outcome:
-            raise CannotRun(outcome["cannot"])
-        if said != "finished" or process.returncode:
-            raise RuntimeError(f"bench: {name} must finish its cold start, got exit code {process.returncode} and {said!r}")
-        return seconds, outcome
+        outcome = json.loads(Path(folder, f"{name}.json").read_text()) if process.returncode == 0 else {}
+    if "cannot" in outcome:
+        raise CannotRun(outcome["cannot"])
+    if said != "finished" or process.returncode:
+        raise RuntimeError(f"bench: {name} must finish its cold start in {root}, got exit code {process.returncode} and {said!r}")
+    return seconds, outcome
 
 
 def main(name: str, folder: Path, first_only: bool, place: Place = CPU) -> None:
-    with (folder / "workload").open("rb") as file:
-        workload = pickle.load(file)  # written by the process that started this one
+    workload = pickle.loads((folder / "workload").read_bytes())  # written by the process that started this one
     everyone, told = tuple(range(len(workload.variants))), []
 
     def finished() -> None:
@@ -81,9 +64,7 @@ def main(name: str, folder: Path, first_only: bool, place: Place = CPU) -> None:
         from experiments.bench import ours
 
         place.use()
-
-        form, compiling = "fn.sweep", 0.0
-        program = ours.build(workload, tell=lambda progress: finished() if first_only and progress.runs_done else None)
+        form, program = "fn.sweep", ours.build(workload, tell=lambda progress: finished() if first_only and progress.runs_done else None)
     else:
         from experiments.bench.peers import ON_JAX, peer
 
@@ -91,21 +72,16 @@ def main(name: str, folder: Path, first_only: bool, place: Place = CPU) -> None:
             if name in ON_JAX:
                 place.use()
             found = peer(name, place)
-            form = found.cold
-            program = found.forms[form](workload)
+            form, program = found.cold, found.forms[found.cold](workload)
         except (ImportError, NotImplementedError) as error:
             (folder / f"{name}.json").write_text(json.dumps({"cannot": str(error)}))
             return
-        compiling = program.compile_seconds
-    began = time.perf_counter()
-    losses = program.run(everyone)
-    first = time.perf_counter() - began
+    first, losses = seconds_of(lambda: program.run(everyone))
     finished()
-    program.run(everyone)
-    warm = time.perf_counter() - began - first
+    warm, _ = seconds_of(lambda: program.run(everyone))
     program.close()
-    compiling += max(0.0, first - warm)
-    outcome = {"losses": [float(loss) for loss in losses], "form": form, "compile_seconds": compiling, "warm_seconds": warm}
+    compiling = program.compile_seconds + max(0.0, first - warm)
+    outcome = {"losses": [float(loss) for loss in losses], "form": form, "compile_seconds": compiling}
     (folder / f"{name}.json").write_text(json.dumps(outcome))
 
 

@@ -1,12 +1,13 @@
 """Timing: funcnet and its peers in turn, warm, on one workload; and whether they came to the same losses."""
 
+import contextlib
 import datetime
+import functools
 import importlib.metadata
 import math
 import platform
 import statistics
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import ks_2samp
 
-from experiments.bench import cold, ours
+from experiments.bench import cold, ours, timing
 from experiments.bench.peers import peer
 from experiments.bench.place import CPU, Place
 from experiments.bench.program import CORES, Peer, Program
@@ -61,98 +62,91 @@ def measure(
       place: where everyone trains. The goals are those of a CPU: on a GPU there are none.
     """
     workload = ours.recorded(workload)
-    if workload.name in COLD:
-        timed, left_out = _cold(workload, names, repeats, patience, tell, place)
-    else:
-        timed, left_out = _warm(workload, names, repeats, patience, tell, place)
-    rows = {name: row for name, (row, _) in timed.items()}
-    own = timed["funcnet"][1]
-    for name, (row, losses) in timed.items():
+    rows, losses, left_out = (_cold if workload.name in COLD else _warm)(workload, names, repeats, patience, tell, place)
+    for name, row in rows.items():
+        indices = row["variants_run"]
+        row["variants_run"] = len(indices)
         if name != "funcnet":
-            chosen = np.array(row["variants_run"])
-            row["equal"], row["agreement"] = agreement(own[chosen], losses, streams_differ=workload.random_steps or name in OWN_STREAMS)
-    for row in rows.values():
-        row["variants_run"] = len(row["variants_run"])
-    result = {
+            differ = workload.random_steps or name in OWN_STREAMS
+            row["equal"], row["agreement"] = agreement(losses["funcnet"][list(indices)], losses[name], streams_differ=differ)
+    share = workload.flops() / rows["funcnet"]["seconds"] / (peak * 1e9)
+    return {
         "title": workload.title,
         "variants": len(workload.variants),
         "funcnet": rows.pop("funcnet"),
         "peers": rows,
         "left_out": left_out,
         "goals": {} if place.on_gpu else GOALS.get(workload.name, {}),
+        "sgemm_fraction": None if workload.name in COLD else share,  # a cold start mostly compiles
     }
-    share = workload.flops() / result["funcnet"]["seconds"] / (peak * 1e9)
-    return result | {"sgemm_fraction": None if workload.name in COLD else share}  # a cold start mostly compiles
 
 
-def _warm(
-    workload: Workload, names: Iterable[str], repeats: int, patience: float, tell: Callable, place: Place
-) -> tuple[dict, dict[str, str]]:
-    everyone, left_out = tuple(range(len(workload.variants))), {}
+Timed = tuple[dict[str, dict], dict[str, np.ndarray], dict[str, str]]  # rows and final losses, by name; and why who is left out
+
+
+def _warm(workload: Workload, names: Iterable[str], repeats: int, patience: float, tell: Callable, place: Place) -> Timed:
+    everyone, left_out, losses = tuple(range(len(workload.variants))), {}, {}
     tell(f"{workload.name}: funcnet compiles")
-    first, program = _seconds(lambda: _run_once(ours.build(workload), everyone))
-    contestants = {"funcnet": Contestant(program, everyone, "fn.sweep", first, {})}
+    program = ours.build(workload)
+    contestants = {"funcnet": Contestant(program, everyone, "fn.sweep", timing.seconds_of(lambda: program.run(everyone))[0], {})}
     for name in names:
         tell(f"{workload.name}: {name} is made ready")
         try:
             contestants[name] = fastest(peer(name, place), workload, patience, tell)
         except (ImportError, NotImplementedError) as error:
             left_out[name] = str(error)
+
+    def run(name: str) -> float:
+        contestant = contestants[name]
+        seconds, losses[name] = timing.seconds_of(lambda: contestant.program.run(contestant.indices))
+        return seconds
+
     try:
-        seconds: dict[str, list[float]] = {name: [] for name in contestants}
-        losses = {}
-        for i in range(repeats):
-            tell(f"{workload.name}: round {i + 1} of {repeats}")
-            for name, contestant in contestants.items():
-                if sum(seconds[name]) <= patience:
-                    spent, losses[name] = _seconds(lambda contestant=contestant: contestant.program.run(contestant.indices))
-                    seconds[name].append(spent)
+        runs = {name: functools.partial(run, name) for name in contestants}
+        seconds = timing.in_turn(runs, repeats, patience, lambda line: tell(f"{workload.name}: {line}"))
     finally:
         for contestant in contestants.values():
             contestant.program.close()
-    timed = {}
-    for name, contestant in contestants.items():
-        scale = len(everyone) / len(contestant.indices)
-        compiling = contestant.compile_seconds
-        if name == "funcnet":
-            compiling = max(0.0, compiling - statistics.median(seconds[name]))
-        row = _row([scale * spent for spent in seconds[name]], compiling, len(everyone), contestant.form, contestant.indices)
-        timed[name] = (row | {"forms_tried": contestant.tried}, losses[name])
-    return timed, left_out
+    rows = {}
+    for name, (_, indices, form, compiling, tried) in contestants.items():
+        compiling -= statistics.median(seconds[name]) if name == "funcnet" else 0.0
+        scaled = [spent * len(everyone) / len(indices) for spent in seconds[name]]
+        rows[name] = _row(scaled, max(0.0, compiling), len(everyone), form, indices) | {"forms_tried": tried}
+    rows["funcnet"]["foreseen"] = ours.foreseen(workload)
+    return rows, losses, left_out
 
 
-def _cold(
-    workload: Workload, names: Iterable[str], repeats: int, patience: float, tell: Callable, place: Place
-) -> tuple[dict, dict[str, str]]:
+def _cold(workload: Workload, names: Iterable[str], repeats: int, patience: float, tell: Callable, place: Place) -> Timed:
     """Every run is a new process. W8 knows funcnet and optax_vmap, each without and with a filled compilation cache."""
-    first_only = workload.name == "W8"
-    names = [name for name in names if not first_only or name == "optax_vmap"]
-    everyone, left_out, timed = tuple(range(len(workload.variants))), {}, {}
-    with cold.Processes(workload, first_only, place) as processes:
-        seconds: dict[str, list[float]] = {"funcnet": [], **{name: [] for name in names}}
-        outcomes, cached = {}, {name: [] for name in seconds}
-        for i in range(repeats):
-            for name in list(seconds):
-                if sum(seconds[name]) > patience:
-                    continue
-                tell(f"{workload.name}: {name} from a cold start, {i + 1} of {repeats}")
-                try:
-                    spent, outcomes[name] = processes.run(name, cached=False)
-                    seconds[name].append(spent)
-                    if first_only:
-                        if i == 0:
-                            processes.run(name, cached=True)  # fills the cache
-                        cached[name].append(processes.run(name, cached=True)[0])
-                except cold.CannotRun as error:
-                    left_out[name] = str(error)
-                    del seconds[name]
-    for name, spent in seconds.items():
-        outcome = outcomes[name]
-        row = _row(spent, outcome["compile_seconds"], len(everyone), outcome["form"], everyone)
+    first_only, everyone = workload.name == "W8", tuple(range(len(workload.variants)))
+    names = ["funcnet", *(name for name in names if not first_only or name == "optax_vmap")]
+    outcomes, left_out = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(name: str, cached: bool) -> float:
+            cache = Path(folder, name) if cached else None
+            try:
+                if cached and not cache.exists():
+                    cold.start(workload, name, cache, place)  # fills it
+                seconds, outcome = cold.start(workload, name, cache, place)
+            except cold.CannotRun as error:
+                left_out[name] = str(error)
+                return math.inf  # it sits out the other rounds
+            if not cached:
+                outcomes[name] = outcome
+            return seconds
+
+        runs = {}
+        for name in names:
+            runs |= {name: functools.partial(run, name, False)}
+            runs |= {f"{name} cached": functools.partial(run, name, True)} if first_only else {}
+        seconds = timing.in_turn(runs, repeats, patience, lambda line: tell(f"{workload.name} from a cold start: {line}"))
+    rows = {}
+    for name, outcome in outcomes.items():
+        rows[name] = _row(seconds[name], outcome["compile_seconds"], len(everyone), outcome["form"], everyone)
         if first_only:
-            row |= {f"cached_{key}": value for key, value in _spread(cached[name]).items()}
-        timed[name] = (row, np.array(outcome["losses"]))
-    return timed, left_out
+            rows[name] |= {f"cached_{key}": value for key, value in _spread(seconds[f"{name} cached"]).items()}
+    return rows, {name: np.array(outcome["losses"]) for name, outcome in outcomes.items()}, left_out
 
 
 def fastest(found: Peer, workload: Workload, patience: float, tell: Callable) -> Contestant:
@@ -161,28 +155,27 @@ def fastest(found: Peer, workload: Workload, patience: float, tell: Callable) ->
     trial = thinned(everyone, 4 * CORES) if found.one_at_a_time else everyone
     best, tried, reasons = None, {}, []
     for form, build in found.forms.items():
+        program = None
         try:
             program = build(workload)
-        except NotImplementedError as error:
-            reasons.append(str(error))
-            continue
-        try:
-            first, _ = _seconds(lambda program=program: program.run(trial))
+            first = timing.seconds_of(lambda program=program: program.run(trial))[0]
             ahead = program.compile_seconds > 0 and first > patience  # compiled ahead of time: its first run is a warm one
-            warm = first if ahead else _seconds(lambda program=program: program.run(trial))[0]
-        except Exception as error:  # a form that this library version can't run: said in the results, and the others stand
-            reasons.append(f"{form}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
-            tell(f"{workload.name}:   {reasons[-1]}")
-            program.close()
+            warm = first if ahead else timing.seconds_of(lambda program=program: program.run(trial))[0]
+        except Exception as error:  # a form that this workload, library version or device can't have: it is said, and the others stand
+            text = (str(error).strip().splitlines() or [""])[0]
+            reasons.append(text if isinstance(error, NotImplementedError) else f"{form}: {type(error).__name__}: {text}")
+            tell(f"{workload.name}:   {form}: {reasons[-1]}")
+            if program is not None:
+                program.close()
             continue
         tried[form] = warm * len(everyone) / len(trial)
         tell(f"{workload.name}:   {form}: {tried[form]:.3g} s")
+        beaten = program
         if best is None or tried[form] < tried[best.form]:
-            if best is not None:
-                best.program.close()
+            beaten = best and best.program
             best = Contestant(program, trial, form, program.compile_seconds + max(0.0, first - warm), tried)
-        else:
-            program.close()
+        if beaten:
+            beaten.close()
     if best is None:
         raise NotImplementedError("; ".join(dict.fromkeys(reasons)))
     affordable = max(len(trial), math.floor(len(everyone) * patience / tried[best.form]))
@@ -219,27 +212,28 @@ def sgemm_peak(place: Place = CPU, size: int | None = None, seconds: float = 2.0
     size = size or (8192 if place.on_gpu else 2048)
     matrix = np.random.default_rng(0).random((size, size), np.float32)
     product, on_device = jax.jit(jnp.matmul), jnp.asarray(matrix)
-    jax.block_until_ready(product(on_device, on_device))
     peaks = {"xla": _sgemm(lambda: jax.block_until_ready(product(on_device, on_device)), size, seconds)}
     if not place.on_gpu:
-        peaks = {"numpy": _sgemm(lambda: matrix @ matrix, size, seconds)} | peaks
-    code = (
-        "import torch; from experiments.bench.harness import _sgemm;"
-        f"torch.set_num_threads({CORES}); matrix = torch.rand({size}, {size}, device={place.torch!r});"
-        f"print(_sgemm(lambda: (matrix @ matrix)[0, 0].item(), {size}, {seconds}))"  # a number is there when the product is
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=cold.ROOT, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        peaks["torch"] = float(done.stdout)
+        peaks["numpy"] = _sgemm(lambda: matrix @ matrix, size, seconds)
+    with contextlib.suppress(RuntimeError):  # PyTorch isn't installed, or not for this device
+        peaks["torch"] = timing.fresh("from experiments.bench.harness import torch_peak as run", place.torch, size, seconds)
     return peaks
 
 
+def torch_peak(device: str, size: int, seconds: float) -> float:
+    """By PyTorch, in the process that calls it."""
+    import torch
+
+    torch.set_num_threads(CORES)
+    matrix = torch.rand(size, size, device=device)
+    return _sgemm(lambda: (matrix @ matrix)[0, 0].item(), size, seconds)  # a number is there when the product is
+
+
 def _sgemm(multiply: Callable[[], Any], size: int, seconds: float) -> float:
+    multiply()  # compiles
     best, end = math.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
-        began = time.perf_counter()
-        multiply()
-        best = min(best, time.perf_counter() - began)
+        best = min(best, timing.seconds_of(multiply)[0])
     return 2 * size**3 / best / 1e9
 
 
@@ -264,9 +258,8 @@ def machine(peaks: dict[str, float], place: Place = CPU) -> dict[str, Any]:
 
 def _cpu() -> str:
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    )
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -274,6 +267,7 @@ def _row(seconds: list[float], compile_seconds: float, variants: int, form: str,
     spread = _spread(seconds)
     return spread | {
         "compile_seconds": compile_seconds,
+        "variants": variants,
         "variants_per_second": variants / spread["seconds"],
         "form": form,
         "variants_run": indices,
@@ -282,14 +276,3 @@ def _row(seconds: list[float], compile_seconds: float, variants: int, form: str,
 
 def _spread(seconds: list[float]) -> dict[str, Any]:
     return {"seconds": statistics.median(seconds), "seconds_min": min(seconds), "seconds_max": max(seconds), "runs": len(seconds)}
-
-
-def _seconds(run: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
-    outcome = run()
-    return time.perf_counter() - began, outcome
-
-
-def _run_once(program: Program, indices: tuple[int, ...]) -> Program:
-    program.run(indices)
-    return program

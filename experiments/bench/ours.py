@@ -9,7 +9,7 @@ import numpy as np
 
 import funcnet as fn
 from experiments.bench.program import Program
-from experiments.bench.workloads import PARAMETERS, Layers, Variant, Workload
+from experiments.bench.workloads import PARAMETERS, Layers, Workload
 
 KEY = 0  # of every sweep
 SHARED_NAMES: tuple[str, ...] = ("activation", "optimizer")  # hyperparameters whose names share a program, marked with fn.traced
@@ -48,14 +48,10 @@ def recipe_of(workload: Workload) -> Callable[..., fn.Training]:
     return recipe
 
 
-def hyperparameters(workload: Workload, variant: Variant) -> dict[str, Any]:
-    values = {name: getattr(variant, name) for name in workload.swept}
-    return {name: fn.traced(value) if name in SHARED_NAMES else value for name, value in values.items()}
-
-
 def call_of(workload: Workload) -> tuple[Callable[..., fn.Training], list[dict[str, Any]], fn.Dataset, dict[str, Any]]:
     """What `fn.sweep` is called with: the recipe, the variants, the data, and the rest by name."""
-    variants = [hyperparameters(workload, variant) for variant in workload.variants]
+    marks = {name: fn.traced if name in SHARED_NAMES else lambda value: value for name in workload.swept}
+    variants = [{name: mark(getattr(variant, name)) for name, mark in marks.items()} for variant in workload.variants]
     rest = {"key": jax.random.key(KEY), "num_steps": workload.num_steps, "batch_size": workload.batch_size}
     return recipe_of(workload), variants, fn.Dataset(workload.x, workload.y), rest
 
@@ -68,6 +64,13 @@ def build(workload: Workload, tell: Callable[[fn.Progress], None] | bool = False
         return fn.sweep(recipe, [variants[i] for i in indices], data, **rest, progress=tell).table["train/loss"]
 
     return Program(run)
+
+
+def foreseen(workload: Workload) -> float:
+    """The seconds of a warm sweep by `fn.plan`."""
+    recipe, variants, data, rest = call_of(workload)
+    seconds = fn.plan(recipe, variants, data, **rest).seconds
+    return seconds.rehearse + seconds.train
 
 
 def recorded(workload: Workload) -> Workload:
@@ -107,16 +110,3 @@ def recorded(workload: Workload) -> Workload:
         for layers, net in zip(models, params, strict=True)
     }
     return workload._replace(start=start, order=None if workload.batch_size is None else np.asarray(seen))
-
-
-def fit_alone(workload: Workload, index: int) -> float:
-    """The final training loss of one variant by `fit`, which a sweep must agree with."""
-    recipe, data = recipe_of(workload), fn.Dataset(workload.x, workload.y)
-    key = jax.random.fold_in(jax.random.key(KEY), 0)  # of replicate 0
-    setting = {name: getattr(workload.variants[index], name) for name in workload.swept}
-
-    def loss(key: jax.Array) -> jax.Array:
-        fit = fn.fit(recipe(**setting), data, key=key, num_steps=workload.num_steps, batch_size=workload.batch_size)
-        return fit.curves["train/loss"][-1]
-
-    return float(jax.jit(loss, compiler_options={"xla_backend_optimization_level": 1})(key))  # it runs once

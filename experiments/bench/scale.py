@@ -3,18 +3,16 @@
 python -m experiments.bench.scale [--variants 256 1024 4096 16384] [--repeats 3]
 """
 
-import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from experiments.bench import timing
+
 VARIANTS = (256, 1024, 4096, 16384)
+MEASURE = "from experiments.bench.scale import measure as run"
 
 
 def measure(variants: int, repeats: int) -> dict[str, Any]:
@@ -36,78 +34,43 @@ def measure(variants: int, repeats: int) -> dict[str, Any]:
     def recipe(learning_rate: float) -> fn.Training:
         return fn.training(fn.mlp((10, 1), "tanh"), fn.squared_error, fn.momentum(learning_rate), in_shape=(1,))
 
-    def sweep(store: Path | None) -> tuple[float, fn.SweepResult]:
+    def sweep(store: Path | None = None) -> fn.SweepResult:
         rates = fn.grid(learning_rate=np.geomspace(1e-3, 0.3, variants).tolist())
-        began = time.perf_counter()
         settings = dict(key=jax.random.key(2), num_steps=200, batch_size=None, eval_every=50, progress=False)
-        result = fn.sweep(recipe, rates, data, **settings, store=store)
-        return time.perf_counter() - began, result
+        return fn.sweep(recipe, rates, data, **settings, store=store)
 
-    sweep(None)  # compiles
-    plain, stored, shares = [], [], []
-    for _ in range(repeats):
-        plain.append(sweep(None)[0])
+    def stored() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            seconds, result = sweep(Path(folder) / "store")
-            stored.append(seconds)
-            shares.append(result.timing["store_seconds"] / seconds)
+            seconds, result = timing.seconds_of(lambda: sweep(Path(folder) / "store"))
+        shares.append(result.timing["store_seconds"] / seconds)
+        return seconds
+
+    sweep()  # compiles
+    shares: list[float] = []
+    seconds = timing.in_turn({"plain": timing.timed(sweep), "stored": stored}, repeats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 1e3 * 1.024
     return {
         "variants": variants,
-        "milliseconds": 1e3 * statistics.median(plain) / variants,
-        "stored": statistics.median(b / a for a, b in zip(plain, stored, strict=True)) - 1,
+        "milliseconds": 1e3 * statistics.median(seconds["plain"]) / variants,
+        "stored": statistics.median(timing.ratios(seconds["stored"], seconds["plain"])) - 1,
         "store_share": statistics.median(shares),
         "gigabytes": peak,
     }
 
 
-def in_process(variants: int, repeats: int) -> dict[str, Any]:
-    """The same in a process of its own, whose peak is nobody else's."""
-    code = "import json, sys; from experiments.bench.scale import measure; print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]))))"
-    done = subprocess.run([sys.executable, "-c", code, str(variants), str(repeats)], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(
-            f"scale: the measurement of {variants} variants must finish, got exit code {done.returncode}: {done.stderr[-2000:]}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def verdicts(found: list[dict[str, Any]]) -> list[tuple[str, bool]]:
-    """What is asked of the figures, and whether it holds."""
-    growth = max(row["milliseconds"] for row in found) / found[0]["milliseconds"] - 1
-    memory, share = max(row["gigabytes"] for row in found), max(row["store_share"] for row in found)
-    return [
-        (f"time a variant grows by a tenth at most, from {found[0]['variants']:,} variants on: by {growth:+.1%}", growth <= 0.1),
-        (f"peak memory stays under 2 GB: {memory:.2f} GB", memory < 2),
-        (f"storing takes at most 5% of the time: {share:.1%}", share <= 0.05),
-    ]
-
-
 def table(found: list[dict[str, Any]]) -> str:
     """The figures in Markdown."""
-    lines = ["| variants | ms a variant | with a store | of it writing | peak memory |", "|---|---|---|---|---|"]
-    for row in found:
-        figures = f"{row['milliseconds']:.3f} | {row['stored']:+.1%} | {row['store_share']:.1%} | {row['gigabytes']:.2f} GB"
-        lines.append(f"| {row['variants']:,} | {figures} |")
-    return "\n".join(lines)
+    head = ["variants", "ms a variant", "with a store", "of it writing", "peak memory"]
+    forms = {"variants": "{:,}", "milliseconds": "{:.3f}", "stored": "{:+.1%}", "store_share": "{:.1%}", "gigabytes": "{:.2f} GB"}
+    return timing.markdown(head, [[form.format(row[name]) for name, form in forms.items()] for row in found])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.bench.scale", description=__doc__.splitlines()[0])
-    parser.add_argument("--variants", type=int, nargs="+", default=VARIANTS, help="how many, upwards (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="of each measurement, whose median counts (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder to write to (default: %(default)s)")
+    parser = timing.parser(".scale", __doc__, repeats=3)
+    parser.add_argument("--variants", type=timing.number, nargs="+", default=VARIANTS, help="how many (default: %(default)s)")
     arguments = parser.parse_args()
-    if min(*arguments.variants, arguments.repeats, 1 << 30) < 1:
-        parser.error("--variants and --repeats must be at least 1")
-    found = [in_process(variants, arguments.repeats) for variants in sorted(arguments.variants)]
-    folder = arguments.out / "scale"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(table(found) + "\n")
-    (folder / "figures.json").write_text(json.dumps(found, indent=1))
+    found = [timing.fresh(MEASURE, variants, arguments.repeats) for variants in sorted(arguments.variants)]
     print(table(found))
-    for words, holds in verdicts(found):
-        print(f"{'holds' if holds else 'FAILS'}: {words}")
 
 
 if __name__ == "__main__":

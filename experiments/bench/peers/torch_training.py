@@ -27,9 +27,7 @@ class Trainer:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         self.workload, self.device = workload, torch.device(device)
-        if (
-            self.device.type != "cpu"
-        ):  # float32 throughout, as everyone: cuDNN's convolutions and recurrences are in TensorFloat-32 otherwise
+        if self.device.type != "cpu":  # float32 throughout, as everyone: cuDNN takes TensorFloat-32 otherwise
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
         self.x, y = self.put(workload.x), self.put(workload.y)
@@ -229,29 +227,27 @@ def stacked_gradient(layers: Layers, loss_fn: Callable) -> Callable:
     if any(kind not in ("dense", "activation", "dropout") for kind, _ in layers):
         raise NotImplementedError("only dense layers are written out")
 
+    def linear(x, weight, bias):
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
     def gradient(params, x, y, rates, draws):
-        leaves = [leaf.detach().requires_grad_() for leaf in params]
-        own, draws, count = iter(leaves), iter(draws), len(leaves[0])
-        hidden = x.expand(count, *x.shape)
-        for kind, size in layers:
-            if kind == "dense":
-                weight, bias = next(own), next(own)
-                hidden = torch.baddbmm(bias[:, None], hidden, weight.mT)
-            else:
-                hidden = ACTIVATIONS[size](hidden) if kind == "activation" else drop(hidden, rates[:, None, None], next(draws))
-        sum_of_means = loss_fn(hidden.flatten(0, 1), y.repeat(count, *[1] * (y.ndim - 1)), reduction="sum") / len(y)
+        leaves, count = [leaf.detach().requires_grad_() for leaf in params], len(params[0])
+        prediction = forward(layers, leaves, x.expand(count, *x.shape), rates[:, None, None], draws, linear)
+        sum_of_means = loss_fn(prediction.flatten(0, 1), y.repeat(count, *[1] * (y.ndim - 1)), reduction="sum") / len(y)
         return torch.autograd.grad(sum_of_means, leaves)
 
     return gradient
 
 
-def forward(layers: Layers, params: Tensors, x: torch.Tensor, rate: torch.Tensor | None = None, draws: Sequence = ()) -> torch.Tensor:
-    """One variant's prediction, in functions that vmap takes apart; without a rate, as in evaluation."""
+def forward(
+    layers: Layers, params: Tensors, x: torch.Tensor, rate: Any = None, draws: Sequence = (), linear: Any = F.linear
+) -> torch.Tensor:
+    """One variant's prediction, in functions that vmap knows; without a rate, as in evaluation. Of a dense net a stack's, given `linear`."""
     own_of, draws = iter(params), iter(draws)
     for kind, size in layers:
         own = [next(own_of) for _ in PARAMETERS.get(kind, ())]
         if kind == "dense":
-            x = F.linear(x, *own)
+            x = linear(x, *own)
         elif kind == "conv":
             x = F.conv2d(x, *own, padding="same")
         elif kind == "max_pool":
