@@ -15,10 +15,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA says of each program f
 import jax
 import pytest
 
+import funcnet
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(50_000, 20, 50)
 _MOST_BYTES = 2**30  # kept of what was compiled
+_MOST_MAPPINGS = 40_000  # of a process's memory, half of which a file of tests may take
 
 
 def pytest_configure(config):
@@ -40,6 +43,19 @@ def pytest_collection_modifyitems(items):
     """A test's name is the same in every process, or pytest-xdist's workers don't agree on what there is to run."""
     if named := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError(f"tests are named after an address, give their cases ids: {named}")
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Forgets what is compiled before it is too much: Linux allows a process 65,530 mappings, XLA crashes past them, and maps each program."""
+    if nextitem is None or nextitem.path != item.path:
+        try:
+            with open("/proc/self/maps") as maps:
+                mappings = sum(1 for _ in maps)
+        except OSError:  # not Linux
+            return
+        if mappings > _MOST_MAPPINGS:
+            funcnet.clear_caches()
+            gc.collect()
 
 
 def pytest_collection_finish():
