@@ -1,5 +1,7 @@
 """A small transformer, with and without positional encoding, and a recurrent net of its size read digits as sequences of columns."""
 
+import bisect
+
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,8 +57,9 @@ def size(model: fn.Layer) -> int:
 
 
 def as_large(parameters: int) -> int:
-    """The width of the recurrent net whose number of parameters is nearest to this number."""
-    return min(range(1, 200), key=lambda width: abs(size(recurrent(width)) - parameters))
+    """The width of the recurrent net whose number of parameters, which grows with the width, is nearest to this number."""
+    above = bisect.bisect_left(range(1, 200), parameters, key=lambda width: size(recurrent(width))) + 1
+    return min((max(above - 1, 1), above), key=lambda width: abs(size(recurrent(width)) - parameters))
 
 
 RECURRENT_WIDTH = as_large(size(transformer(True)))

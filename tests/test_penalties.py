@@ -191,7 +191,7 @@ def slope(loss, weight, bias, y):
     with jax.enable_x64(True):
         objective = penalized(dense(len(weight)), loss, l2(STRENGTH))
         params = {"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)}
-        return jax.grad(objective)(params, (jnp.asarray(X), jnp.asarray(y)))
+        return jax.jit(jax.grad(objective))(params, (jnp.asarray(X), jnp.asarray(y)))
 
 
 def test_l2_is_scikit_learns_alpha_and_c():

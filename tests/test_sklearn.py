@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from funcnet.sklearn import SweepClassifier, SweepRegressor, _ordered, classifier_recipe, regressor_recipe
 
-X, Y = load_iris(return_X_y=True)
+X, Y = (part[np.arange(150) % 5 < 4] for part in load_iris(return_X_y=True))  # 120, which are filled up: one program for parts of any size
 FEW = dict(variants=fn.grid(learning_rate=[1e-4, 1e-2]), num_steps=30, random_state=0)
 RNG = np.random.default_rng(0)
 
@@ -75,7 +75,7 @@ def test_what_is_predicted_is_the_model_of_the_sweep(fitted):
     for label in range(3):
         rows = np.flatnonzero(own.y == label)
         held[rows[np.cumsum(counts[rows]) <= 0.2 * counts[rows].sum() + 1e-9]] = True
-    assert [np.sum(counts[held & (own.y == label)]) for label in range(3)] == [10, 10, 10]
+    assert [np.sum(counts[held & (own.y == label)]) for label in range(3)] == [8, 8, 8]
     mean = np.average(own.x[~held], axis=0, weights=counts[~held])
     deviation = np.sqrt(np.average((own.x[~held] - mean) ** 2, axis=0, weights=counts[~held]))
     best = model.result_.best()
@@ -116,14 +116,16 @@ def test_labels_of_any_kind():
 
 
 def test_a_seed_decides_everything_and_the_order_of_the_rows_nothing():
-    order = np.random.default_rng(3).permutation(len(Y))
+    """Of 150 rows, more than a minibatch holds."""
+    x, y = load_iris(return_X_y=True)
+    order = np.random.default_rng(3).permutation(len(y))
     first, again, other = (SweepClassifier(**(FEW | {"random_state": seed})) for seed in (0, 0, 1))
-    first.fit(X, Y), again.fit(X[order], Y[order]), other.fit(X, Y)
-    np.testing.assert_array_equal(first.predict_proba(X), again.predict_proba(X))
-    assert not np.allclose(first.predict_proba(X), other.predict_proba(X))
+    first.fit(x, y), again.fit(x[order], y[order]), other.fit(x, y)
+    np.testing.assert_array_equal(first.predict_proba(x), again.predict_proba(x))
+    assert not np.allclose(first.predict_proba(x), other.predict_proba(x))
     assert np.array_equal(first.result_.table["validation/loss"], again.result_.table["validation/loss"])
     state = np.random.RandomState(0)
-    np.testing.assert_array_equal(SweepClassifier(**(FEW | {"random_state": state})).fit(X, Y).predict_proba(X), first.predict_proba(X))
+    np.testing.assert_array_equal(SweepClassifier(**(FEW | {"random_state": state})).fit(x, y).predict_proba(x), first.predict_proba(x))
 
 
 @pytest.mark.parametrize("validation", [0.2, 0.0])
@@ -182,7 +184,8 @@ def test_in_a_pipeline_a_cross_validation_and_a_grid_search_around_both():
     search = GridSearchCV(pipeline, {"sweepclassifier__num_steps": [1, 40], "sweepclassifier__refit": [True, False]}, cv=2).fit(X, Y)
     assert search.best_params_["sweepclassifier__num_steps"] == 40 and search.best_estimator_[-1].best_params_ == {"learning_rate": 1e-2}
     assert set(pipeline[-1].get_params()) == set(SweepRegressor().get_params())
-    assert cross_val_score(make_pipeline(StandardScaler(), SweepRegressor(**FEW)), *load_diabetes(return_X_y=True), cv=3).mean() > 0.2
+    x, y = (part[:441] for part in load_diabetes(return_X_y=True))  # of three parts of one size
+    assert cross_val_score(make_pipeline(StandardScaler(), SweepRegressor(**FEW)), x, y, cv=3).mean() > 0.2
 
 
 def tiny(in_shape, num_outputs, learning_rate, decay=0.9, optimizer="momentum", width=4):
@@ -321,8 +324,8 @@ def two(learning_rate):
             "SweepClassifier: variants must be a list of dicts, got a space",
         ),
         (lambda: SweepClassifier(metric="validation/acuracy").fit(X, Y), ValueError, "unknown metric 'validation/acuracy'; did you mean"),
-        (lambda: SweepClassifier().fit(X, Y, sample_weight=np.zeros(150)), ValueError, "(?i)sample.weight.*zero"),
-        (lambda: SweepClassifier().fit(X, Y, sample_weight=-np.ones(150)), ValueError, "Negative values"),
+        (lambda: SweepClassifier().fit(X, Y, sample_weight=np.zeros(120)), ValueError, "(?i)sample.weight.*zero"),
+        (lambda: SweepClassifier().fit(X, Y, sample_weight=-np.ones(120)), ValueError, "Negative values"),
         (lambda: SweepClassifier().fit(np.where(X > 5, np.nan, X), Y), ValueError, "contains NaN"),
         (lambda: SweepClassifier(two, [{"learning_rate": 0.1}]).fit(X, Y).predict(X), ValueError, None),
     ],

@@ -230,11 +230,12 @@ def test_a_weighted_loss_is_scikit_learns_with_sample_weight(name, masks):
     given = fn.Layer(lambda key, in_shape: (), lambda params, x, *, key=None: x)
     with jax.enable_x64(True):
         training = fn.training(given, name, fn.sgd(0.1), in_shape=predictions.shape[1:])
-        found = training.evaluate(training.init(KEY), fn.WeightedDataset(predictions, targets, weights))
+        evaluate = jax.jit(training.evaluate)
+        found = evaluate(training.init(KEY), fn.WeightedDataset(predictions, targets, weights))
         np.testing.assert_allclose(found["loss"], reference(metrics, weights), rtol=1e-9)
         some = weights > 0
         if masks:  # a mask is the set without the others
-            alone = training.evaluate(training.init(KEY), fn.Dataset(predictions[some], targets[some]))
+            alone = evaluate(training.init(KEY), fn.Dataset(predictions[some], targets[some]))
             np.testing.assert_allclose(found["loss"], alone["loss"], rtol=1e-9)
 
 
@@ -251,9 +252,12 @@ def test_a_weighted_loss_is_the_weighted_mean_of_what_each_example_loses(loss):
             each = jax.vmap(lambda x, y: fn.LOSSES[loss](fn.dense(3).apply(params, x), y))(jnp.asarray(batch.x), jnp.asarray(targets))
             return jnp.average(each, weights=jnp.asarray(WEIGHTS))
 
-        value, slope = jax.value_and_grad(mean)(state.params)
-        after, metrics = training.step(state, batch, KEY)
-        for found in (metrics["loss"], training.evaluate(state, batch)["loss"]):
+        @jax.jit
+        def run(state, batch):
+            return jax.value_and_grad(mean)(state.params), training.step(state, batch, KEY), training.evaluate(state, batch)
+
+        (value, slope), (after, metrics), evaluated = run(state, batch)
+        for found in (metrics["loss"], evaluated["loss"]):
             np.testing.assert_allclose(found, value, rtol=1e-9)
         for name in ("weight", "bias"):
             np.testing.assert_allclose(state.params[name] - after.params[name], slope[name], rtol=1e-7, atol=1e-10)

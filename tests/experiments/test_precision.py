@@ -14,11 +14,18 @@ from experiments import precision
 TINY = {"MLP": dict(seeds=2, steps=20), "CNN": dict(seeds=2, steps=4)}
 
 
+def small_cnn(learning_rate, compute, params, choice):
+    """The CNN with one convolution, which is compiled in half the time."""
+    model = fn.serial(fn.conv(4, 3), fn.activation("relu"), fn.max_pool(4), fn.flatten(), fn.dense(10))
+    return precision.training(precision.kept_in(fn.mixed_precision(model, compute), params), (1, 14, 14), learning_rate, choice)
+
+
 @pytest.fixture(scope="module")
 def outcome():
     """As on a GPU, where products have precisions of their own; here their numbers are the same, which is as good for a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "QUICK", TINY)
+        patch.setitem(precision.NETS, "CNN", small_cnn)
         patch.setattr(precision, "EXAMPLES", {True: 120})
         patch.setattr(precision, "products_differ", lambda: True)
         patch.setattr(jax, "default_device", lambda device: contextlib.nullcontext())  # which is another configuration, to be compiled for
@@ -45,7 +52,10 @@ def test_what_is_kept_and_what_is_computed_in(net, name):
 
 def test_all_precisions_start_alike(outcome):
     data = precision.digits(jax.random.key(1))
-    found = {name: precision.sweep(precision.mlp, data, jax.random.key(2), name, seeds=2, steps=1) for name in ("float32", "bfloat16")}
+    found = {
+        name: precision.sweep(precision.mlp, data, jax.random.key(2), name, **TINY["MLP"] | {"steps": 1})
+        for name in ("float32", "bfloat16")
+    }
     whole = precision.rows(found["float32"], precision.PRECISIONS["float32"])
     assert np.sum(whole) == 2 * len(precision.LEARNING_RATES)
     np.testing.assert_array_equal(found["float32"].table["train/loss"][whole], found["bfloat16"].table["train/loss"])
@@ -72,12 +82,13 @@ def test_on_a_cpu_only_bfloat16_changes_numbers_and_elsewhere_the_programs_say_i
 def test_a_word_that_does_not_arrive_is_seen(monkeypatch):
     assert precision.said("tpu", "tensorfloat32") == collections.Counter(HIGH=8)
     key, data = jax.random.key(0), precision.digits(jax.random.key(1))
-    found = {name: precision.sweep(precision.mlp, data, key, name, seeds=1, steps=2) for name in precision.PRODUCTS}
+    sizes = TINY["MLP"]  # whose programs are compiled
+    found = {name: precision.sweep(precision.mlp, data, key, name, **sizes) for name in precision.PRODUCTS}
     assert precision.words(found).holds
     monkeypatch.setattr(precision, "said", lambda platform, products: collections.Counter(HIGHEST=7, DEFAULT=1))
     assert not precision.words(found).holds
     monkeypatch.undo()
-    other = precision.sweep(precision.mlp, data, jax.random.key(9), "bfloat16", seeds=1, steps=2)
+    other = precision.sweep(precision.mlp, data, jax.random.key(9), "bfloat16", **sizes)
     assert not precision.words(found | {"bfloat16": other}).holds
 
 
