@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import remote_recipes
+from forgetting import forget_programs
 from jax.flatten_util import ravel_pytree
 
 import funcnet as fn
@@ -69,18 +70,18 @@ def test_a_row_is_fits(batch_size, drop):
         net, fn.grid(learning_rate=[0.1, 0.3], drop=[drop]), UNEQUAL, **SETTINGS | {"batch_size": batch_size, "replicates": 2}
     )
     assert result.table["replicate"].tolist() == [0, 0, 0, 1, 1, 1] * 2 and result.table["fold"].tolist() == [0, 1, 2] * 4
+    fit = jax.jit(lambda rate, fold, key: fn.fit(net(rate, drop=drop), fold, key=key, num_steps=90, batch_size=batch_size, eval_every=30))
+    assert [len(fold.train.y) for fold in UNEQUAL] == [31, 31, 32]
     for row in (1, 5, 9):
-        key = jax.random.fold_in(KEY, result.table["replicate"][row])
-        fitted = fn.fit(
-            result.training(row), UNEQUAL[result.table["fold"][row]], key=key, num_steps=90, batch_size=batch_size, eval_every=30
-        )
+        key = jax.random.fold_in(KEY, int(result.table["replicate"][row]))
+        fitted = fit(result.table["learning_rate"][row], UNEQUAL[result.table["fold"][row]], key)
         for name in ("train/loss", "validation/loss"):
             np.testing.assert_allclose(result.curves[name][row], fitted.curves[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("folds", [EQUAL, UNEQUAL], ids=["equal", "unequal"])
 def test_no_fold_compiles_anything_of_its_own(folds):
-    fn.clear_caches()
+    forget_programs()
     assert swept(folds).timing["programs"] == 4
     assert swept(folds[::-1]).timing["programs"] == 0
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forgetting import forget_programs
 
 import funcnet as fn
 from funcnet.sweeps import executors, foresight
@@ -67,11 +68,11 @@ def given(changed):
 def test_a_sweep_does_what_its_plan_says(name, monkeypatch, tmp_path):
     variants, changed = CASES[name]
     data, own = given(changed)
-    fn.clear_caches()
+    forget_programs()
     found = fn.plan(recipe, variants, data, **own)
     assert fn.plan(recipe, variants, data, **own).compilations == found.compilations  # whatever has been compiled by now
 
-    fn.clear_caches()
+    forget_programs()
     begun, run_task = [], executors.run_task
 
     def counted(task, *others):
@@ -82,7 +83,7 @@ def test_a_sweep_does_what_its_plan_says(name, monkeypatch, tmp_path):
     result = fn.sweep(recipe, variants, data, **own, store=tmp_path)
     assert found.compilations == result.timing["programs"] > 0
     assert found.lane_widths == result.timing["lane_widths"]
-    assert [program.chunks for program in found.programs] == [begun.count(group) for group in range(len(found.programs))]
+    assert [own.chunks for own in found.programs] == [begun.count(group) for group in range(len(found.programs))]
     assert found.runs == sum(program.runs for program in found.programs) == len(result)
     events, _ = read_events(tmp_path, 0)
     compiled = {event["group"]: (event["lanes"], event["bytes"]) for event in events if event["event"] == "compiled"}
@@ -99,7 +100,7 @@ def test_little_memory_makes_chunks_narrower():
 
 
 def test_what_a_plan_compiled_a_sweep_finds():
-    fn.clear_caches()
+    forget_programs()
     variants = fn.grid(learning_rate=RATES, width=[4, 6])
     found = fn.plan(recipe, variants, DATA, **SETTINGS)
     assert found.compilations > 4 and found.seconds.compile > 0
@@ -372,7 +373,7 @@ def test_a_device_that_cannot_be(monkeypatch):
 
 def test_a_device_at_hand_is_planned_for_as_under_default_device():
     device, variants = jax.devices("cpu")[0], fn.grid(learning_rate=RATES)
-    fn.clear_caches()
+    forget_programs()
     found = fn.plan(recipe, variants, DATA, **SETTINGS, device=device)
     assert found.measured and found.slots == len(executors.local_slots())
     with jax.default_device(device):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forgetting import forget_programs
 
 import funcnet as fn
 from funcnet.sweeps import loop, program
@@ -352,7 +353,7 @@ def test_training_goes_on_while_other_programs_are_compiled(monkeypatch):
         if progress.runs_done >= 8:
             done.set()
 
-    fn.clear_caches()
+    forget_programs()
     monkeypatch.setattr(program, "_executable", slow)
     monkeypatch.setattr(engine, "local_slots", lambda: [Slot(jax.devices()[0], 0)])
 

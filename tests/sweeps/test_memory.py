@@ -1,6 +1,7 @@
 """Memory: the budget that a sweep finds, chunks that are halved when it was not enough, and data that stays in its file."""
 
 import collections
+import functools
 import json
 import os
 import subprocess
@@ -106,14 +107,26 @@ class OutOfMemory:
 FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
 
 
-@pytest.mark.parametrize("error", [FULL, MemoryError("no more")], ids=["a device's", "Python's"])
-@pytest.mark.parametrize("changed", [{}, {"replicates": 2}, {"prune": fn.prune.successive_halving(6)}, {"randomness": "independent"}])
-def test_a_chunk_that_needs_more_than_there_is_is_halved(error, changed, monkeypatch, caplog):
-    variants = fn.grid(learning_rate=RATES[:11], width=[5, 6])
-    whole = fn.sweep(recipe, variants, DATA, **SETTINGS, chunk_size=3, **changed)
+TWO_PROGRAMS = fn.grid(learning_rate=RATES[:11], width=[5, 6])
+WAYS = {
+    "as ever": {},
+    "replicates": {"replicates": 2},
+    "pruned": {"prune": fn.prune.successive_halving(6)},
+    "keys of their own": {"randomness": "independent"},
+}
+
+
+@functools.cache
+def in_narrow_chunks(way):
+    return fn.sweep(recipe, TWO_PROGRAMS, DATA, **SETTINGS, chunk_size=3, **WAYS[way])
+
+
+@pytest.mark.parametrize("way, error", [("as ever", MemoryError("no more")), *((way, FULL) for way in WAYS)])
+def test_a_chunk_that_needs_more_than_there_is_is_halved(way, error, monkeypatch, caplog):
+    whole = in_narrow_chunks(way)
     OutOfMemory(monkeypatch, 3, error)
     with caplog.at_level("WARNING", "funcnet"):
-        result = fn.sweep(recipe, variants, DATA, **SETTINGS, chunk_size=12, **changed)
+        result = fn.sweep(recipe, TWO_PROGRAMS, DATA, **SETTINGS, chunk_size=12, **WAYS[way])
     assert "out of memory" in caplog.text and "lanes 12, now 6" in caplog.text
     assert result.timing["lane_widths"] == [3, 3] and result.timing["halved"] > 0
     for name, column in whole.table.items():
@@ -139,14 +152,12 @@ def compilers_run_out(monkeypatch, most, error):
     monkeypatch.setattr(executors, "compile_programs", lambda trial, kind: Lost() if len(kind.lanes.lane) > most else own(trial, kind))
 
 
-@pytest.mark.parametrize("error", [FULL, MemoryError()], ids=["a device's", "Python's, without a word"])
-@pytest.mark.parametrize("changed", [{}, {"replicates": 2}, {"prune": fn.prune.successive_halving(6)}, {"randomness": "independent"}])
-def test_a_program_that_needs_more_than_there_is_to_compile_is_halved(error, changed, monkeypatch, caplog):
-    variants = fn.grid(learning_rate=RATES[:11], width=[5, 6])
-    whole = fn.sweep(recipe, variants, DATA, **SETTINGS, chunk_size=3, **changed)
+@pytest.mark.parametrize("way, error", [("as ever", MemoryError()), *((way, FULL) for way in WAYS)])
+def test_a_program_that_needs_more_than_there_is_to_compile_is_halved(way, error, monkeypatch, caplog):
+    whole = in_narrow_chunks(way)
     compilers_run_out(monkeypatch, 3, error)
     with caplog.at_level("WARNING", "funcnet"):
-        result = fn.sweep(recipe, variants, DATA, **SETTINGS, chunk_size=12, **changed)
+        result = fn.sweep(recipe, TWO_PROGRAMS, DATA, **SETTINGS, chunk_size=12, **WAYS[way])
     assert "out of memory" in caplog.text and "lanes 12, now 6" in caplog.text
     assert result.timing["lane_widths"] == [3, 3] and result.timing["halved"] == 4  # of two programs, from 12 to 6 to 3
     for name, column in whole.table.items():
@@ -242,13 +253,16 @@ def anonymous():
     return max(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(("RssAnon:",))) // 1024
 def recipe(learning_rate):
     return fn.training(fn.dense(2), fn.cross_entropy, fn.sgd(learning_rate), in_shape=(1024,))
-x, y = np.load(sys.argv[1], mmap_mode=sys.argv[3] or None), np.load(sys.argv[2])
+y = np.load(sys.argv[2])
 settings = dict(key=jax.random.key(0), num_steps=20, batch_size=8, progress=False, chunk_size=2, memory_budget=2**27)
-few = fn.Split(fn.Dataset(np.array(x[:64]), y[:64]), fn.Dataset(np.array(x[64:96]), y[64:96]))
-fn.sweep(recipe, fn.grid(learning_rate=[0.001, 0.01]), few, **settings)
-before = anonymous()
-result = fn.sweep(recipe, fn.grid(learning_rate=[0.001, 0.01]), fn.Split(fn.Dataset(x, y), few.validation), **settings)
-print(json.dumps({"grown": anonymous() - before, "loss": result.table["train/loss"].tolist(), "validation": result.table["validation/loss"].tolist()}))
+for mode in ("r", None):
+    x = np.load(sys.argv[1], mmap_mode=mode)
+    few = fn.Split(fn.Dataset(np.array(x[:64]), y[:64]), fn.Dataset(np.array(x[64:96]), y[64:96]))
+    fn.sweep(recipe, fn.grid(learning_rate=[0.001, 0.01]), few, **settings)
+    before = anonymous()
+    result = fn.sweep(recipe, fn.grid(learning_rate=[0.001, 0.01]), fn.Split(fn.Dataset(x, y), few.validation), **settings)
+    losses = {part: result.table[part + "/loss"].tolist() for part in ("train", "validation")}
+    print(json.dumps({"grown": anonymous() - before, **losses}))
 """
 
 
@@ -257,16 +271,15 @@ def test_data_larger_than_the_budget_stays_in_its_file_with_the_same_numbers(tmp
     """300 MB of examples, with a budget of 128 MB: neither the checks, nor training, nor evaluation takes them into memory."""
     examples = 76_800
     x = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float32, shape=(examples, 1024))
+    block = RNG.normal(size=(6400, 1024)).astype(np.float32)
     for begin in range(0, examples, 6400):
-        x[begin : begin + 6400] = RNG.normal(size=(6400, 1024)).astype(np.float32)
+        x[begin : begin + 6400] = block + np.float32(begin / examples)
     x.flush()
     np.save(tmp_path / "y.npy", (x[:, 0] > 0).astype(np.int32))
     del x
-    found = {}
-    for mode in ("r", ""):
-        command = [sys.executable, "-c", MAPPED, str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), mode]
-        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        found[mode] = json.loads(done.stdout.splitlines()[-1])
-    assert found["r"]["loss"] == found[""]["loss"] and found["r"]["validation"] == found[""]["validation"]
-    assert found["r"]["grown"] < 100, found
+    command = [sys.executable, "-c", MAPPED, str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    mapped, loaded = map(json.loads, done.stdout.splitlines()[-2:])
+    assert mapped["train"] == loaded["train"] and mapped["validation"] == loaded["validation"]
+    assert mapped["grown"] < 100, mapped

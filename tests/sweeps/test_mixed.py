@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 
 import funcnet as fn
-from funcnet.sweeps import mixed
+from funcnet.sweeps import executors, mixed, rehearsal
 
 RNG = np.random.default_rng(0)
 DATA = fn.split(fn.Dataset(RNG.normal(size=(60, 6)).astype(np.float32), RNG.integers(0, 3, 60)), key=jax.random.key(0))
 IMAGES = fn.split(fn.Dataset(RNG.normal(size=(40, 1, 5, 5)).astype(np.float32), RNG.integers(0, 3, 40)), key=jax.random.key(0))
 WORDS = fn.split(fn.Dataset(RNG.integers(0, 7, (40, 4)), RNG.integers(0, 3, 40)), key=jax.random.key(0))
-SETTINGS = dict(key=jax.random.key(1), num_steps=9, batch_size=16, eval_every=4, progress=False)
+SETTINGS = dict(key=jax.random.key(1), num_steps=9, batch_size=16, eval_every=4, chunk_size=2, progress=False)  # one width: shared programs
 
 
 @pytest.fixture(autouse=True)
 def compiling_is_slow(monkeypatch):
-    """So that one program for all sizes is always the faster way."""
+    """So that one program for all sizes is always the faster way; on one core, also for two sizes."""
+    own = mixed.seconds_each_way
     monkeypatch.setattr(mixed, "_COMPILE", 1e3)
+    monkeypatch.setattr(rehearsal, "seconds_each_way", lambda *given: own(*given[:-1], 1))
 
 
 def made(model, optimizer=None, in_shape=(6,), **settings):
@@ -98,37 +100,41 @@ def with_a_key(width):
     return fn.Training(init, step, lambda state, part: plain.evaluate(state[0], part))
 
 
-WIDTHS = [3, 9, 5]
+WIDTHS = [3, 9]
+THREE = fn.grid(width=[3, 9, 5], learning_rate=[1e-2, 3e-2])
 SHARED = {
-    "dense": (net, DATA, dict(width=WIDTHS, learning_rate=[1e-2, 3e-2])),
-    "traced activations": (net, DATA, dict(width=WIDTHS, activation=fn.traced(["relu", "tanh"]))),
-    "dropout and momentum": (dropping, DATA, dict(width=WIDTHS, rate=[0.2, 0.5])),
-    "two sizes": (two, DATA, dict(width=[3, 8], second=[7, 2])),
-    "residual and adamw": (skipping, DATA, dict(width=WIDTHS)),
-    "channels": (pictures, IMAGES, dict(width=WIDTHS)),
-    "flattened channels": (flat, IMAGES, dict(width=WIDTHS)),
-    "vectors of words": (words, WORDS, dict(width=WIDTHS)),
-    "a layer of one's own": (own_layer, DATA, dict(width=WIDTHS)),
-    "a random key in the state": (with_a_key, DATA, dict(width=WIDTHS)),
-    "clipping by the norm": (clipped, DATA, dict(width=WIDTHS)),
-    "optax": (with_optax, DATA, dict(width=WIDTHS)),
-    "a schedule, and trust ratios": (scheduled, DATA, dict(width=WIDTHS, rate=[0.01, 0.05])),
+    "dense": (net, DATA, THREE),
+    "traced activations": (net, DATA, fn.grid(width=WIDTHS, activation=fn.traced(["relu", "tanh"]))),
+    "dropout and momentum": (dropping, DATA, fn.grid(width=WIDTHS, rate=[0.2, 0.5])),
+    "two sizes": (two, DATA, [dict(width=3, second=7), dict(width=8, second=2)]),
+    "residual and adamw": (skipping, DATA, fn.grid(width=WIDTHS)),
+    "channels": (pictures, IMAGES, fn.grid(width=WIDTHS)),
+    "flattened channels": (flat, IMAGES, fn.grid(width=WIDTHS)),
+    "vectors of words": (words, WORDS, fn.grid(width=WIDTHS)),
+    "a layer of one's own": (own_layer, DATA, fn.grid(width=WIDTHS)),
+    "a random key in the state": (with_a_key, DATA, fn.grid(width=WIDTHS)),
+    "clipping by the norm": (clipped, DATA, fn.grid(width=WIDTHS)),
+    "optax": (with_optax, DATA, fn.grid(width=WIDTHS)),
+    "a schedule, and trust ratios": (scheduled, DATA, fn.grid(width=WIDTHS, rate=[0.01, 0.05])),
 }
 
 
-def traced(values):
-    return {name: fn.traced(own) if isinstance(own[0], int) else own for name, own in values.items()}
+def traced(variants):
+    return [{name: fn.traced(own) if isinstance(own, int) else own for name, own in variant.items()} for variant in variants]
 
 
-def assert_same_numbers(one, other):
+def assert_same_numbers(one, other, rows=None):
+    """Of two results; of these rows of the first one."""
     assert one.table.keys() == other.table.keys()
-    for name, column in other.table.items():
-        if column.dtype.kind == "f":
-            np.testing.assert_allclose(one.table[name], column, rtol=2e-4, atol=2e-5, err_msg=name)
+    rows = list(range(len(one)) if rows is None else rows)
+    for name in other.table.keys() - {"variant"}:
+        ours, theirs = one.table[name][rows], other.table[name]
+        if theirs.dtype.kind == "f":
+            np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5, err_msg=name)
         else:
-            np.testing.assert_array_equal(one.table[name], column, err_msg=name)
-    for row in range(len(one)):
-        ours, theirs = one.state(row), other.state(row)
+            np.testing.assert_array_equal(ours, theirs, err_msg=name)
+    for i, row in enumerate(rows):
+        ours, theirs = one.state(row), other.state(i)
         assert jax.tree.structure(ours) == jax.tree.structure(theirs)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(mixed._bare(a), mixed._bare(b), rtol=1e-3, atol=1e-4), ours, theirs)
 
@@ -139,7 +145,7 @@ def programs(result):
 
 @pytest.mark.parametrize("name", SHARED)
 def test_sizes_in_one_program_have_the_numbers_of_a_program_for_each(name):
-    recipe, data, values = SHARED[name]
+    recipe, data, variants = SHARED[name]
     if name == "optax":  # which adds whole numbers to floats
         usual = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
     else:
@@ -147,18 +153,19 @@ def test_sizes_in_one_program_have_the_numbers_of_a_program_for_each(name):
     with contextlib.ExitStack() as stack:
         for setting in usual:
             stack.enter_context(setting)
-        _both_agree(recipe, data, values)
+        _both_agree(name, recipe, data, variants)
 
 
-def _both_agree(recipe, data, values):
-    together = fn.sweep(recipe, fn.grid(**traced(values)), data, **SETTINGS)
-    apart = fn.sweep(recipe, fn.grid(**values), data, **SETTINGS)
-    assert programs(together) == 1 and programs(apart) > 1
-    assert_same_numbers(together, apart)
+def _both_agree(name, recipe, data, variants):
+    together = fn.sweep(recipe, traced(variants), data, **SETTINGS)
+    rows = range(len(variants)) if name == "dense" else [i for i, own in enumerate(variants) if own["width"] == 3]  # those filled up
+    apart = fn.sweep(recipe, [variants[row] for row in rows], data, **SETTINGS)
+    assert programs(together) == 1 and programs(apart) == (3 if name == "dense" else 1)
+    assert_same_numbers(together, apart, rows)
 
 
 def test_a_state_is_of_its_own_size_wherever_it_goes(tmp_path):
-    result = fn.sweep(net, fn.grid(width=fn.traced(WIDTHS)), DATA, **SETTINGS, replicates=2, keep=3)
+    result = fn.sweep(net, traced(THREE), DATA, **SETTINGS, replicates=2, keep=3)
     best = result.best("validation/loss")
     assert best.state.params[0]["weight"].shape == (best.hyperparameters["width"], 6)
     evaluated = result.evaluate(best.row, DATA.validation)
@@ -173,7 +180,7 @@ def test_a_state_is_of_its_own_size_wherever_it_goes(tmp_path):
 WAYS = {
     "replicates of their own randomness": (DATA, dict(replicates=2, randomness="independent")),
     "all examples at once": (DATA, dict(batch_size=None)),
-    "narrow chunks": (DATA, dict(chunk_size=2)),
+    "chunks as wide as suits": (DATA, dict(chunk_size=None)),
     "folds of several sizes": ([DATA, fn.split(fn.Dataset(*DATA.train), key=jax.random.key(3))], {}),
     "a rule that stops runs": (DATA, dict(prune=fn.prune.median())),
     "the best state of each": (DATA, dict(keep_best=True)),
@@ -207,7 +214,7 @@ def test_sequences_with_a_label_at_each_step(monkeypatch):
 
 
 def test_fewer_examples_than_there_are():
-    variants = dict(width=[3, 9, 5], num_examples=[20, 40])
+    variants = dict(width=WIDTHS, num_examples=[20, 40])
     together, apart = (
         fn.sweep(net, fn.grid(**own), DATA, **SETTINGS) for own in (variants | {"width": fn.traced(variants["width"])}, variants)
     )
@@ -216,19 +223,18 @@ def test_fewer_examples_than_there_are():
 
 
 def test_on_workers():
-    variants = fn.grid(width=fn.traced(WIDTHS))
-    here = fn.sweep(net, variants, DATA, **SETTINGS, chunk_size=2)
+    variants = traced(THREE)
+    here = fn.sweep(net, variants, DATA, **SETTINGS)
     with ThreadPoolExecutor(1) as pool:
-        there = fn.sweep(net, variants, DATA, **SETTINGS, chunk_size=2, executor=pool)
+        there = fn.sweep(net, variants, DATA, **SETTINGS, executor=pool)
     np.testing.assert_array_equal(there.table["validation/loss"], here.table["validation/loss"])
 
 
 def test_a_second_sweep_compiles_nothing():
-    variants = fn.grid(width=fn.traced(WIDTHS), learning_rate=[1e-2, 2e-2])
-    fn.sweep(net, variants, DATA, **SETTINGS)
+    fn.sweep(net, traced(THREE), DATA, **SETTINGS)
     with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(mixed, "_both_ways", None)  # not called either
-        again = fn.sweep(net, fn.grid(width=fn.traced(WIDTHS), learning_rate=[3e-2, 4e-2]), DATA, **SETTINGS)
+        again = fn.sweep(net, fn.grid(width=fn.traced([3, 9, 5]), learning_rate=[2e-2, 4e-2]), DATA, **SETTINGS)
     assert again.timing["programs"] == 0
 
 
@@ -275,26 +281,38 @@ UNLIKE = {
 }
 
 
+class Enough(Exception):
+    """Raised where programs would be compiled: what shares one has been decided."""
+
+
 @pytest.mark.parametrize("name", UNLIKE)
-def test_sizes_that_would_change_the_numbers_have_a_program_each_and_the_log_says_why(name, caplog):
+def test_sizes_that_would_change_the_numbers_have_a_program_each_and_the_log_says_why(name, caplog, monkeypatch):
     recipe, data, why = UNLIKE[name]
-    widths = [2, 3, 5]
-    with caplog.at_level(logging.INFO, "funcnet"):
-        together = fn.sweep(recipe, fn.grid(width=fn.traced(widths)), data, **SETTINGS)
+
+    def compile_programs(trial, kind):
+        raise Enough
+
+    monkeypatch.setattr(executors, "compile_programs", compile_programs)
+    with caplog.at_level(logging.INFO, "funcnet"), pytest.raises(Enough):
+        fn.sweep(recipe, fn.grid(width=fn.traced([2, 3])), data, **SETTINGS)
     said = [record.getMessage() for record in caplog.records if "sizes, of" in record.getMessage()]
-    assert len(said) == 1 and re.search(rf"width in 3 sizes up to 5: a program for each, since .*({why})", said[0]), said
-    apart = fn.sweep(recipe, fn.grid(width=widths), data, **SETTINGS)
+    assert len(said) == 1 and re.search(rf"width in 2 sizes up to 3: a program for each, since .*({why})", said[0]), said
+
+
+def test_sizes_that_have_a_program_each_are_trained_as_if_they_were_not_traced():
+    widths = [2, 3, 5]
+    together, apart = (fn.sweep(normalised, fn.grid(width=own), DATA, **SETTINGS) for own in (fn.traced(widths), widths))
     assert programs(together) == programs(apart) == 3
     for metric in ("train/loss", "validation/loss"):
         np.testing.assert_array_equal(together.table[metric], apart.table[metric])
 
 
 def test_some_kinds_share_a_program_and_others_have_one_for_each():
-    variants = dict(activation=["relu", "sigmoid", "tanh"], width=WIDTHS)
-    planned = fn.plan(net, fn.grid(**variants | {"width": fn.traced(WIDTHS)}), DATA, **SETTINGS)
-    assert len(planned.programs) == 2 + len(WIDTHS) and len(planned.notes) == 3
-    together, apart = (fn.sweep(net, fn.grid(**own), DATA, **SETTINGS) for own in (variants | {"width": fn.traced(WIDTHS)}, variants))
-    assert programs(together) == 2 + len(WIDTHS)
+    variants = fn.grid(activation=["relu", "sigmoid"], width=[3, 9, 5], learning_rate=[1e-2])
+    planned = fn.plan(net, traced(variants), DATA, **SETTINGS)
+    assert len(planned.programs) == 1 + 3 and len(planned.notes) == 2
+    together, apart = (fn.sweep(net, own, DATA, **SETTINGS) for own in (traced(variants), variants))
+    assert programs(together) == 1 + 3
     assert_same_numbers(together, apart)
 
 
@@ -318,30 +336,30 @@ def test_a_largest_that_the_recipe_refuses_is_no_reason_to_refuse_the_others(cap
         return made(fn.mlp((width, second, 3), "relu"))
 
     with caplog.at_level(logging.INFO, "funcnet"):
-        result = fn.sweep(apart, [dict(width=fn.traced(a), second=fn.traced(b)) for a, b in ((2, 9), (9, 2), (4, 4))], DATA, **SETTINGS)
-    assert programs(result) == 3 and "filled up to the largest it fails: ValueError: too large" in caplog.text
+        result = fn.sweep(apart, [dict(width=fn.traced(a), second=fn.traced(b)) for a, b in ((2, 9), (9, 2))], DATA, **SETTINGS)
+    assert programs(result) == 2 and "filled up to the largest it fails: ValueError: too large" in caplog.text
 
 
 @pytest.mark.parametrize("more, why", [("store", "a store may grow"), ("evolve", "numbers that evolve")])
 def test_what_can_not_be_filled_up_has_a_program_each(more, why, tmp_path):
     given = {"store": tmp_path / "store"} if more == "store" else {"evolve": fn.population()}
-    variants = fn.grid(width=fn.traced([3, 5]), learning_rate=[1e-2, 1e-3])
+    variants = fn.grid(width=fn.traced(WIDTHS), learning_rate=[1e-2, 1e-3])
     planned = fn.plan(net, variants, DATA, **{**SETTINGS, "progress": None} | given)
     assert len(planned.programs) == 2 and why in planned.notes[0] and why in repr(planned)
     result = fn.sweep(net, variants, DATA, **SETTINGS | given)
     assert programs(result) == 2
     if more == "store":
-        more_variants = variants + fn.grid(width=fn.traced([9]), learning_rate=[1e-2])
+        more_variants = variants + fn.grid(width=fn.traced([5]), learning_rate=[1e-2])
         assert programs(fn.sweep(net, more_variants, DATA, **SETTINGS | given)) == 3
 
 
 def test_one_size_alone_picks_its_program_without_a_word():
-    planned = fn.plan(net, fn.grid(width=fn.traced([4]), learning_rate=[1e-2, 1e-3]), DATA, **SETTINGS)
-    assert planned.notes == () and planned.programs[0].static == {"width": 4}
+    planned = fn.plan(net, fn.grid(width=fn.traced([5]), learning_rate=[1e-2, 1e-3]), DATA, **SETTINGS)
+    assert planned.notes == () and planned.programs[0].static == {"width": 5}
 
 
 def test_a_plan_says_what_it_does_with_sizes():
-    planned = fn.plan(net, fn.grid(width=fn.traced(WIDTHS)), DATA, **SETTINGS)
+    planned = fn.plan(net, traced(THREE), DATA, **SETTINGS)
     assert len(planned.programs) == 1
     assert "sizes" in repr(planned) and "width in 3 sizes up to 9: one program, filled up to the largest, about" in repr(planned)
 
@@ -376,7 +394,7 @@ def test_what_the_recipe_computes_now_is_tried_again():
     def recipe(width):
         return made(fn.mlp((width, 3), slope["activation"]))
 
-    variants = fn.grid(width=fn.traced([3, 4, 5]))
+    variants = fn.grid(width=fn.traced([3, 4]))
     assert programs(fn.sweep(recipe, variants, DATA, **SETTINGS)) == 1
     slope["activation"] = "sigmoid"
-    assert programs(fn.sweep(recipe, variants, DATA, **SETTINGS)) == 3
+    assert programs(fn.sweep(recipe, variants, DATA, **SETTINGS)) == 2

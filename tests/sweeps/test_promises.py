@@ -10,6 +10,7 @@ import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forgetting import forget_programs
 from properties import assert_close, assert_same_bits
 
 import funcnet as fn
@@ -87,26 +88,26 @@ sys.path[:0] = [{root!r}, {tests!r}, {here!r}]
 import jax
 import funcnet as fn
 import test_promises as t
-assert jax.local_device_count() == {count}
+assert jax.local_device_count() == 4
 rates = [{{"learning_rate": rate}} for rate in t.RATES[:12]] + [{{"learning_rate": 1e38}}]
 fn.sweep(t.recipe, rates, t.DATA, **t.SETTINGS).save(sys.argv[1])
 """
 
 
-def test_on_one_two_and_four_devices(sixty_four, tmp_path):
-    for count in (1, 2, 4):
-        code = _ON_DEVICES.format(root=str(ROOT), tests=str(ROOT / "tests"), here=str(Path(__file__).parent), count=count)
-        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
-        subprocess.run([sys.executable, "-c", code, str(tmp_path / str(count))], env=environment, check=True)
-        result = fn.load_result(tmp_path / str(count), recipe)
-        assert result.table["status"][12] == "diverged"
-        for row in range(12):
-            assert_rows_equal(sixty_four, row, result, row)
+def test_in_another_process_of_four_devices(sixty_four, tmp_path):
+    """On one, two and eight as on four: test_devices."""
+    code = _ON_DEVICES.format(root=str(ROOT), tests=str(ROOT / "tests"), here=str(Path(__file__).parent))
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True)
+    result = fn.load_result(tmp_path, recipe)
+    assert result.table["status"][12] == "diverged"
+    for row in range(12):
+        assert_rows_equal(sixty_four, row, result, row)
 
 
 @pytest.mark.parametrize(
     "extra",
-    [{}, {"batch_size": 5}, {"batch_size": None}, {"num_steps": 13}, {"num_examples": 17}, {"num_examples": 17, "batch_size": None}],
+    [{"batch_size": 5, "num_steps": 13}, {"batch_size": None}, {"num_examples": 17}, {"num_examples": 17, "batch_size": None}],
     ids=str,
 )
 def test_a_row_is_what_fit_gives(extra):
@@ -216,7 +217,7 @@ def test_64_numeric_variants_compile_each_program_once_and_a_second_sweep_nothin
         return fn.space(learning_rate=fn.log_uniform(1e-3, 1.0), l2=fn.log_uniform(1e-6, 1.0)).sample(64, key=jax.random.key(seed))
 
     TRACES.clear()
-    fn.clear_caches()  # draw may be another sweep's too
+    forget_programs()  # draw may be another sweep's too
     first = fn.sweep(fresh, variants(0), DATA, **SETTINGS)
     assert first.timing["programs"] == 4  # init, draw, advance and evaluate, for 16 chunks
     traced = len(TRACES)

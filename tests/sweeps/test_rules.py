@@ -59,15 +59,16 @@ def test_what_is_infinite_at_the_start_is_no_divergence(eval_every):
     np.testing.assert_allclose(fits.curves["train/loss"][:, -1], result.table["train/loss"], rtol=1e-6)
 
 
-def turning(leaf, at, value):
-    """Training of which one leaf, finite at first, becomes something else at a step."""
+def turning(at):
+    """Training of which the state (part 0) or the loss (part 1), finite at first, becomes something else at a step."""
 
-    def recipe(learning_rate):
+    def recipe(part, kind):
+        value = jnp.array([jnp.nan, jnp.inf, -jnp.inf])[jnp.asarray(kind, jnp.int32)]
+
         def step(state, batch, key):
             turned = state["step"] + 1 == at
-            loss = jnp.where(turned, value, 1.0) if leaf == "loss" else 1.0
-            x = jnp.where(turned, value, state["x"]) if leaf == "x" else state["x"]
-            return {"x": x, "never": state["never"], "step": state["step"] + 1}, {"loss": loss * (1 + 0 * learning_rate)}
+            x = jnp.where(turned & (part == 0), value, state["x"])
+            return {"x": x, "never": state["never"], "step": state["step"] + 1}, {"loss": jnp.where(turned & (part == 1), value, 1.0)}
 
         start = {"x": jnp.zeros(2), "never": jnp.array([jnp.nan, 1.0]), "step": jnp.int32(0)}
         return fn.Training(lambda key: start, step, lambda state, part: {"loss": jnp.sum(state["x"])})
@@ -76,14 +77,18 @@ def turning(leaf, at, value):
 
 
 @pytest.mark.parametrize("eval_every", [1, 5, None])
-@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
-@pytest.mark.parametrize("leaf", ["x", "loss"])
-def test_what_becomes_infinite_is_one(leaf, value, eval_every):
-    recipe = turning(leaf, at=7, value=value)
-    result = fn.sweep(recipe, fn.grid(learning_rate=[0.1]), DATA, **SETTINGS, eval_every=eval_every)
-    assert (result.table["status"][0], result.table["steps"][0]) == ("diverged", 6)
-    fit = fn.fit(recipe(0.1), DATA, key=jax.random.key(0), num_steps=12, batch_size=8, eval_every=eval_every or 12)
-    assert int(fit.state["step"]) == 6 and np.isnan(fit.curves["train/loss"][-1])
+def test_what_becomes_infinite_is_one(eval_every):
+    recipe = turning(at=7)
+    result = fn.sweep(recipe, fn.grid(part=[0.0, 1.0], kind=[0.0, 1.0, 2.0]), DATA, **SETTINGS, eval_every=eval_every)
+    assert result.table["status"].tolist() == ["diverged"] * 6 and result.table["steps"].tolist() == [6] * 6
+
+    @jax.jit
+    def fit(part, kind):
+        return fn.fit(recipe(part, kind), DATA, key=jax.random.key(0), num_steps=12, batch_size=8, eval_every=eval_every or 12)
+
+    for row in range(6):
+        fitted = fit(result.table["part"][row], result.table["kind"][row])
+        assert int(fitted.state["step"]) == 6 and np.isnan(fitted.curves["train/loss"][-1])
 
 
 # Keys.

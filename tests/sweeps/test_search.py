@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forgetting import forget_programs
 
 import funcnet as fn
 
@@ -103,7 +104,7 @@ def test_a_later_round_compiles_nothing():
 
     programs = []
     for rounds in (1, 3):
-        fn.clear_caches()
+        forget_programs()
         programs.append(searched(Listed(*ROUNDS), fresh, rounds=rounds).timing["programs"])
     assert programs[0] == programs[1] > 0
 

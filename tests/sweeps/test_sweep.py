@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forgetting import forget_programs
 
 import funcnet as fn
 from funcnet.sweeps import run as engine
@@ -35,7 +36,7 @@ def test_what_failed_to_compile_is_compiled_anew(monkeypatch):
     def fresh(learning_rate):
         return recipe(learning_rate)
 
-    fn.clear_caches()  # another test's sweep may have compiled the same
+    forget_programs()  # another test's sweep may have compiled the same
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules["funcnet.sweeps.program"], "_executable", fails)
         with pytest.raises(RuntimeError, match="no memory"):
