@@ -81,6 +81,10 @@ def with_optax(width):
     return made(fn.mlp((width, 3), "relu"), optax.chain(optax.clip_by_global_norm(0.1), optax.adam(1e-2)))
 
 
+def named(width, optimizer):
+    return made(fn.mlp((width, 3), "relu"), fn.optimizer(optimizer, 0.01))
+
+
 def scheduled(width, rate=0.05):
     return made(fn.mlp((width, 3), "relu"), fn.lamb(fn.cosine_decay(rate, 9)))
 
@@ -105,6 +109,7 @@ THREE = fn.grid(width=[3, 9, 5], learning_rate=[1e-2, 3e-2])
 SHARED = {
     "dense": (net, DATA, THREE),
     "traced activations": (net, DATA, fn.grid(width=WIDTHS, activation=fn.traced(["relu", "tanh"]))),
+    "traced optimizers": (named, DATA, fn.grid(width=WIDTHS, optimizer=fn.traced(["momentum", "amsgrad"]))),
     "dropout and momentum": (dropping, DATA, fn.grid(width=WIDTHS, rate=[0.2, 0.5])),
     "two sizes": (two, DATA, [dict(width=3, second=7), dict(width=8, second=2)]),
     "residual and adamw": (skipping, DATA, fn.grid(width=WIDTHS)),
