@@ -468,7 +468,7 @@ def test_the_command_writes_and_prints_what_it_measured(measured_before, tmp_pat
     command.main()
     printed, folder = capsys.readouterr().out, tmp_path / "pruning"
     measured, summary = (json.loads((folder / name).read_text()) for name in ("measured.json", "summary.json"))
-    assert set(measured["runs"]) == set(RULES) and measured["traces"] == {} and summary["title"].startswith("What stopping early is worth")
+    assert set(measured["runs"]) == set(RULES) and measured["traces"] == {} and summary["title"].startswith("The gain of stopping early")
     assert len(summary["findings"]) == 2 and summary["quick"]
     for finding in summary["findings"]:
         assert f"{'HOLDS' if finding['holds'] else 'DOES NOT HOLD'}" in printed and finding["claim"] in printed
