@@ -52,4 +52,4 @@ def test_a_traced_name_is_a_branch_and_no_select_among_all():
     """Forwards and backwards one branch is taken; a batched switch would have become selects."""
     functions, arguments = programs("named")
     text = jax.jit(functions.advance).lower(*arguments.advance).as_text()
-    assert text.count("stablehlo.case") == 2  # the activation and its slope; the optimizer is one rule, without branches
+    assert text.count("stablehlo.case") == 3  # the activation, its slope, and the optimizer
