@@ -85,7 +85,7 @@ class Training(_Functions):
 
 
 class TrainState(NamedTuple):
-    """The state of a supervised training."""
+    """The state of a training made by `training` or `minimization`."""
 
     params: Params
     optimizer_state: PyTree
