@@ -63,4 +63,4 @@ def _switch(index: jax.Array, fns: Sequence[Callable[..., Any]], *operands: Any)
     def never(*operands: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(fns[0], *operands))
 
-    return jax.lax.switch(index, [*fns, never], *operands)
+    return jax.lax.switch(index, fns if len(fns) > 1 else [*fns, never], *operands)
