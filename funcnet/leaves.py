@@ -40,6 +40,15 @@ def paths(tree: PyTree) -> list[str]:
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
+def check_structure(where: str, what: str, tree: PyTree, whose: str, like: PyTree, fix: str) -> None:
+    """Raises ValueError unless two trees have the same structure; names their leaves, or shows their structures if those are the same."""
+    structures = jax.tree.structure(tree), jax.tree.structure(like)
+    if structures[0] != structures[1]:  # type: ignore[operator]
+        named = [", ".join(map(repr, paths(each))) or "none" for each in (tree, like)]
+        got, expected = structures if named[0] == named[1] else (f"leaves {each}" for each in named)
+        raise ValueError(check.message(where, f"{what} must have the structure of {whose}, {expected}", got, fix))
+
+
 def chosen(name: str, where: Where | None, tree: PyTree, argument: str = "where") -> list[bool]:
     """Whether a predicate picks each leaf, in the order of jax.tree.leaves.
 

@@ -17,7 +17,7 @@ import numpy as np
 from funcnet import check
 from funcnet.data import AnyDataset, FirstExamples, Split, WeightedDataset, as_examples, as_split, example_shape, minibatch
 from funcnet.layers import Layer, Shapes, as_shapes, check_symbols, outline, outputs_of
-from funcnet.leaves import paths
+from funcnet.leaves import check_structure
 from funcnet.losses import LOSSES, check_targets, each_loss, is_known, sees_batch, whole_loss
 from funcnet.metrics import METRICS, Metric, check_metric_targets, direction, known_name, weighted_mean
 from funcnet.optimizers import Optimizer, apply_updates, taken
@@ -339,9 +339,7 @@ def _minimized(
 
 def _given_params(params: Params, like: Params) -> Params:
     """Checks that params are a model's, and returns them as JAX arrays."""
-    if jax.tree.structure(params) != jax.tree.structure(like):  # type: ignore[operator]
-        got, expected = (f"leaves {', '.join(map(repr, paths(tree))) or 'none'}" for tree in (params, like))
-        raise ValueError(check.message("training", f"params must be the model's, {expected}", got, "such as fit(...).state.params"))
+    check_structure("training", "params", params, "the model's", like, "such as fit(...).state.params")
 
     def one(path: Any, own: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         array = jnp.asarray(own)

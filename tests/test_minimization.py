@@ -143,6 +143,7 @@ def started(params):
     return lambda: fn.training(fn.dense(3), fn.squared_error, fn.sgd(0.1), in_shape=(2,), params=params).init(jax.random.key(0))
 
 
+DRAWN = MODEL.init(jax.random.key(0), (4,))
 RIGHT = {"weight": jnp.zeros((3, 2)), "bias": jnp.zeros(3)}
 RULE = "^minimization: the objective must return one floating-point number, got "
 
@@ -192,8 +193,14 @@ RULE = "^minimization: the objective must return one floating-point number, got 
         "params of another model": (
             started([RIGHT]),
             ValueError,
-            "^training: params must be the model's, leaves 'bias', 'weight', got leaves '0/bias', '0/weight'; such as fit",
+            "^training: params must have the structure of the model's, leaves 'bias', 'weight', got leaves '0/bias', '0/weight'; such as fit",
             started(RIGHT),
+        ),
+        "params in a tuple": (
+            lambda: fn.training(MODEL, fn.squared_error, fn.sgd(0.1), in_shape=(4,), params=tuple(DRAWN)).init(jax.random.key(0)),
+            ValueError,
+            r"^training: params must have the structure of the model's, PyTreeDef\(\[.*, got PyTreeDef\(\(",
+            lambda: fn.training(MODEL, fn.squared_error, fn.sgd(0.1), in_shape=(4,), params=DRAWN).init(jax.random.key(0)),
         ),
         "params of another shape": (
             started({**RIGHT, "weight": jnp.zeros((3, 4))}),

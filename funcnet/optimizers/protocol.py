@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from funcnet import check
-from funcnet.leaves import Where, paths
+from funcnet.leaves import Where, check_structure
 from funcnet.tree import Params, PyTree, traced_once, wide
 
 State: TypeAlias = PyTree
@@ -111,11 +111,7 @@ def check_alike(name: str, what: str, tree: PyTree, params: Params) -> None:
 
     Else a gradient for each example of a batch, or one with an axis of length 1, would be broadcast, and the parameters take its shape.
     """
-    structures = jax.tree.structure(tree), jax.tree.structure(params)
-    if structures[0] != structures[1]:  # type: ignore[operator]
-        named = [", ".join(map(repr, paths(each))) or "none" for each in (tree, params)]
-        got, expected = structures if named[0] == named[1] else (f"leaves {each}" for each in named)
-        raise ValueError(check.message(name, f"{what} must have the structure of params, {expected}", got, "take jax.grad by these params"))
+    check_structure(name, what, tree, "params", params, "take jax.grad by these params")
 
     def one(path: Any, leaf: jax.Array, p: jax.Array) -> None:
         if jnp.shape(leaf) != jnp.shape(p):
